@@ -1,0 +1,1 @@
+"""Python API for notebooks and scripts."""

@@ -1,0 +1,1 @@
+"""RGB-D and downstream data sets."""

@@ -1,0 +1,1 @@
+"""Transforms that keep RGB, depth and validity together."""

@@ -1,0 +1,1 @@
+"""Checkpoint loading, loops, hooks and optimizer constructors."""

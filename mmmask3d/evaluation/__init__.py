@@ -1,0 +1,1 @@
+"""Metrics and the non-learned baselines they are printed next to."""

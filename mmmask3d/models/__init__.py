@@ -1,0 +1,1 @@
+"""Pre-trainer, encoders, decoders, heads and losses."""
