@@ -1,0 +1,11 @@
+# ViT-B + UPerNet on NYUv2 (13 classes) at 240x320, the official 795 / 654 split.
+# 795 frames / batch 16 = 50 iterations per epoch; 200 epochs = 10k iterations.
+# From an encoder:
+#   --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=ENCODER
+_base_ = [
+    '../_base_/models/mask3d_upernet_vit-base.py',
+    '../_base_/datasets/nyuv2_13_seg.py',
+    '../_base_/schedules/finetune_200e_vit-base.py',
+    '../_base_/default_runtime_seg.py',
+]
+train_dataloader = dict(batch_size=16)

@@ -1,0 +1,8 @@
+# Small segmentor on NYUv2 (13 classes). From an encoder:
+#   --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=ENCODER
+_base_ = [
+    '../_base_/models/mask3d_fcn_vit-tiny.py',
+    '../_base_/datasets/nyuv2_13_seg.py',
+    '../_base_/schedules/finetune_40e.py',
+    '../_base_/default_runtime_seg.py',
+]

@@ -1,0 +1,216 @@
+"""Semantic segmentation data sets that mmseg lacks: NYUv2 with 13 or 40 classes, generated rooms.
+
+Both store label 0 for "unlabelled" and 1..C for the classes, so ``reduce_zero_label`` is on by
+default: 0 becomes the ignored 255 and class c becomes c - 1. mmseg's own ``NYUDataset`` is depth
+estimation over scene classes and is something else.
+"""
+
+import colorsys
+import os.path as osp
+from collections.abc import Sequence
+
+import numpy as np
+from mmengine import fileio
+from mmseg.datasets.basesegdataset import BaseSegDataset
+from mmseg.datasets.transforms import LoadAnnotations
+
+from mmmask3d.registry import DATASETS, TRANSFORMS
+
+#: The 13 classes of Couprie et al., "Indoor Semantic Segmentation using depth information"
+#: (arXiv 1301.3572), in the order of the common label maps (1 = bed, ..., 13 = window).
+NYU13_CLASSES = (
+    'bed', 'books', 'ceiling', 'chair', 'floor', 'furniture', 'objects', 'picture', 'sofa',
+    'table', 'tv', 'wall', 'window',
+)  # fmt: skip
+
+#: The 40 classes of Gupta et al., "Perceptual Organization and Recognition of Indoor Scenes from
+#: RGB-D Images" (CVPR 2013), spelt as published.
+NYU40_CLASSES = (
+    'wall', 'floor', 'cabinet', 'bed', 'chair', 'sofa', 'table', 'door', 'window', 'bookshelf',
+    'picture', 'counter', 'blinds', 'desk', 'shelves', 'curtain', 'dresser', 'pillow', 'mirror',
+    'floor mat', 'clothes', 'ceiling', 'books', 'refridgerator', 'television', 'paper', 'towel',
+    'shower curtain', 'box', 'whiteboard', 'person', 'night stand', 'toilet', 'sink', 'lamp',
+    'bathtub', 'bag', 'otherstructure', 'otherfurniture', 'otherprop',
+)  # fmt: skip
+
+_IGNORE = 255
+
+
+def distinct_palette(num_colours: int) -> list[list[int]]:
+    """Return RGB colours (0..255) that differ between neighbouring class ids.
+
+    Hues step by the golden ratio and brightness alternates, so that any prefix of the list is
+    spread over the colour circle; the result depends on nothing but ``num_colours``.
+    """
+    colours = []
+    for i in range(num_colours):
+        hue = (i * 0.618033988749895) % 1.0
+        value = (1.0, 0.75, 0.5)[i % 3]
+        colours.append([round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.75, value)])
+    return colours
+
+
+@TRANSFORMS.register_module()
+class LoadSegLabels(LoadAnnotations):
+    """mmseg's ``LoadAnnotations`` that refuses label maps which do not fit the classes.
+
+    A label id beyond the last class is an index error deep inside the loss on a CPU, a
+    device-side assertion on a GPU, and silently dropped by ``IoUMetric``. Here it is an error that
+    names the file. Needs the ``num_classes`` key that the data sets of this module provide.
+    Values are checked after ``reduce_zero_label`` and the class map: 0..C-1 or 255.
+    """
+
+    def _load_seg_map(self, results: dict) -> None:
+        super()._load_seg_map(results)
+        labels = results['gt_seg_map']
+        path = results['seg_map_path']
+        if labels.ndim != 2:
+            raise ValueError(
+                f'{path}: a label map must have one channel, found shape {labels.shape}. '
+                'Colour-coded label pictures have to be converted to class ids first.'
+            )
+        num_classes = results['num_classes']
+        present = np.flatnonzero(np.bincount(labels.ravel(), minlength=_IGNORE + 1))
+        wrong = [int(v) for v in present if num_classes <= v != _IGNORE]
+        if wrong:
+            shift = 1 if results['reduce_zero_label'] else 0
+            raise ValueError(
+                f'{path}: label ids {[v + shift for v in wrong]} as stored in the file lie '
+                f'outside the {num_classes} classes of this data set (expected '
+                f'{"0 = unlabelled, 1" if shift else "0"}..{num_classes - 1 + shift}). Is this the '
+                'label folder of another class set?'
+            )
+
+
+class _CheckedSegDataset(BaseSegDataset):
+    """``BaseSegDataset`` that tells apart an empty split, a wrong folder and a missing file.
+
+    Frame names come from ``ann_file`` (one name per line, without suffix, blank lines ignored),
+    or from a scan of the colour folder. Existence is checked for local files only: on a remote
+    backend (``backend_args``) it would cost one request per frame.
+    """
+
+    def load_data_list(self) -> list[dict]:
+        """Return one dict per frame; see :class:`BaseSegDataset` for the keys.
+
+        Raises:
+            FileNotFoundError: the split file, a colour file or a label file does not exist.
+            ValueError: the split or the folder names no frame.
+        """
+        local = self.backend_args is None
+        where = self.ann_file or self.data_prefix['img_path']
+        if local and not osp.exists(where):
+            raise FileNotFoundError(
+                f'{type(self).__name__}: {where} does not exist (data_root={self.data_root!r}). '
+                'Point data_root at the folder that holds the colour, label and split folders.'
+            )
+        data_list = [
+            info
+            for info in super().load_data_list()
+            if osp.basename(info['img_path']) != self.img_suffix
+        ]
+        if not data_list:
+            raise ValueError(
+                f'{type(self).__name__}: {where} names no frame (img_suffix={self.img_suffix!r}).'
+            )
+        num_classes = len(self._metainfo['classes'])
+        for info in data_list:
+            info['num_classes'] = num_classes
+        if local:
+            self._check_files(data_list)
+        return data_list
+
+    def _check_files(self, data_list: Sequence[dict]) -> None:
+        reads_labels = any(isinstance(t, LoadAnnotations) for t in self.pipeline.transforms)
+        for key in ('img_path', 'seg_map_path') if reads_labels else ('img_path',):
+            missing = [d[key] for d in data_list if key in d and not fileio.exists(d[key])]
+            if missing:
+                what = 'colour' if key == 'img_path' else 'label'
+                raise FileNotFoundError(
+                    f'{type(self).__name__}: {len(missing)} of {len(data_list)} {what} files are '
+                    f'missing, the first is {missing[0]}. Check data_prefix={self.data_prefix}, '
+                    'the suffixes and the split file.'
+                )
+
+
+@DATASETS.register_module()
+class NYUv2SegDataset(_CheckedSegDataset):
+    """NYU Depth v2 with the 13- or the 40-class label maps.
+
+    .. code-block:: none
+
+        data_root
+        ├── rgb/<frame>.jpg
+        ├── label13/<frame>.png    uint8, 0 = unlabelled, 1..13
+        ├── label40/<frame>.png    uint8, 0 = unlabelled, 1..40
+        └── splits/<name>.txt      one frame name per line
+
+    Scores over 13 and over 40 classes are not comparable; never put them in one column.
+
+    Args:
+        num_classes: 13 or 40; also chooses the label folder.
+        data_prefix: Folders below ``data_root``; defaults to ``rgb`` and ``label<num_classes>``.
+        **kwargs: Arguments of mmseg's ``BaseSegDataset``. ``metainfo=dict(classes=...)`` selects
+            a subset of the classes; the others are ignored.
+    """
+
+    _CLASSES = {13: NYU13_CLASSES, 40: NYU40_CLASSES}
+
+    def __init__(
+        self,
+        num_classes: int = 13,
+        data_prefix: dict | None = None,
+        metainfo: dict | None = None,
+        reduce_zero_label: bool = True,
+        **kwargs,
+    ) -> None:
+        if num_classes not in self._CLASSES:
+            raise ValueError(f'NYUv2SegDataset: num_classes must be 13 or 40, got {num_classes!r}')
+        self._all_classes = self._CLASSES[num_classes]
+        palette = distinct_palette(num_classes)
+        metainfo = dict(metainfo or {})
+        classes = metainfo.setdefault('classes', self._all_classes)
+        self._check_subset(classes)
+        metainfo.setdefault('palette', [palette[self._all_classes.index(c)] for c in classes])
+        super().__init__(
+            data_prefix=data_prefix or dict(img_path='rgb', seg_map_path=f'label{num_classes}'),
+            metainfo=metainfo,
+            reduce_zero_label=reduce_zero_label,
+            **kwargs,
+        )
+
+    def _check_subset(self, classes: Sequence[str]) -> None:
+        unknown = [c for c in classes if c not in self._all_classes]
+        if unknown:
+            raise ValueError(f'NYUv2SegDataset: {unknown} are not among {self._all_classes}')
+
+    def get_label_map(self, new_classes: Sequence[str] | None = None) -> dict[int, int] | None:
+        """Map ids of the full class list to those of a chosen subset (255 for the rest).
+
+        The base class reads the full list from a class attribute; ours depends on
+        ``num_classes``, hence an instance method.
+        """
+        if new_classes is None or list(new_classes) == list(self._all_classes):
+            return None
+        position = {name: i for i, name in enumerate(new_classes)}
+        return {i: position.get(name, _IGNORE) for i, name in enumerate(self._all_classes)}
+
+
+@DATASETS.register_module()
+class RoomsSegDataset(_CheckedSegDataset):
+    """Generated rooms (``tools/dataset_converters/generate_rooms.py``) with semantic labels.
+
+    ``rgb/<frame>.<suffix>``, ``semantic/<frame>.png`` (uint8, 0 = unlabelled, 1..13) and
+    ``splits/{train,val}.txt`` below ``data_root``. The classes are those of NYUv2-13.
+    """
+
+    METAINFO = dict(classes=NYU13_CLASSES, palette=distinct_palette(len(NYU13_CLASSES)))
+
+    def __init__(
+        self, data_prefix: dict | None = None, reduce_zero_label: bool = True, **kwargs
+    ) -> None:
+        super().__init__(
+            data_prefix=data_prefix or dict(img_path='rgb', seg_map_path='semantic'),
+            reduce_zero_label=reduce_zero_label,
+            **kwargs,
+        )
