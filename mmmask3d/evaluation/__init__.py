@@ -1,1 +1,15 @@
 """Metrics and the non-learned baselines they are printed next to."""
+
+from .alignment import align_scale_shift, align_target_to_depth, fit_scale_shift
+from .interpolation import inverse_distance_fill
+from .masked_depth_metric import MaskedDepthMetric, comparable_depth, depth_figures
+
+__all__ = [
+    'MaskedDepthMetric',
+    'align_scale_shift',
+    'align_target_to_depth',
+    'comparable_depth',
+    'depth_figures',
+    'fit_scale_shift',
+    'inverse_distance_fill',
+]

@@ -1,0 +1,384 @@
+"""Error of reconstructed depth on removed patches, next to baselines that learned nothing.
+
+At high depth ratios most of a depth map follows from the readings around a hole, so an error says
+little by itself: every figure comes with that of inverse-distance interpolation of the kept
+readings and that of their mean.
+"""
+
+import hashlib
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+from ..registry import METRICS
+from .alignment import align_patches, align_scale_shift, align_target_to_depth
+from .interpolation import inverse_distance_fill
+
+# Below this ratio of standard deviation to mean a depth map is flat: only rounding is left of it.
+_FLAT = 1e-6
+
+
+class ComparableDepth(NamedTuple):
+    """A prediction that can be held against the ground truth, and where.
+
+    Attributes:
+        prediction: Depth (H, W) float64 in the unit of the ground truth.
+        evaluated: Valid pixels of removed patches, bool (H, W).
+        known: Valid pixels of kept patches, bool (H, W): what the network was given.
+        aligned: Whether the ground truth was needed to place the prediction (scale and shift).
+    """
+
+    prediction: Tensor
+    evaluated: Tensor
+    known: Tensor
+    aligned: bool
+
+
+def patches_to_pixels(patch_mask: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Spread a mask over patches to the pixels of its frame.
+
+    Args:
+        patch_mask: bool (N,), row-major over the grid.
+        grid: Patches per column and per row (gh, gw).
+        size: Height and width of the frame, multiples of the grid.
+
+    Returns:
+        bool (H, W).
+
+    Raises:
+        ValueError: If the mask does not fit the grid, or the grid the size.
+    """
+    (gh, gw), (h, w) = grid, size
+    if patch_mask.numel() != gh * gw or h % gh or w % gw:
+        raise ValueError(
+            f'a mask of {patch_mask.numel()} patches on a grid of {gh}x{gw} does not fit a frame '
+            f'of {h}x{w} pixels; mask, grid and depth map must come from the same sample'
+        )
+    pixels = patch_mask.reshape(gh, 1, gw, 1).expand(gh, h // gh, gw, w // gw)
+    return pixels.reshape(h, w).bool()
+
+
+def comparable_depth(sample: dict) -> ComparableDepth:
+    """Bring the prediction of a frame into the unit of its ground truth.
+
+    Where the network saw depth, ``pred_depth`` is taken as it is: it was scaled by the kept
+    readings alone. Where no depth patch was kept, or ``pred_depth`` is absent because the target
+    cannot be turned back into depth, the prediction is aligned by scale and shift to the ground
+    truth of the evaluated pixels (:mod:`mmmask3d.evaluation.alignment`).
+
+    Args:
+        sample: Fields of a sample predicted by ``MaskedRGBD``: ``depth`` (H, W), ``valid``
+            (H, W), ``depth_mask`` (N,), ``grid``, and ``pred_depth`` or ``pred_target`` (H, W);
+            ``target_mode`` where ``pred_depth`` is absent.
+
+    Returns:
+        Prediction, evaluated and known pixels. NaN in the prediction stays NaN.
+
+    Raises:
+        KeyError: If the sample lacks a field.
+    """
+    missing = [key for key in ('depth', 'valid', 'depth_mask', 'grid') if key not in sample]
+    has_depth = sample.get('pred_depth') is not None
+    if not has_depth:
+        missing += [key for key in ('pred_target', 'target_mode') if key not in sample]
+    if missing:
+        raise KeyError(
+            f'{_frame_name(sample)}: the predicted sample lacks {", ".join(missing)}; depth is '
+            'evaluated on samples of MaskedRGBD.predict with a depth head (and pred_depth, or '
+            'pred_target with target_mode)'
+        )
+    depth, valid = sample['depth'], sample['valid'].bool()
+    grid = tuple(sample['grid'])
+    removed = patches_to_pixels(sample['depth_mask'], grid, tuple(depth.shape))
+    evaluated, known = valid & removed, valid & ~removed
+
+    if has_depth and not bool(sample['depth_mask'].all()):
+        return ComparableDepth(sample['pred_depth'].double(), evaluated, known, aligned=False)
+    if has_depth:
+        prediction = align_scale_shift(sample['pred_depth'][None], depth[None], evaluated[None])[0]
+    else:
+        prediction = align_target_to_depth(
+            sample['pred_target'][None], depth[None], evaluated[None], sample['target_mode'], grid
+        )[0]
+    return ComparableDepth(prediction, evaluated, known, aligned=True)
+
+
+def depth_figures(
+    prediction: Tensor, depth: Tensor, evaluated: Tensor, spread: float, metric: bool
+) -> dict[str, float]:
+    """Errors of one frame over its evaluated pixels.
+
+    Args:
+        prediction: Depth (H, W).
+        depth: Ground truth (H, W), positive on evaluated pixels of metric frames.
+        evaluated: bool (H, W), at least one True.
+        spread: Standard deviation of the frame's depth, in the same unit.
+        metric: Whether the frame is in metres.
+
+    Returns:
+        ``std_rmse`` (RMSE in standard deviations of the frame); for metric frames also ``rmse``
+        (metres), ``abs_rel`` (mean of ``|p - d| / d``) and ``delta1`` (share of pixels with
+        ``max(p / d, d / p) < 1.25``; a prediction at or below 0 never counts).
+    """
+    p, d = prediction[evaluated].double(), depth[evaluated].double()
+    rmse = (p - d).square().mean().sqrt()
+    figures = {'std_rmse': rmse / spread}
+    if metric:
+        figures['rmse'] = rmse
+        figures['abs_rel'] = ((p - d).abs() / d).mean()
+        figures['delta1'] = ((p > d / 1.25) & (p < d * 1.25)).double().mean()
+    return {name: float(value) for name, value in figures.items()}
+
+
+@METRICS.register_module()
+class MaskedDepthMetric(BaseMetric):
+    """Depth error on removed patches, with the same error of two non-learned baselines.
+
+    A pixel is evaluated where it has a reading and lies in a removed depth patch. Figures are
+    taken per frame and then averaged over frames, so a frame with many readings weighs no more
+    than one with few.
+
+    * ``std_rmse``: RMSE divided by the standard deviation of the frame over all its valid pixels;
+      unit-free, taken on every frame.
+    * ``rmse`` (metres), ``abs_rel``, ``delta1`` (share of pixels within a factor of 1.25): on
+      metric frames only; frames of relative depth never enter them.
+    * ``interp_*``: the same, for :func:`inverse_distance_fill` of the kept readings.
+    * ``mean_*``: the same, for the mean of the kept readings as the only prediction.
+    * ``beats_interp``: share of the frames with a smaller RMSE than the interpolation.
+    * ``aligned_*``, ``aligned_mean_*``: frames of which no depth patch was kept (depth ratio 1.0)
+      or whose target cannot be turned back into depth. The prediction is first aligned to the
+      ground truth of the evaluated pixels by scale and shift, the baseline is the constant that
+      is aligned in the same way (for the ``patch`` target both are aligned per patch). These
+      figures use the ground truth and cannot be held against those without the prefix.
+    * ``frames_metric``, ``frames_relative``: frames behind the figures; ``frames_skipped``: frames
+      without a pixel to evaluate, without a kept reading although patches were kept (neither
+      network nor baseline then knows the scale), or of flat depth, whose spread is zero.
+
+    Args:
+        power: Exponent of the inverse-distance interpolation.
+        cache_size: Frames whose baseline figures are remembered (a few numbers each), so that
+            validating again on the same frames and masks does not interpolate again. The key is a
+            digest of depth, validity and mask; nothing stale can be read. 0 turns it off.
+        table: Whether to log a table of model and baselines.
+        collect_device: See :class:`mmengine.evaluator.BaseMetric`.
+        prefix: See there.
+        collect_dir: See there.
+    """
+
+    default_prefix = 'masked_depth'
+
+    def __init__(
+        self,
+        power: float = 3.0,
+        cache_size: int = 10000,
+        table: bool = True,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        if not power > 0:
+            raise ValueError(f'power must be positive, got {power}')
+        self.power = power
+        self.cache_size = cache_size
+        self.table = table
+        self._baselines: OrderedDict[bytes, dict] = OrderedDict()
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict | BaseDataElement]) -> None:
+        """Append one record of plain numbers per sample, skipped ones included.
+
+        Exactly one, because :meth:`evaluate` cuts the collected list to the size of the data set
+        to drop what the sampler padded.
+
+        Args:
+            data_batch: Not used.
+            data_samples: Samples predicted by ``MaskedRGBD``, as such or as dicts.
+        """
+        for sample in data_samples:
+            if isinstance(sample, BaseDataElement):
+                sample = sample.to_dict()
+            self.results.append(self._evaluate_frame(sample))
+
+    def _evaluate_frame(self, sample: dict) -> dict:
+        kind = sample.get('depth_kind', 'metric')
+        if kind not in ('metric', 'relative'):
+            raise ValueError(
+                f"{_frame_name(sample)}: depth_kind is {kind!r}, expected 'metric' or 'relative'"
+            )
+        metric = kind == 'metric'
+        found = comparable_depth(sample)
+        depth, valid = sample['depth'].double(), sample['valid'].bool()
+        if not found.evaluated.any():
+            return {'kind': 'skipped', 'why': 'no reading in a removed patch'}
+        if not found.aligned and not found.known.any():
+            return {'kind': 'skipped', 'why': 'no reading in a kept patch'}
+        readings = depth[valid]
+        if metric and bool((readings <= 0).any()):
+            raise ValueError(
+                f'{_frame_name(sample)}: valid depth of {float(readings.min())} m, expected more '
+                'than 0; add the stored value to depth_invalid of the data set'
+            )
+        spread = float(readings.std(correction=0))
+        if spread <= _FLAT * float(readings.abs().mean()):
+            return {'kind': 'skipped', 'why': 'flat depth'}
+
+        model = depth_figures(found.prediction, depth, found.evaluated, spread, metric)
+        record = {'kind': kind, 'aligned': found.aligned, 'model': model}
+        if found.aligned:
+            per_patch = sample.get('pred_depth') is None and sample['target_mode'] == 'patch'
+            record['mean'] = self._aligned_constant(
+                depth, found.evaluated, spread, metric, tuple(sample['grid']) if per_patch else None
+            )
+        else:
+            record.update(self._kept_baselines(depth, found, spread, metric))
+        return record
+
+    @staticmethod
+    def _aligned_constant(
+        depth: Tensor,
+        evaluated: Tensor,
+        spread: float,
+        metric: bool,
+        grid: tuple[int, int] | None,
+    ) -> dict[str, float]:
+        """Figures of the best constant per frame, or per patch if a grid is given."""
+        constant = torch.zeros_like(depth)[None]
+        if grid is None:
+            fitted = align_scale_shift(constant, depth[None], evaluated[None])
+        else:
+            fitted = align_patches(constant, depth[None], evaluated[None], grid)
+        return depth_figures(fitted[0], depth, evaluated, spread, metric)
+
+    def _kept_baselines(
+        self, depth: Tensor, found: ComparableDepth, spread: float, metric: bool
+    ) -> dict[str, dict[str, float]]:
+        """Figures of interpolation and mean of the kept readings, from the cache if seen."""
+        key = _digest(depth, found.known, found.evaluated) + bytes([metric])
+        if key in self._baselines:
+            self._baselines.move_to_end(key)
+            return self._baselines[key]
+        filled = inverse_distance_fill(depth[None, None], found.known[None, None], self.power)
+        mean = torch.full_like(depth, float(depth[found.known].mean()))
+        baselines = {
+            'interp': depth_figures(filled[0, 0], depth, found.evaluated, spread, metric),
+            'mean': depth_figures(mean, depth, found.evaluated, spread, metric),
+        }
+        if self.cache_size:
+            self._baselines[key] = baselines
+            if len(self._baselines) > self.cache_size:
+                self._baselines.popitem(last=False)
+        return baselines
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        """Average the records of all ranks over frames.
+
+        Args:
+            results: Records of :meth:`process`.
+
+        Returns:
+            The figures named in the class docstring, without prefix; only those that at least one
+            frame carries.
+        """
+        used = [r for r in results if r['kind'] != 'skipped']
+        kept = [r for r in used if not r['aligned']]
+        aligned = [r for r in used if r['aligned']]
+
+        metrics: dict[str, float] = {}
+        for prefix, records, source in (
+            ('', kept, 'model'),
+            ('interp_', kept, 'interp'),
+            ('mean_', kept, 'mean'),
+            ('aligned_', aligned, 'model'),
+            ('aligned_mean_', aligned, 'mean'),
+        ):
+            for name in ('rmse', 'abs_rel', 'delta1', 'std_rmse'):
+                values = [r[source][name] for r in records if name in r[source]]
+                if values:
+                    metrics[prefix + name] = _mean(values)
+        if kept:
+            metrics['beats_interp'] = _mean(
+                r['model']['std_rmse'] < r['interp']['std_rmse'] for r in kept
+            )
+        for kind in ('metric', 'relative', 'skipped'):
+            metrics[f'frames_{kind}'] = sum(r['kind'] == kind for r in results)
+
+        if not used:
+            reasons = sorted({r['why'] for r in results})
+            print_log(
+                f'{type(self).__name__}: none of {len(results)} frames could be evaluated '
+                f'({"; ".join(reasons) or "no frame was processed"})',
+                logger='current',
+                level=logging.WARNING,
+            )
+        elif self.table:
+            print_log('\n' + format_table(metrics), logger='current')
+        return metrics
+
+
+def format_table(metrics: dict[str, float]) -> str:
+    """Lay out the figures of :class:`MaskedDepthMetric` with model and baselines side by side.
+
+    Args:
+        metrics: Figures named as :meth:`MaskedDepthMetric.compute_metrics` returns them.
+
+    Returns:
+        Lines of plain text; the best of each row carries a ``*``.
+    """
+    labels = {
+        'rmse': 'RMSE [m]',
+        'abs_rel': 'AbsRel',
+        'delta1': 'delta < 1.25',
+        'std_rmse': 'RMSE / std of frame',
+    }
+    parts = [
+        (
+            'Depth of removed patches',
+            [('model', ''), ('interpolation', 'interp_'), ('mean of kept', 'mean_')],
+        ),
+        (
+            'Depth of removed patches, aligned to the ground truth by scale and shift',
+            [('model', 'aligned_'), ('constant', 'aligned_mean_')],
+        ),
+    ]
+    lines = []
+    for title, columns in parts:
+        rows = [name for name in labels if columns[0][1] + name in metrics]
+        if not rows:
+            continue
+        lines += [title, ' ' * 20 + ''.join(f'{column:>15}' for column, _ in columns)]
+        for name in rows:
+            values = [metrics[prefix + name] for _, prefix in columns]
+            best = max(values) if name == 'delta1' else min(values)
+            cells = ''.join(f'{v:>14.4f}' + ('*' if v == best else ' ') for v in values)
+            lines.append(f'{labels[name]:<20}{cells}'.rstrip())
+    counts = ', '.join(f'{metrics[f"frames_{k}"]} {k}' for k in ('metric', 'relative', 'skipped'))
+    note = f'frames: {counts}; * = best of the row'
+    if 'beats_interp' in metrics:
+        note += f'; better than interpolation on {metrics["beats_interp"]:.0%} of the frames'
+    return '\n'.join([*lines, note])
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return math.fsum(values) / len(values)
+
+
+def _digest(*tensors: Tensor) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.digest()
+
+
+def _frame_name(sample: dict) -> str:
+    name = sample.get('frame') or sample.get('img_path')
+    return f'frame {name}' if name else 'a frame without a name'
