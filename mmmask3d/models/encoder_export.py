@@ -1,0 +1,400 @@
+"""Turn a pre-training checkpoint into an encoder-only one: pick, resample, describe, verify, write.
+
+Everything here is a function of its arguments; the command is
+``tools/model_converters/extract_backbone.py``.
+"""
+
+import ast
+import hashlib
+import inspect
+import json
+import os
+import subprocess
+import tempfile
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmpretrain.models import VisionTransformer
+from torch import Tensor
+
+from mmmask3d.models.pos_embed import GRID_KEY, grid_from_checkpoint, resize_to_grid
+from mmmask3d.version import __version__
+
+PREFIX = 'backbone.'
+_POS_EMBED = 'pos_embed'
+_PATCH_WEIGHT = 'patch_embed.projection.weight'
+#: Arguments of ``VisionTransformer`` that do not change which parameters exist.
+_RUNTIME_ARGS = ('self', 'img_size', 'out_indices', 'out_type', 'frozen_stages', 'init_cfg')
+
+
+def parse_config_text(text: str) -> dict:
+    """Read the config text that mmengine stores in a checkpoint, without running it.
+
+    ``Config.fromstring`` executes the text, so a checkpoint could run any code through it. Only
+    assignments of literals and ``dict(...)`` calls are understood here, which is all that
+    ``Config.pretty_text`` writes.
+
+    Raises:
+        ValueError: the text holds anything else.
+    """
+
+    def value(node: ast.AST) -> Any:
+        if isinstance(node, ast.Call):
+            name = node.func.id if isinstance(node.func, ast.Name) else None
+            if name == 'dict' and len(node.args) <= 1:
+                out = value(node.args[0]) if node.args else {}
+                out.update({k.arg: value(k.value) for k in node.keywords})
+                return out
+            if name == 'float' and len(node.args) == 1:
+                return float(value(node.args[0]))
+            raise ValueError(
+                f'line {node.lineno}: the config stored in the checkpoint calls '
+                f'{ast.unparse(node.func)!r}; only plain values are read. Pass --config.'
+            )
+        if isinstance(node, ast.Dict):
+            return {value(k): value(v) for k, v in zip(node.keys, node.values, strict=True)}
+        if isinstance(node, ast.List | ast.Tuple | ast.Set):
+            kind = {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)]
+            return kind(value(item) for item in node.elts)
+        return ast.literal_eval(node)
+
+    config = {}
+    for statement in ast.parse(text).body:
+        if not (
+            isinstance(statement, ast.Assign)
+            and len(statement.targets) == 1
+            and isinstance(statement.targets[0], ast.Name)
+        ):
+            raise ValueError(
+                f'line {statement.lineno}: the config stored in the checkpoint is not a list of '
+                'assignments. Pass --config.'
+            )
+        config[statement.targets[0].id] = value(statement.value)
+    return config
+
+
+def encoder_state_dict(checkpoint: Mapping, source: str = 'checkpoint') -> OrderedDict:
+    """Return the encoder's tensors without their prefix; other parts of the model are left out.
+
+    An encoder-only checkpoint (no prefix) is accepted as it is, so that an export can be resampled
+    again.
+
+    Raises:
+        ValueError: there is no ViT encoder under ``backbone.``; the message lists what is there.
+    """
+    state_dict = checkpoint.get('state_dict', checkpoint)
+    tensors = {k: v for k, v in state_dict.items() if isinstance(v, Tensor)}
+    picked = OrderedDict((k[len(PREFIX) :], v) for k, v in tensors.items() if k.startswith(PREFIX))
+    if not picked and _PATCH_WEIGHT in tensors:
+        picked = OrderedDict(tensors)
+    missing = [k for k in (_PATCH_WEIGHT, _POS_EMBED) if k not in picked]
+    if missing:
+        found = Counter(k.split('.')[0] for k in tensors)
+        listing = ', '.join(f'{name} ({n} tensors)' for name, n in sorted(found.items()))
+        inside = sorted({k.split('.')[0] for k in picked})
+        raise ValueError(
+            f'{source}: no Vision Transformer under {PREFIX!r}: {missing} not found. The file '
+            f'holds: {listing or "no tensors"}'
+            + (f'; under {PREFIX!r}: {", ".join(inside)}' if inside else '')
+            + '. Expected a checkpoint of a pre-training run (epoch_N.pth) or an exported encoder.'
+        )
+    return picked
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    if isinstance(value, int):
+        return value, value
+    first, second = value
+    return int(first), int(second)
+
+
+def encoder_config(checkpoint: Mapping, config: Mapping | None, source: str) -> dict:
+    """Return the backbone's config: from ``config``, an earlier export, or the stored text.
+
+    Raises:
+        ValueError: none of the three describes the backbone.
+    """
+    meta = checkpoint.get('meta') or {}
+    if config is None and 'backbone' in meta:
+        return dict(meta['backbone'])
+    if config is None and meta.get('cfg'):
+        config = parse_config_text(meta['cfg'])
+    if config is None or 'backbone' not in config.get('model', {}):
+        raise ValueError(
+            f'{source}: its metadata does not hold the config of the run, so the number of '
+            'attention heads is unknown. Pass the pre-training config with --config.'
+        )
+    return dict(config['model']['backbone'])
+
+
+def check_architecture(state_dict: Mapping[str, Tensor], backbone: Mapping, source: str) -> None:
+    """Compare tensor shapes with the config's architecture.
+
+    Raises:
+        ValueError: they belong to different encoders; names both.
+    """
+    arch = arch_settings(backbone)
+    weight = state_dict[_PATCH_WEIGHT]
+    depth = 1 + max(
+        (int(k.split('.')[1]) for k in state_dict if k.startswith('layers.')), default=-1
+    )
+    found = dict(embed_dims=weight.shape[0], num_layers=depth, patch_size=tuple(weight.shape[-2:]))
+    expected = dict(
+        embed_dims=arch['embed_dims'],
+        num_layers=arch['num_layers'],
+        patch_size=_pair(backbone.get('patch_size', 16)),
+    )
+    if found != expected:
+        raise ValueError(
+            f'{source}: another architecture than its config says: the tensors have {found}, the '
+            f'config has {expected}. Pass the config the checkpoint was trained with.'
+        )
+
+
+def arch_settings(backbone: Mapping) -> dict:
+    """Return the dict of widths and depths behind ``arch``, a name or already such a dict."""
+    arch = backbone.get('arch', 'base')
+    return dict(VisionTransformer.arch_zoo[arch.lower()] if isinstance(arch, str) else arch)
+
+
+def source_grid(checkpoint: Mapping, backbone: Mapping, num_patches: int, source: str):
+    """Return the patch grid ``(rows, columns)`` of the position embedding.
+
+    The grid recorded in the checkpoint comes first, then ``img_size / patch_size`` of the config.
+    A square number of patches alone is no evidence: 36 patches may be 6x6 or 4x9.
+
+    Raises:
+        ValueError: the grid does not have as many cells as the embedding has patches.
+    """
+    prefix = '' if _PATCH_WEIGHT in checkpoint.get('state_dict', checkpoint) else PREFIX
+    grid = grid_from_checkpoint(checkpoint, prefix)
+    where = 'recorded in the checkpoint'
+    if grid is None:
+        height, width = _pair(backbone.get('img_size', 224))
+        rows, columns = _pair(backbone.get('patch_size', 16))
+        grid = (height // rows, width // columns)
+        where = f'from img_size={(height, width)} and patch_size={(rows, columns)} of the config'
+    if grid[0] * grid[1] != num_patches:
+        raise ValueError(
+            f'{source}: the position embedding has {num_patches} patches, but the patch grid '
+            f'{where} is {grid[0]}x{grid[1]}. Pass the config of the run with --config.'
+        )
+    return grid
+
+
+def resample_encoder(
+    state_dict: Mapping[str, Tensor],
+    source: tuple[int, int],
+    target: tuple[int, int],
+    with_cls_token: bool = True,
+) -> OrderedDict:
+    """Return a copy whose position embedding lies on the ``target`` grid (rows, columns)."""
+    out = OrderedDict(state_dict)
+    out[_POS_EMBED] = resize_to_grid(
+        out[_POS_EMBED], source, target, num_extra_tokens=int(with_cls_token)
+    )
+    return out
+
+
+def tensors_sha256(state_dict: Mapping[str, Tensor]) -> str:
+    """Return a hash of names, dtypes, shapes and values that does not depend on order or format."""
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().cpu().contiguous()
+        digest.update(f'{name} {tensor.dtype} {list(tensor.shape)}\n'.encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with open(path, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest()
+
+
+def package_version() -> str:
+    """Return the version, with the git commit when the package runs from its own checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / '.git').exists():
+        return __version__
+    git = ['git', '-C', str(root)]
+    try:
+        commit = subprocess.run(
+            [*git, 'rev-parse', '--short=12', 'HEAD'], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, 'status', '--porcelain', '--untracked-files=no'],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        # No git on this machine, or a checkout owned by somebody else.
+        return f'{__version__} (commit unknown)'
+    return f'{__version__} ({commit}{", with local changes" if changed else ""})'
+
+
+def describe_data(dataset: Any) -> list[dict]:
+    """Return type, folder name and index of every data set in a (possibly nested) config.
+
+    Only the last part of ``data_root`` is kept: an exported file is meant to be given away.
+    """
+    if isinstance(dataset, list | tuple):
+        return [entry for item in dataset for entry in describe_data(item)]
+    if not isinstance(dataset, Mapping):
+        return []
+    for key in ('datasets', 'dataset'):
+        if key in dataset:
+            return describe_data(dataset[key])
+    return [
+        {
+            'type': str(dataset.get('type')),
+            'data_root': os.path.basename(str(dataset.get('data_root', '')).rstrip('/')),
+            'ann_file': str(dataset.get('ann_file', '')),
+        }
+    ]
+
+
+def describe_method(config: Mapping) -> dict:
+    """Return what the encoder was trained to do, in plain values, from the run's config."""
+    model = config.get('model', {})
+    method: dict[str, Any] = {'type': str(model.get('type'))}
+    heads = model.get('heads')
+    if isinstance(heads, Mapping):
+        method['targets'] = [str(name) for name in heads]
+    pipeline = _pipeline(config.get('train_dataloader', {}).get('dataset', {}))
+    for step in pipeline:
+        if str(step.get('type', '')).split('.')[-1] == 'DepthAwareMasking':
+            method['masking'] = {
+                k: v for k, v in step.items() if isinstance(v, str | int | float | bool)
+            }
+    return method
+
+
+def _pipeline(dataset: Any) -> list[Mapping]:
+    while isinstance(dataset, Mapping) and 'pipeline' not in dataset:
+        dataset = dataset.get('dataset', (dataset.get('datasets') or [None])[0])
+    if not isinstance(dataset, Mapping):
+        return []
+    return [step for step in dataset['pipeline'] if isinstance(step, Mapping)]
+
+
+def _plain(value: Any) -> Any:
+    """Reduce a config value to what JSON and the restricted unpickler both take."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def encoder_metadata(
+    checkpoint: Mapping,
+    config: Mapping | None,
+    backbone: Mapping,
+    state_dict: Mapping[str, Tensor],
+    grid: tuple[int, int],
+    source: str | Path,
+) -> dict:
+    """Return the metadata of an export: what it is, where it comes from, and its hashes.
+
+    Only strings, numbers, lists and dicts, so that it survives both ``weights_only`` loading and
+    JSON.
+    """
+    meta = checkpoint.get('meta') or {}
+    if config is None and meta.get('cfg'):
+        config = parse_config_text(meta['cfg'])
+    patch_size = _pair(backbone.get('patch_size', 16))
+    keep = {k: v for k, v in backbone.items() if k not in ('init_cfg', 'img_size')}
+    keep['img_size'] = (grid[0] * patch_size[0], grid[1] * patch_size[1])
+    # Of an export that is exported again, origin and method are those of the first export.
+    described = config is not None and 'train_dataloader' in config
+    return _plain(
+        {
+            'format': 'mmmask3d-encoder-1',
+            'method': describe_method(config) if described else meta.get('method'),
+            'data': (
+                describe_data(config['train_dataloader'].get('dataset'))
+                if described
+                else meta.get('data')
+            ),
+            'backbone': keep,
+            'arch': arch_settings(backbone),
+            'patch_size': patch_size,
+            GRID_KEY: grid,
+            'epoch': meta.get('epoch'),
+            'iter': meta.get('iter'),
+            'seed': meta.get('seed'),
+            'exported_by': f'mmmask3d {package_version()}',
+            'tensors_sha256': tensors_sha256(state_dict),
+            'source_file': os.path.basename(str(source)),
+            'source_sha256': file_sha256(source),
+        }
+    )
+
+
+def build_plain_vit(backbone: Mapping, grid: tuple[int, int]) -> VisionTransformer:
+    """Build mmpretrain's own ``VisionTransformer`` of the encoder's architecture and grid."""
+    known = set(inspect.signature(VisionTransformer.__init__).parameters) - set(_RUNTIME_ARGS)
+    rows, columns = _pair(backbone.get('patch_size', 16))
+    args = {k: v for k, v in backbone.items() if k in known}
+    return VisionTransformer(
+        **args, img_size=(grid[0] * rows, grid[1] * columns), out_type='featmap'
+    )
+
+
+def build_mask3d_vit(backbone: Mapping, grid: tuple[int, int]) -> torch.nn.Module:
+    """Build the package's own backbone of the encoder's architecture and grid."""
+    from mmmask3d.models.mask3d_vit import Mask3DViT
+
+    rows, columns = _pair(backbone.get('patch_size', 16))
+    args = {k: v for k, v in backbone.items() if k not in ('type', 'init_cfg', 'img_size')}
+    return Mask3DViT(**args, img_size=(grid[0] * rows, grid[1] * columns))
+
+
+def load_strictly(model: torch.nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
+    """Load with no missing and no unexpected key, and check that the values have arrived.
+
+    Raises:
+        ValueError: the keys or shapes differ, or a tensor of the model is not the file's.
+    """
+    try:
+        # A copy: load hooks may rewrite entries of the dict they are given.
+        model.load_state_dict(OrderedDict(state_dict), strict=True)
+    except RuntimeError as error:
+        raise ValueError(f'the encoder does not load into {name}: {error}') from error
+    loaded = model.state_dict()
+    wrong = [k for k, v in state_dict.items() if not torch.equal(loaded[k].cpu(), v.cpu())]
+    if wrong:
+        raise ValueError(f'{name} changed these tensors on loading: {wrong}')
+
+
+def write_encoder(path: str | Path, state_dict: Mapping[str, Tensor], meta: Mapping) -> None:
+    """Write ``.pth`` or ``.safetensors``; the file appears complete or not at all.
+
+    A ``.pth`` file is ``{'state_dict', 'meta'}``; the grid is also put where torch hands it to
+    the load hook of ``Mask3DViT``. safetensors metadata maps strings to strings: values are JSON.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    path = Path(path)
+    tensors = OrderedDict((k, v.detach().cpu().contiguous().clone()) for k, v in state_dict.items())
+    if path.suffix not in ('.pth', '.safetensors'):
+        raise ValueError(f'{path}: the suffix must be .pth or .safetensors')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    os.close(handle)
+    try:
+        if path.suffix == '.pth':
+            tensors._metadata = {'': {'version': 1, GRID_KEY: list(meta[GRID_KEY])}}
+            torch.save({'state_dict': tensors, 'meta': dict(meta)}, partial)
+        else:
+            from safetensors.torch import save_file
+
+            save_file(dict(tensors), partial, {k: json.dumps(v) for k, v in meta.items()})
+        # mkstemp makes private files; give it the mode of any other new file.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(partial, 0o666 & ~umask)
+        os.replace(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
