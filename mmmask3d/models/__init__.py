@@ -1,1 +1,38 @@
 """Pre-trainer, encoders, decoders, heads and losses."""
+
+from .data_preprocessor import RGBDDataPreprocessor
+from .decoder import DepthDecoder, RGBDecoder
+from .depth_encoder import DepthEncoder
+from .depth_target import DepthTarget
+from .fusion import AddFusion, ConcatFusion, CrossAttentionFusion
+from .heads import DepthHead, NormalHead, RGBHead
+from .losses import (
+    DepthBerHuLoss,
+    DepthGradientLoss,
+    DepthL1Loss,
+    DepthL2Loss,
+    DepthSILogLoss,
+)
+from .mask3d_vit import Mask3DViT
+from .masked_rgbd import MaskedRGBD
+
+__all__ = [
+    'AddFusion',
+    'ConcatFusion',
+    'CrossAttentionFusion',
+    'DepthBerHuLoss',
+    'DepthDecoder',
+    'DepthEncoder',
+    'DepthGradientLoss',
+    'DepthHead',
+    'DepthL1Loss',
+    'DepthL2Loss',
+    'DepthSILogLoss',
+    'DepthTarget',
+    'Mask3DViT',
+    'MaskedRGBD',
+    'NormalHead',
+    'RGBDDataPreprocessor',
+    'RGBDecoder',
+    'RGBHead',
+]

@@ -1,0 +1,140 @@
+"""From collated RGB-D samples to the batch that :class:`MaskedRGBD` works on, on the device."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
+
+from mmmask3d.evaluation.interpolation import inverse_distance_fill
+from mmmask3d.registry import MODELS
+
+from .depth_target import DepthTarget
+from .patches import grid_of, keep_ids_from_mask, patch_mask_to_pixels
+
+
+@MODELS.register_module()
+class RGBDDataPreprocessor(BaseDataPreprocessor):
+    """Normalise RGB, make the depth target, and turn masks into indices of kept patches.
+
+    Args:
+        mean: RGB mean in 0-255, in RGB order. Defaults to ImageNet's.
+        std: RGB standard deviation, likewise.
+        bgr_to_rgb: whether images come in OpenCV's BGR order (they do from ``LoadRGBD``).
+        patch_size: side of a patch in pixels, that of the encoder.
+        depth_target: keyword arguments of
+            :class:`~mmmask3d.models.depth_target.DepthTarget`.
+        non_blocking: copy to the device without blocking.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float] = (123.675, 116.28, 103.53),
+        std: Sequence[float] = (58.395, 57.12, 57.375),
+        bgr_to_rgb: bool = True,
+        patch_size: int = 16,
+        depth_target: dict | None = None,
+        non_blocking: bool = False,
+    ):
+        super().__init__(non_blocking=non_blocking)
+        self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.bgr_to_rgb = bgr_to_rgb
+        self.patch_size = patch_size
+        self.depth_target = DepthTarget(patch_size=patch_size, **(depth_target or {}))
+        self.interpolate = False
+        """Whether batches carry the interpolation of the kept readings (set by the model when a
+        head predicts a residual over it)."""
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Make a batch.
+
+        Args:
+            data: ``inputs`` with ``img`` ``(3, H, W)`` uint8, ``depth`` ``(1, H, W)`` float32 in
+                metres (or relative), ``valid`` ``(1, H, W)`` bool, ``rgb_mask`` and ``depth_mask``
+                ``(N,)`` bool (1 = removed), as lists (``pseudo_collate``) or stacked
+                (``default_collate``); ``data_samples``, a list or None.
+            training: unused; the signature is mmengine's.
+
+        Returns:
+            ``inputs``: ``img`` ``(B, 3, H, W)`` normalised; ``depth`` (0 where invalid), ``valid``
+            and ``target`` ``(B, 1, H, W)``; ``target_stats``; ``rgb_mask`` and ``depth_mask``
+            ``(B, N)`` bool; ``rgb_keep`` and ``depth_keep`` ``(B, N_keep)`` int64;
+            and ``interpolation`` ``(B, 1, H, W)`` in target units where a head asks for it.
+        """
+        inputs = {k: _stack(k, v) for k, v in data['inputs'].items()}
+        missing = {'img', 'depth', 'valid', 'rgb_mask', 'depth_mask'} - inputs.keys()
+        if missing:
+            raise KeyError(
+                f'The batch lacks {sorted(missing)}. The pipeline must end with '
+                f'DepthAwareMasking and PackRGBDInputs.'
+            )
+        data_samples = data.get('data_samples')
+        self._check(inputs, data_samples)
+        # On the host, where nonzero needs no synchronisation.
+        for name in ('rgb', 'depth'):
+            inputs[f'{name}_keep'] = keep_ids_from_mask(inputs[f'{name}_mask'], f'{name}_mask')
+        batch = self.cast_data(inputs)
+
+        img = batch['img']
+        if self.bgr_to_rgb:
+            img = img.flip(1)
+        batch['img'] = (img.float() - self.mean) / self.std
+        # Not a number where there is no reading would survive a multiplication by zero.
+        batch['depth'] = torch.where(batch['valid'], batch['depth'].float(), 0)
+        kept = self.kept_readings(batch)
+        stats_mask = kept if self.depth_target.stats_from == 'kept' else batch['valid']
+        batch['target_stats'] = self.depth_target.statistics(batch['depth'], stats_mask)
+        batch['target'] = self._encode(batch['depth'], batch)
+        if self.interpolate:
+            filled = inverse_distance_fill(batch['depth'], kept)
+            batch['interpolation'] = self.depth_target.encode(filled, batch['target_stats'])
+        return dict(inputs=batch, data_samples=data_samples)
+
+    def kept_readings(self, batch: dict) -> Tensor:
+        """Pixels with a reading that the network is given: ``(B, 1, H, W)`` bool."""
+        grid = grid_of(*batch['valid'].shape[-2:], self.patch_size)
+        removed = patch_mask_to_pixels(batch['depth_mask'], self.patch_size, grid)
+        return batch['valid'] & ~removed
+
+    def _encode(self, depth: Tensor, batch: dict) -> Tensor:
+        target = self.depth_target.encode(depth, batch['target_stats'])
+        return torch.where(batch['valid'], target, 0)
+
+    def _check(self, inputs: dict[str, Tensor], data_samples: list | None) -> None:
+        gh, gw = grid_of(*inputs['img'].shape[-2:], self.patch_size)
+        for name in ('rgb_mask', 'depth_mask'):
+            if inputs[name].shape[1] != gh * gw:
+                raise ValueError(
+                    f'{name} has {inputs[name].shape[1]} patches, but an input of '
+                    f'{tuple(inputs["img"].shape[-2:])} with patch_size={self.patch_size} has '
+                    f'{gh}x{gw}. patch_size of DepthAwareMasking, of the preprocessor and of the '
+                    f'encoder must be the same.'
+                )
+        if self.depth_target.stats_from == 'kept' and inputs['depth_mask'].all():
+            raise ValueError(
+                "depth_target.stats='kept' needs kept depth patches, and every one is removed. "
+                "Lower the depth ratio or use stats='all'."
+            )
+        if self.depth_target.needs_metric:
+            for sample in data_samples or []:
+                if sample.get('depth_kind', 'metric') != 'metric':
+                    raise ValueError(
+                        f'{sample.get("depth_path", "a frame")}: its depth is '
+                        f'{sample.get("depth_kind")}, but depth_target.mode='
+                        f'{self.depth_target.mode!r} is defined for metres. Use '
+                        f"mode='standardise' or 'patch', or leave this source out."
+                    )
+
+
+def _stack(name: str, value: Tensor | Sequence[Tensor]) -> Tensor:
+    """Stack what ``pseudo_collate`` leaves as a list."""
+    if isinstance(value, Tensor):
+        return value
+    shapes = {tuple(v.shape) for v in value}
+    if len(shapes) > 1:
+        raise ValueError(
+            f'The samples of a batch differ in the shape of {name}: {sorted(shapes)}. End the '
+            f'geometric transforms with one size (RGBDRandomResizedCrop, RGBDResize).'
+        )
+    return torch.stack(list(value))

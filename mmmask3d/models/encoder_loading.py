@@ -1,0 +1,87 @@
+"""Fill an encoder from a checkpoint file: all of it or an error, and never by unpickling."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+from mmengine.logging import print_log
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor, nn
+
+from mmmask3d.engine.checkpoint import install_strict_loaders
+
+from .pos_embed import GRID_KEY, grid_from_checkpoint
+
+_PREFIXES = ('backbone.', 'module.backbone.', 'model.backbone.')
+
+
+def encoder_state(
+    checkpoint: Mapping, prefix: str | None = None, source: str = 'checkpoint'
+) -> OrderedDict[str, Tensor]:
+    """The encoder's part of a loaded checkpoint, keys without prefix, patch grid in its metadata.
+
+    Args:
+        checkpoint: what the file held: ``{'state_dict': ..., 'meta': ...}`` or a bare state dict.
+        prefix: where the encoder's keys are; None takes ``backbone.`` if there is such a key, and
+            the whole file otherwise.
+        source: the file, for messages.
+
+    Raises:
+        KeyError: if no key starts with ``prefix``.
+    """
+    state_dict = checkpoint.get('state_dict', checkpoint)
+    keys = [k for k, v in state_dict.items() if isinstance(v, Tensor)]
+    if prefix is None:
+        prefix = next((p for p in _PREFIXES if any(k.startswith(p) for k in keys)), '')
+    elif prefix and not prefix.endswith('.'):
+        prefix += '.'
+    state = OrderedDict((k[len(prefix) :], state_dict[k]) for k in keys if k.startswith(prefix))
+    if not state:
+        raise KeyError(
+            f'{source}: no key starts with {prefix!r}. The file holds {len(keys)} tensors: '
+            f'{_some(keys)}. Give the prefix under which the encoder stands there.'
+        )
+    grid = grid_from_checkpoint(checkpoint, prefix)
+    state._metadata = OrderedDict({'': {} if grid is None else {GRID_KEY: grid}})
+    return state
+
+
+def load_encoder(
+    model: nn.Module, checkpoint: str, prefix: str | None = None, map_location: str = 'cpu'
+) -> None:
+    """Load ``checkpoint`` (path or URL) into an encoder, strictly.
+
+    Raises:
+        RuntimeError: if the file lacks a key of the encoder, has one that the encoder has not, or
+            a shape differs; the message lists them.
+    """
+    install_strict_loaders()
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location=map_location)
+    state = encoder_state(loaded, prefix, checkpoint)
+    own = model.state_dict()
+    missing = [k for k in own if k not in state]
+    unexpected = [k for k in state if k not in own]
+    differing = [
+        f'{k} {tuple(state[k].shape)} (here {tuple(own[k].shape)})'
+        for k in own
+        if k in state and k != 'pos_embed' and state[k].shape != own[k].shape
+    ]
+    if 'pos_embed' in own and 'pos_embed' in state:
+        theirs, ours = state['pos_embed'].shape[-1], own['pos_embed'].shape[-1]
+        if theirs != ours:
+            differing.append(f'pos_embed with {theirs} channels (here {ours})')
+    if missing or unexpected or differing:
+        raise RuntimeError(
+            f'{checkpoint} does not fill this {type(model).__name__}.\n'
+            f'  missing in the file ({len(missing)}): {_some(missing)}\n'
+            f'  unknown here ({len(unexpected)}): {_some(unexpected)}\n'
+            f'  of another shape ({len(differing)}): {_some(differing)}\n'
+            f'Build the model with the architecture and patch size of the checkpoint, or give the '
+            f'right prefix.'
+        )
+    model.load_state_dict(state, strict=True)
+    print_log(f'Loaded all {len(own)} encoder tensors from {checkpoint}.', logger='current')
+
+
+def _some(names: list[str], most: int = 8) -> str:
+    more = f', ... ({len(names) - most} more)' if len(names) > most else ''
+    return (', '.join(names[:most]) + more) or 'none'

@@ -1,0 +1,207 @@
+"""Prediction heads: tokens to maps, and the losses on them."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmmask3d.registry import MODELS
+
+from .losses import batch_mean
+from .patches import patch_mask_to_pixels, patchify, unpatchify
+
+
+class PixelHead(BaseModule):
+    """A linear layer from a patch token to the pixels of the patch.
+
+    Args:
+        in_dims: width of the decoder's tokens.
+        channels: of the predicted map.
+        patch_size: side of a patch in pixels.
+        loss_on: ``'masked'`` patches alone, or ``'all'``.
+        loss_weight: factor of the head's loss.
+    """
+
+    mask_name = 'depth_mask'
+    """The patch mask that ``loss_on='masked'`` refers to."""
+
+    def __init__(
+        self,
+        in_dims: int,
+        channels: int,
+        patch_size: int = 16,
+        loss_on: str = 'masked',
+        loss_weight: float = 1.0,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        if loss_on not in ('masked', 'all'):
+            raise ValueError(f"loss_on is {loss_on!r}; expected 'masked' or 'all'.")
+        self.patch_size = patch_size
+        self.loss_on = loss_on
+        self.loss_weight = loss_weight
+        self.proj = nn.Linear(in_dims, channels * patch_size**2)
+
+    def init_weights(self) -> None:
+        """Xavier, as MAE's linear layers."""
+        super().init_weights()
+        nn.init.xavier_uniform_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int], batch: dict) -> Tensor:
+        """Predict ``(B, channels, H, W)`` float32 from ``(B, N, C)``."""
+        return unpatchify(self.proj(tokens).float(), self.patch_size, grid)
+
+    def loss(self, pred: Tensor, grid: tuple[int, int], batch: dict) -> dict[str, Tensor]:
+        """Losses by name, each a scalar; names are completed with the head's."""
+        raise NotImplementedError
+
+    def where(self, grid: tuple[int, int], batch: dict) -> Tensor:
+        """Pixels in the patches that the loss looks at: ``(B, 1, H, W)`` bool."""
+        mask = batch[self.mask_name]
+        if self.loss_on == 'all':
+            mask = torch.ones_like(mask)
+        return patch_mask_to_pixels(mask, self.patch_size, grid)
+
+
+@MODELS.register_module()
+class DepthHead(PixelHead):
+    """Depth reconstruction: valid pixels of the removed depth patches.
+
+    Args:
+        loss: config of a depth loss (:mod:`mmmask3d.models.losses`) or a list of them.
+        residual: predict what is to be added to the inverse-distance interpolation of the kept
+            readings, rather than depth itself.
+        **kwargs: those of :class:`PixelHead`.
+    """
+
+    def __init__(
+        self,
+        in_dims: int,
+        loss: dict | list[dict] | None = None,
+        residual: bool = False,
+        **kwargs,
+    ):
+        super().__init__(in_dims, 1, **kwargs)
+        configs = loss if isinstance(loss, list | tuple) else [loss or dict(type='DepthL2Loss')]
+        self.losses = nn.ModuleList(MODELS.build(c) for c in configs)
+        self.residual = residual
+
+    def init_weights(self) -> None:
+        """A residual starts at zero, that is, at the interpolation."""
+        super().init_weights()
+        if self.residual:
+            nn.init.zeros_(self.proj.weight)
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int], batch: dict) -> Tensor:
+        """See :class:`PixelHead`; in units of the depth target."""
+        pred = super().forward(tokens, grid, batch)
+        return pred + batch['interpolation'] if self.residual else pred
+
+    def loss(self, pred: Tensor, grid: tuple[int, int], batch: dict) -> dict[str, Tensor]:
+        """See :class:`PixelHead`; one entry a loss where there are several."""
+        mask = self.where(grid, batch) & batch['valid']
+        values = {
+            type(loss).__name__.removeprefix('Depth').removesuffix('Loss').lower(): loss(
+                pred, batch['target'], mask
+            )
+            for loss in self.losses
+        }
+        if len(values) == 1:
+            values = {'': next(iter(values.values()))}
+        return {k: self.loss_weight * v for k, v in values.items()}
+
+
+@MODELS.register_module()
+class RGBHead(PixelHead):
+    """RGB reconstruction as in MAE: squared error on the removed RGB patches.
+
+    Args:
+        norm_pix: standardise each target patch over its pixels and channels (MAE, section 4.1).
+        **kwargs: those of :class:`PixelHead`.
+    """
+
+    mask_name = 'rgb_mask'
+
+    def __init__(self, in_dims: int, norm_pix: bool = True, **kwargs):
+        super().__init__(in_dims, 3, **kwargs)
+        self.norm_pix = norm_pix
+
+    def statistics(self, img: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each patch of ``(B, 3, H, W)``, ``(B, N, 1)`` each."""
+        patches = patchify(img, self.patch_size)
+        var, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+        return mean, (var + 1e-6).sqrt()
+
+    def loss(self, pred: Tensor, grid: tuple[int, int], batch: dict) -> dict[str, Tensor]:
+        """See :class:`PixelHead`."""
+        target = patchify(batch['img'], self.patch_size)
+        if self.norm_pix:
+            mean, std = self.statistics(batch['img'])
+            target = (target - mean) / std
+        error = (patchify(pred, self.patch_size) - target).square().mean(-1)
+        mask = batch[self.mask_name] if self.loss_on == 'masked' else torch.ones_like(error).bool()
+        return {'': self.loss_weight * batch_mean(torch.where(mask, error, 0).sum(), mask.sum())}
+
+    def to_image(self, pred: Tensor, grid: tuple[int, int], batch: dict) -> Tensor:
+        """The prediction in the units of the normalised input, for pictures: ``(B, 3, H, W)``.
+
+        With ``norm_pix`` each patch is shown with its true mean and deviation, as MAE does.
+        """
+        if not self.norm_pix:
+            return pred
+        mean, std = self.statistics(batch['img'])
+        return unpatchify(patchify(pred, self.patch_size) * std + mean, self.patch_size, grid)
+
+
+@MODELS.register_module()
+class NormalHead(PixelHead):
+    """Surface normals, derived from depth: one minus the cosine, on removed depth patches.
+
+    Args:
+        fov: horizontal field of view in degrees that a pinhole camera is assumed to have; 57 is a
+            Kinect's. With relative depth the normals are those of the relative scene.
+        **kwargs: those of :class:`PixelHead`.
+    """
+
+    def __init__(self, in_dims: int, fov: float = 57.0, **kwargs):
+        super().__init__(in_dims, 3, **kwargs)
+        self.fov = fov
+
+    def loss(self, pred: Tensor, grid: tuple[int, int], batch: dict) -> dict[str, Tensor]:
+        """See :class:`PixelHead`."""
+        normals, valid = normals_from_depth(batch['depth'], batch['valid'], self.fov)
+        mask = self.where(grid, batch) & valid
+        cosine = F.cosine_similarity(pred, normals, dim=1, eps=1e-6).unsqueeze(1)
+        total = torch.where(mask, 1 - cosine, 0).sum()
+        return {'': self.loss_weight * batch_mean(total, mask.sum())}
+
+
+def normals_from_depth(depth: Tensor, valid: Tensor, fov: float) -> tuple[Tensor, Tensor]:
+    """Unit normals towards the camera from central differences of the back-projected depth.
+
+    Args:
+        depth: z-depth ``(B, 1, H, W)``.
+        valid: ``(B, 1, H, W)`` bool.
+        fov: horizontal field of view in degrees.
+
+    Returns:
+        Normals ``(B, 3, H, W)`` in camera axes (x right, y down, z forward), and where all four
+        neighbours have readings ``(B, 1, H, W)`` bool; 0 and False on the border.
+    """
+    h, w = depth.shape[-2:]
+    focal = 0.5 * w / math.tan(math.radians(fov) / 2)
+    d = torch.where(valid, depth, 0)
+    u = (torch.arange(w, device=d.device, dtype=d.dtype) - (w - 1) / 2) / focal
+    v = (torch.arange(h, device=d.device, dtype=d.dtype) - (h - 1) / 2) / focal
+    points = torch.cat((d * u, d * v[:, None], d), dim=1)
+    dx = points[..., 1:-1, 2:] - points[..., 1:-1, :-2]
+    dy = points[..., 2:, 1:-1] - points[..., :-2, 1:-1]
+    normal = F.normalize(torch.linalg.cross(dy, dx, dim=1), dim=1, eps=1e-12)
+    around = (
+        valid[..., 1:-1, 2:] & valid[..., 1:-1, :-2] & valid[..., 2:, 1:-1] & valid[..., :-2, 1:-1]
+    )
+    ok = around & (normal.square().sum(1, keepdim=True) > 0.5)
+    return F.pad(torch.where(ok, normal, 0), (1, 1, 1, 1)), F.pad(ok, (1, 1, 1, 1))

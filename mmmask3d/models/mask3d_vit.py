@@ -1,0 +1,216 @@
+"""The RGB encoder: mmpretrain's vision transformer, which can process kept patches only."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from mmengine.model.weight_init import trunc_normal_
+from mmpretrain.models import VisionTransformer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmmask3d.registry import MODELS
+
+from .encoder_loading import load_encoder
+from .patches import gather_tokens, grid_of, patchify
+from .pos_embed import (
+    GRID_KEY,
+    grid_from_metadata,
+    infer_grid,
+    resize_to_grid,
+    sincos_pos_embed,
+)
+
+
+@MODELS.register_module()
+class Mask3DViT(VisionTransformer):
+    """Vision transformer for masked pre-training and, afterwards, for dense tasks.
+
+    Its state-dict keys are those of :class:`mmpretrain.models.VisionTransformer`, so its encoder
+    also loads there. It differs in four things:
+
+    - given ``keep_ids`` only those patches are embedded and encoded (MAE, section 3);
+    - the position embedding starts from sine-cosine on the grid at hand, square or not, and the
+      patch grid travels in the state dict's metadata, so that a 4x9 grid is never read as 6x6;
+    - ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix=...)`` fills the whole encoder or
+      raises, never unpickles, and nothing overwrites the weights afterwards;
+    - ``out_indices`` may be a tuple with negative entries, and the output is a feature map.
+
+    Args:
+        arch: name in mmpretrain's zoo (``'deit-tiny'``, ``'deit-small'``, ``'base'``,
+            ``'large'``) or a dict with ``embed_dims``, ``num_layers``, ``num_heads``,
+            ``feedforward_channels``.
+        img_size: input size in pixels, an int or ``(height, width)``; other sizes work too, with
+            the position embedding resampled on the fly.
+        patch_size: side of a patch in pixels.
+        out_indices: layers whose output is returned.
+        out_type: as in ``VisionTransformer``; ``'featmap'`` by default, which dense necks and
+            heads need.
+        with_cp: recompute the layers in the backward pass to save memory.
+        init_cfg: initialisation, see above.
+        **kwargs: the other arguments of ``VisionTransformer``.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'base',
+        img_size: int | Sequence[int] = 224,
+        patch_size: int = 16,
+        out_indices: int | Sequence[int] = -1,
+        out_type: str = 'featmap',
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+        **kwargs,
+    ):
+        if isinstance(img_size, Sequence):
+            img_size = tuple(img_size)
+        super().__init__(
+            arch=arch,
+            img_size=img_size,
+            patch_size=patch_size,
+            # The parent writes into the sequence it is handed.
+            out_indices=out_indices if isinstance(out_indices, int) else list(out_indices),
+            out_type=out_type,
+            init_cfg=init_cfg,
+            **kwargs,
+        )
+        self.patch_size = patch_size
+        self.with_cp = with_cp
+        projection = self.patch_embed.projection
+        self._plain_patches = (
+            isinstance(projection, nn.Conv2d)
+            and projection.kernel_size == projection.stride == (patch_size, patch_size)
+            and self.patch_embed.norm is None
+        )
+        self._register_state_dict_hook(_record_grid)
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Patch grid ``(rows, columns)`` the position embedding is stored for."""
+        return tuple(self.patch_resolution)
+
+    def init_weights(self) -> None:
+        """Initialise: sine-cosine positions and MAE's rules, or the given checkpoint."""
+        if self.is_init:
+            return
+        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
+            cfg = dict(self.init_cfg)
+            cfg.pop('type')
+            load_encoder(self, **cfg)
+            self._is_init = True
+            return
+        super().init_weights()
+        with torch.no_grad():
+            extra = self.num_extra_tokens
+            self.pos_embed[:, :extra] = 0
+            self.pos_embed[:, extra:] = sincos_pos_embed(self.grid_size, self.embed_dims)
+            # MAE: the patch embedding as a linear layer.
+            weight = self.patch_embed.projection.weight
+            nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
+            if self.cls_token is not None:
+                trunc_normal_(self.cls_token, std=0.02)
+        self._is_init = True
+
+    def train(self, mode: bool = True) -> 'Mask3DViT':
+        """Switch mode and return self (mmpretrain's backbones return None)."""
+        super().train(mode)
+        return self
+
+    def forward(self, x: Tensor, keep_ids: Tensor | None = None) -> tuple[Tensor, ...] | Tensor:
+        """Encode an image, all of it or its kept patches.
+
+        Args:
+            x: images ``(B, 3, H, W)``, normalised.
+            keep_ids: row-major indices of the kept patches ``(B, K)`` int64.
+
+        Returns:
+            Without ``keep_ids``: a tuple with the output of each layer in ``out_indices``,
+            ``(B, C, H / p, W / p)`` for ``out_type='featmap'``. With them: the tokens
+            ``(B, E + K, C)`` after the last layer and its norm, E = 1 class token (0 without).
+        """
+        if keep_ids is not None:
+            return self._forward_kept(x, keep_ids)
+        x, grid = self.patch_embed(x)
+        x = self._with_extra_tokens(x + self._positions(grid))
+        outs = []
+        for i, layer in enumerate(self.layers):
+            x = self._run_layer(layer, x)
+            if i == len(self.layers) - 1 and self.final_norm:
+                x = self.ln1(x)
+            if i in self.out_indices:
+                outs.append(self._format_output(x, grid))
+        return tuple(outs)
+
+    def _forward_kept(self, x: Tensor, keep_ids: Tensor) -> Tensor:
+        if not self._plain_patches:
+            raise ValueError(
+                'Encoding kept patches needs a plain patch embedding (a convolution whose kernel '
+                'and stride are the patch size, without norm); patch_cfg changed it.'
+            )
+        grid = grid_of(*x.shape[-2:], self.patch_size)
+        projection = self.patch_embed.projection
+        patches = gather_tokens(patchify(x, self.patch_size), keep_ids)
+        x = F.linear(patches, projection.weight.flatten(1), projection.bias)
+        x = self._with_extra_tokens(x + F.embedding(keep_ids, self._positions(grid)[0]))
+        for layer in self.layers:
+            x = self._run_layer(layer, x)
+        return self.ln1(x) if self.final_norm else x
+
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        """Position embedding of the patches on ``grid``: ``(1, rows * columns, C)``."""
+        pos = resize_to_grid(
+            self.pos_embed, self.grid_size, grid, self.num_extra_tokens, self.interpolate_mode
+        )
+        return pos[:, self.num_extra_tokens :]
+
+    def _with_extra_tokens(self, x: Tensor) -> Tensor:
+        """Put the class token first, then what precedes the layers."""
+        if self.cls_token is not None:
+            cls = self.cls_token + self.pos_embed[:, : self.num_extra_tokens]
+            x = torch.cat((cls.expand(x.shape[0], -1, -1).to(x.dtype), x), dim=1)
+        return self.pre_norm(self.drop_after_pos(x))
+
+    def _run_layer(self, layer: nn.Module, x: Tensor) -> Tensor:
+        if self.with_cp and self.training and torch.is_grad_enabled():
+            return checkpoint(layer, x, use_reentrant=False)
+        return layer(x)
+
+    def _prepare_pos_embed(
+        self, state_dict: dict, prefix: str, local_metadata: dict, *args, **kwargs
+    ) -> None:
+        """Resample the position embedding that is being loaded; knows grids that are no squares.
+
+        Replaces the parent's load hook, which takes the root of the number of patches for the
+        side of the grid.
+        """
+        name = prefix + 'pos_embed'
+        if name not in state_dict:
+            return
+        pos = state_dict[name]
+        recorded = grid_from_metadata(local_metadata)
+        rows, columns = recorded or self.grid_size
+        if not self.with_cls_token and (
+            pos.shape[1] == rows * columns + 1
+            or (recorded is None and pos.shape[1] == self.pos_embed.shape[1] + 1)
+        ):
+            pos = pos[:, 1:]
+        source = infer_grid(pos.shape[1] - self.num_extra_tokens, self.grid_size, recorded)
+        if source != self.grid_size:
+            print_log(
+                f'Position embedding resampled from {source[0]}x{source[1]} to '
+                f'{self.grid_size[0]}x{self.grid_size[1]} patches.',
+                logger='current',
+            )
+        state_dict[name] = resize_to_grid(
+            pos, source, self.grid_size, self.num_extra_tokens, self.interpolate_mode
+        )
+
+
+def _record_grid(module: Mask3DViT, state_dict: dict, prefix: str, local_metadata: dict) -> None:
+    """Write the patch grid into the metadata that ``state_dict`` keeps for a module.
+
+    ``local_metadata`` is the dict that torch stores in ``state_dict._metadata`` and hands to the
+    load hooks; mmengine's checkpoints preserve it.
+    """
+    local_metadata[GRID_KEY] = module.grid_size

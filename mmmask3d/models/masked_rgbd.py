@@ -1,0 +1,231 @@
+"""Mask3D: learn to see depth by completing it from a few patches of an RGB-D frame.
+
+The whole method (Hou et al., CVPR 2023, arXiv 2302.14746), top to bottom:
+
+1. RGB and depth patches of a frame are removed at random and independently, 80 % of each
+   (``DepthAwareMasking`` draws the masks; 1 = removed).
+2. The kept RGB patches alone go through the RGB ViT, the kept depth patches through a light
+   depth encoder.
+3. Both are fused per location into a bottleneck; learned mask tokens stand where nothing was kept.
+4. A light decoder reconstructs the dense depth map.
+5. The loss looks at pixels that have a reading and lie in a removed depth patch.
+
+Afterwards everything but the RGB ViT is thrown away.
+"""
+
+from typing import Any
+
+import torch
+from mmpretrain.models.selfsup import BaseSelfSupervisor
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from mmmask3d.registry import MODELS
+
+from .patches import grid_of
+
+
+@MODELS.register_module()
+class MaskedRGBD(BaseSelfSupervisor):
+    """Masked RGB-D pre-training.
+
+    What is predicted is a matter of ``heads``: ``depth`` is Mask3D, ``rgb`` alone and no
+    ``depth_encoder`` is MAE, both together or ``normal`` are ablations. Each head has a decoder
+    of the same name.
+
+    Args:
+        backbone: the RGB encoder, a :class:`Mask3DViT`.
+        fusion: how RGB and depth meet; ``rgb_dims``, ``depth_dims`` and ``num_extra_tokens`` are
+            filled in.
+        decoders: by name; ``in_dims`` and ``num_extra_tokens`` are filled in.
+        heads: by the same names; ``in_dims`` and ``patch_size`` are filled in.
+        depth_encoder: the depth branch; None for RGB input alone. ``patch_size`` is filled in.
+        data_preprocessor: config of :class:`RGBDDataPreprocessor`.
+        init_cfg: as for every mmengine module.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        fusion: dict,
+        decoders: dict[str, dict],
+        heads: dict[str, dict],
+        depth_encoder: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ):
+        # A key set to None switches a target off that a base config brings.
+        heads = {k: v for k, v in heads.items() if v is not None}
+        decoders = {k: v for k, v in decoders.items() if k in heads}
+        if not heads or heads.keys() != decoders.keys():
+            raise ValueError(
+                f'Each head needs a decoder of its name; found heads {sorted(heads)} and decoders '
+                f'{sorted(decoders)}.'
+            )
+        preprocessor = dict(data_preprocessor or {})
+        preprocessor.setdefault('type', 'mmmask3d.RGBDDataPreprocessor')
+        super().__init__(
+            backbone=MODELS.build(backbone),
+            data_preprocessor=MODELS.build(preprocessor),
+            init_cfg=init_cfg,
+        )
+        patch_size, extra = self.backbone.patch_size, self.backbone.num_extra_tokens
+        if self.data_preprocessor.patch_size != patch_size:
+            raise ValueError(
+                f'The preprocessor has patch_size={self.data_preprocessor.patch_size} and the '
+                f'backbone {patch_size}; they must be the same.'
+            )
+        depth_dims = None
+        self.depth_encoder = None
+        if depth_encoder is not None:
+            self.depth_encoder = MODELS.build({'patch_size': patch_size, **depth_encoder})
+            depth_dims = self.depth_encoder.embed_dims
+        self.fusion = MODELS.build(
+            {
+                **fusion,
+                'rgb_dims': self.backbone.embed_dims,
+                'depth_dims': depth_dims,
+                'num_extra_tokens': extra,
+            }
+        )
+        fused = dict(in_dims=self.fusion.embed_dims, num_extra_tokens=extra)
+        self.decoders = nn.ModuleDict(
+            {k: MODELS.build({**cfg, **fused}) for k, cfg in decoders.items()}
+        )
+        self.heads = nn.ModuleDict(
+            {
+                k: MODELS.build(
+                    {**cfg, 'in_dims': self.decoders[k].embed_dims, 'patch_size': patch_size}
+                )
+                for k, cfg in heads.items()
+            }
+        )
+        self._check_depth_head()
+
+    def forward(
+        self, inputs: dict[str, Tensor], data_samples: list | None = None, mode: str = 'tensor'
+    ) -> Any:
+        """mmengine's entry: ``mode`` is ``'loss'``, ``'predict'`` or ``'tensor'``."""
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        return super().forward(inputs, data_samples, mode)
+
+    def extract_feat(self, inputs: dict[str, Tensor] | Tensor) -> tuple[Tensor, ...]:
+        """Features of the unmasked RGB image, what a downstream task would see.
+
+        Args:
+            inputs: a batch of the preprocessor, or images ``(B, 3, H, W)``.
+        """
+        return self.backbone(inputs['img'] if isinstance(inputs, dict) else inputs)
+
+    def reconstruct(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Predict every target of a batch from its kept patches.
+
+        Args:
+            batch: see :meth:`RGBDDataPreprocessor.forward`.
+
+        Returns:
+            Maps ``(B, C, H, W)`` float32 by head.
+        """
+        grid = self.grid(batch)
+        rgb = self.backbone(batch['img'], batch['rgb_keep'])
+        depth = None
+        if self.depth_encoder is not None:
+            depth = self.depth_encoder(batch['depth'], batch['valid'], batch['depth_keep'])
+        fused = self.fusion(rgb, batch['rgb_keep'], depth, batch['depth_keep'], grid)
+        return {
+            name: head(self.decoders[name](fused, grid), grid, batch)
+            for name, head in self.heads.items()
+        }
+
+    def loss(
+        self, inputs: dict[str, Tensor], data_samples: list | None = None
+    ) -> dict[str, Tensor]:
+        """Losses by name: ``loss_depth``, ``loss_rgb``, ..."""
+        grid = self.grid(inputs)
+        losses = {}
+        for name, pred in self.reconstruct(inputs).items():
+            for part, value in self.heads[name].loss(pred, grid, inputs).items():
+                losses['_'.join(filter(None, ('loss', name, part)))] = value
+        return losses
+
+    @torch.no_grad()
+    def predict(
+        self, inputs: dict[str, Tensor], data_samples: list[DataSample] | None = None
+    ) -> list[DataSample]:
+        """Reconstruct, for evaluation and pictures.
+
+        Returns:
+            One sample a frame, with ``depth`` and ``valid`` ``(H, W)``, ``rgb_mask`` and
+            ``depth_mask`` ``(N,)``, and, where there is such a head: ``pred_target`` ``(H, W)``
+            in units of the target; ``pred_depth`` ``(H, W)`` in metres (or relative), read with
+            the statistics of the *kept* readings and absent where those do not lead there;
+            ``pred_rgb`` ``(3, H, W)`` uint8 RGB; ``pred_normal`` ``(3, H, W)``. Metainfo:
+            ``patch_size``, ``grid``, ``target_mode``.
+        """
+        grid = self.grid(inputs)
+        maps = self.reconstruct(inputs)
+        fields = {k: inputs[k] for k in ('depth', 'valid')}
+        if 'depth' in maps:
+            fields['pred_target'] = maps['depth']
+            if self._can_decode(inputs):
+                fields['pred_depth'] = self._decode_from_kept(maps['depth'], inputs)
+        fields = {k: v.squeeze(1) for k, v in fields.items()}
+        fields.update({k: inputs[k] for k in ('rgb_mask', 'depth_mask')})
+        if 'rgb' in maps:
+            img = self.heads['rgb'].to_image(maps['rgb'], grid, inputs)
+            pre = self.data_preprocessor
+            fields['pred_rgb'] = (img * pre.std + pre.mean).round().clamp(0, 255).byte()
+        if 'normal' in maps:
+            fields['pred_normal'] = nn.functional.normalize(maps['normal'], dim=1)
+        if data_samples is None:
+            data_samples = [DataSample() for _ in range(len(inputs['img']))]
+        for i, sample in enumerate(data_samples):
+            sample.set_metainfo(
+                dict(
+                    patch_size=self.backbone.patch_size,
+                    grid=grid,
+                    target_mode=self.data_preprocessor.depth_target.mode,
+                )
+            )
+            for name, value in fields.items():
+                sample.set_field(value[i], name)
+        return data_samples
+
+    def grid(self, batch: dict[str, Tensor]) -> tuple[int, int]:
+        """Patch grid ``(rows, columns)`` of a batch."""
+        return grid_of(*batch['img'].shape[-2:], self.backbone.patch_size)
+
+    def _can_decode(self, batch: dict[str, Tensor]) -> bool:
+        target = self.data_preprocessor.depth_target
+        if target.mode == 'standardise':
+            return self.depth_encoder is not None and batch['depth_keep'].shape[1] > 0
+        return target.invertible_without_truth
+
+    def _decode_from_kept(self, pred: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        pre = self.data_preprocessor
+        stats = pre.depth_target.statistics(batch['depth'], pre.kept_readings(batch))
+        return pre.depth_target.decode(pred, stats)
+
+    def _check_depth_head(self) -> None:
+        """Refuse combinations of target and loss that have no meaning."""
+        if 'depth' not in self.heads:
+            return
+        head, target = self.heads['depth'], self.data_preprocessor.depth_target
+        for loss in head.losses:
+            if loss.needs_positive_depth:
+                expected = 'log' if loss.log_input else 'metric'
+                if target.mode != expected:
+                    raise ValueError(
+                        f'{type(loss).__name__}(log_input={loss.log_input}) goes with '
+                        f"depth_target.mode='{expected}', not '{target.mode}'."
+                    )
+        if head.residual:
+            exact = target.stats_from == 'kept' or target.needs_metric
+            if not exact or self.depth_encoder is None:
+                raise ValueError(
+                    'A residual over the interpolation needs depth input and depth_target.stats='
+                    "'kept' (or a metric, log or inverse target): the interpolation may not be "
+                    'expressed in statistics of readings the network is not given.'
+                )
+            self.data_preprocessor.interpolate = True

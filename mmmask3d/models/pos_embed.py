@@ -1,0 +1,95 @@
+"""Position embeddings on patch grids of any shape."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from mmpretrain.models.utils import build_2d_sincos_position_embedding, resize_pos_embed
+from torch import Tensor
+
+GRID_KEY = 'patch_grid'
+"""Name of the patch grid ``(rows, columns)`` in a checkpoint's metadata."""
+
+
+def sincos_pos_embed(grid: tuple[int, int], embed_dims: int) -> Tensor:
+    """Fixed 2D sine-cosine embedding (MAE), row-major: ``(1, rows * columns, embed_dims)``.
+
+    mmpretrain's builder runs over columns first, which only a square grid forgives; handing it
+    the grid transposed gives rows first.
+    """
+    rows, columns = grid
+    return build_2d_sincos_position_embedding((columns, rows), embed_dims)
+
+
+def grid_from_metadata(metadata: Mapping | None) -> tuple[int, int] | None:
+    """Patch grid written into a checkpoint's metadata, or None where there is none."""
+    grid = (metadata or {}).get(GRID_KEY)
+    return None if grid is None else (int(grid[0]), int(grid[1]))
+
+
+def grid_from_checkpoint(checkpoint: Mapping, prefix: str = 'backbone.') -> tuple[int, int] | None:
+    """Patch grid of the encoder in a loaded checkpoint file, or None if it is not recorded.
+
+    Looks at ``checkpoint['meta']['patch_grid']`` (encoder-only files), then at the state dict's
+    own metadata under ``prefix`` (checkpoints of whole models).
+    """
+    grid = grid_from_metadata(checkpoint.get('meta'))
+    if grid is None:
+        state_dict = checkpoint.get('state_dict', checkpoint)
+        metadata = getattr(state_dict, '_metadata', None) or {}
+        grid = grid_from_metadata(metadata.get(prefix.rstrip('.')))
+    return grid
+
+
+def infer_grid(
+    num_patches: int, own_grid: Sequence[int], recorded: tuple[int, int] | None
+) -> tuple[int, int]:
+    """Patch grid of a position embedding that is about to be loaded.
+
+    Without a record a square number is read as a square grid, the convention of MAE, timm and
+    mmpretrain; any other number must be that of the model it is loaded into.
+
+    Raises:
+        ValueError: if the record does not fit, or nothing tells the shape.
+    """
+    if recorded is not None:
+        if recorded[0] * recorded[1] != num_patches:
+            raise ValueError(
+                f'The checkpoint says its patch grid is {recorded[0]}x{recorded[1]}, but its '
+                f'position embedding has {num_patches} patches. The file is damaged or was edited.'
+            )
+        return recorded
+    side = math.isqrt(num_patches)
+    if side * side == num_patches:
+        return side, side
+    if num_patches == own_grid[0] * own_grid[1]:
+        return int(own_grid[0]), int(own_grid[1])
+    raise ValueError(
+        f'The position embedding in the checkpoint has {num_patches} patches, which is no square, '
+        f'and the file does not record its grid; this model has {own_grid[0]}x{own_grid[1]}. '
+        f'Export it with tools/model_converters/extract_backbone.py, which records the grid, or '
+        f'build the model with the img_size it was trained with.'
+    )
+
+
+def resize_to_grid(
+    pos_embed: Tensor,
+    source: Sequence[int],
+    target: Sequence[int],
+    num_extra_tokens: int = 1,
+    mode: str = 'bicubic',
+) -> Tensor:
+    """Resample ``(1, E + rows * columns, C)`` between two grids, keeping the E extra tokens."""
+    if tuple(source) == tuple(target):
+        return pos_embed
+    return resize_pos_embed(
+        pos_embed, tuple(source), tuple(target), mode=mode, num_extra_tokens=num_extra_tokens
+    )
+
+
+def add_sincos(tokens: Tensor, grid: tuple[int, int], ids: Tensor | None = None) -> Tensor:
+    """Add the fixed embedding to ``(B, N, C)``, or to the ``(B, K, C)`` tokens at ``ids``."""
+    pos = sincos_pos_embed(grid, tokens.shape[-1]).to(tokens)
+    if ids is None:
+        return tokens + pos
+    return tokens + torch.nn.functional.embedding(ids, pos[0])
