@@ -1,0 +1,213 @@
+"""Decode colour and depth files and turn stored depth into readings, naming the file on failure.
+
+Everything that knows how depth is stored (bit depth, "no reading" codes, units) lives here, so
+the loader, the checker and the converters cannot disagree about what a reading is.
+"""
+
+from collections.abc import Sequence
+from io import BytesIO
+
+import cv2
+import mmcv
+import numpy as np
+
+_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
+_PNG_END = b'IEND\xaeB`\x82'
+_PNG_COLOUR_TYPES = {
+    2: '3 channels (RGB)',
+    3: 'a colour palette',
+    4: '2 channels (grey and alpha)',
+    6: '4 channels (RGBA)',
+}
+_NPY_SIGNATURE = b'\x93NUMPY'
+_JPEG_SIGNATURE = b'\xff\xd8\xff'
+_JPEG_START_OF_SCAN = b'\xff\xda'
+_JPEG_END = b'\xff\xd9'
+
+
+class FrameError(ValueError):
+    """One frame of a data set cannot be used: unreadable file, wrong type, sizes that differ.
+
+    A class of its own so that ``on_error='drop'`` skips bad *frames* only and never hides a
+    wrong configuration or a programming error.
+    """
+
+
+def check_complete(content: bytes, path: str) -> None:
+    """Raise where a PNG or JPEG file ends too early.
+
+    OpenCV releases differ: some return the half they could decode, filled up with zeros or grey,
+    which would pass for a frame. Other formats are not looked at.
+
+    Args:
+        content: The bytes of the file.
+        path: Its name, for the message.
+
+    Raises:
+        FrameError: The end marker is missing.
+    """
+    if content.startswith(_PNG_SIGNATURE):
+        complete = _PNG_END in content[-12:] or _PNG_END in content
+        kind, marker = 'PNG', 'IEND chunk'
+    elif content.startswith(_JPEG_SIGNATURE):
+        # An embedded thumbnail has an end marker too, hence "after the last scan began".
+        complete = content.endswith(_JPEG_END) or (
+            content.rfind(_JPEG_END) > content.rfind(_JPEG_START_OF_SCAN) > 0
+        )
+        kind, marker = 'JPEG', 'end-of-image marker'
+    else:
+        return
+    if not complete:
+        raise FrameError(
+            f'{path}: truncated {kind} file ({len(content)} bytes, no {marker}). '
+            f'Copy or convert the file again.'
+        )
+
+
+def decode_colour(content: bytes, path: str, backend: str = 'cv2') -> np.ndarray:
+    """Decode a colour image.
+
+    EXIF orientation is ignored: the depth file carries none, so turning only the colour image
+    would tear the pair apart.
+
+    Args:
+        content: The bytes of the file.
+        path: Its name, for the message.
+        backend: Decoder of :func:`mmcv.imfrombytes` ('cv2', 'turbojpeg', 'pillow').
+
+    Returns:
+        (H, W, 3) uint8, channels in BGR order.
+
+    Raises:
+        FrameError: The file is empty, truncated or not an image.
+    """
+    if not content:
+        raise FrameError(f'{path}: the file is empty, expected a colour image.')
+    check_complete(content, path)
+    flag = 'color' if backend == 'turbojpeg' else 'color_ignore_orientation'
+    try:
+        image = mmcv.imfrombytes(content, flag=flag, backend=backend)
+    except (cv2.error, OSError) as error:  # pillow reports unreadable data as OSError
+        raise FrameError(f'{path}: cannot be decoded as a colour image ({error}).') from error
+    if image is None:
+        raise FrameError(
+            f'{path}: cannot be decoded as a colour image ({len(content)} bytes, starts with '
+            f'{content[:8]!r}). The file is damaged or no image.'
+        )
+    return image
+
+
+def decode_depth(content: bytes, path: str) -> np.ndarray:
+    """Decode a stored depth map without interpreting its values.
+
+    8- or 16-bit single-channel PNG, or ``.npy`` of any integer or float type; told apart by
+    their first bytes, not by the file name. JPEG is refused: lossy compression blends readings
+    with the "no reading" code.
+
+    Args:
+        content: The bytes of the file.
+        path: Its name, for the message.
+
+    Returns:
+        (H, W), in the type it is stored in.
+
+    Raises:
+        FrameError: Unreadable, not single-channel, or of a type that holds no depth.
+    """
+    if not content:
+        raise FrameError(f'{path}: the file is empty, expected a depth map.')
+    if content.startswith(_NPY_SIGNATURE):
+        return _decode_npy(content, path)
+    if content.startswith(_PNG_SIGNATURE):
+        return _decode_png(content, path)
+    what = 'a JPEG, which is lossy' if content.startswith(_JPEG_SIGNATURE) else 'something else'
+    raise FrameError(
+        f'{path}: expected depth as 8- or 16-bit single-channel PNG or as .npy, found {what} '
+        f'(starts with {content[:8]!r}). Convert the depth files, or check depth_suffix and '
+        f"data_prefix['depth_path']."
+    )
+
+
+def _decode_npy(content: bytes, path: str) -> np.ndarray:
+    try:
+        raw = np.load(BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise FrameError(f'{path}: unreadable .npy file ({error}).') from error
+    if raw.ndim != 2 or raw.size == 0:
+        raise FrameError(f'{path}: expected a depth map of shape (H, W), found {raw.shape}.')
+    if raw.dtype.kind not in 'uif':
+        raise FrameError(
+            f'{path}: expected depth of an integer or float type, found {raw.dtype}. '
+            f'Save it as uint16 or float32.'
+        )
+    return raw
+
+
+def _decode_png(content: bytes, path: str) -> np.ndarray:
+    check_complete(content, path)
+    # IHDR is always the first chunk: byte 24 is the bit depth, byte 25 the colour type. Asked
+    # here because OpenCV widens 1, 2 and 4 bits, which changes the stored values.
+    bits, colour_type = content[24], content[25]
+    if colour_type in _PNG_COLOUR_TYPES:
+        raise FrameError(
+            f'{path}: expected a single-channel depth map, found {_PNG_COLOUR_TYPES[colour_type]}. '
+            f'This looks like a colour image or a colour-mapped rendering of depth; give the raw '
+            f"depth files (data_prefix['depth_path'], depth_suffix)."
+        )
+    if bits not in (8, 16):
+        raise FrameError(f'{path}: expected 8 or 16 bits per depth value, found {bits}.')
+    raw = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if raw is None:
+        raise FrameError(
+            f'{path}: cannot be decoded as a depth map ({len(content)} bytes). '
+            f'The file is damaged; copy or convert it again.'
+        )
+    if raw.ndim != 2:
+        raise FrameError(f'{path}: expected a single-channel depth map, found {raw.shape}.')
+    return raw
+
+
+def to_readings(
+    raw: np.ndarray,
+    depth_scale: float,
+    depth_invalid: Sequence[float] = (0,),
+    min_depth: float = 0.0,
+    max_depth: float | None = None,
+    depth_kind: str = 'metric',
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn stored values into depth and validity.
+
+    Not a reading are: the values of ``depth_invalid``, NaN, infinities, negative values,
+    depth below ``min_depth`` or beyond ``max_depth``, and, for metric depth, 0 m.
+
+    Args:
+        raw: (H, W), as stored.
+        depth_scale: Stored units per metre (relative depth: the stored value of 1.0).
+        depth_invalid: Stored values that mean "no reading", compared before scaling.
+        min_depth: In metres (relative depth: after scaling).
+        max_depth: In metres (relative depth: after scaling); None for no limit.
+        depth_kind: 'metric' or 'relative'.
+
+    Returns:
+        depth: (H, W) float32, 0 where there is no reading.
+        valid: (H, W) bool, True where there is one.
+    """
+    # Float64 input stays float64 until it is divided; 8 and 16 bits are exact in float32.
+    wide = raw.dtype == np.float64 or (raw.dtype.kind in 'ui' and raw.dtype.itemsize > 2)
+    with np.errstate(over='ignore', invalid='ignore'):
+        depth = np.divide(raw, depth_scale, dtype=np.float64 if wide else np.float32)
+        depth = depth.astype(np.float32, copy=False)
+    # Comparisons with NaN are False, so NaN leaves here already.
+    valid = depth > 0 if depth_kind == 'metric' else depth >= 0
+    if max_depth is not None:
+        valid &= depth <= np.float32(max_depth)
+    elif raw.dtype.kind == 'f':
+        valid &= depth < np.inf
+    if min_depth > 0:
+        valid &= depth >= np.float32(min_depth)
+    for value in depth_invalid:
+        if value == 0 and depth_kind == 'metric':
+            continue  # excluded by depth > 0
+        valid &= raw != value
+    depth[~valid] = 0
+    return depth, valid

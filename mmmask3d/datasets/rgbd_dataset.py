@@ -1,0 +1,478 @@
+"""Pairs of colour and depth files as an mmengine data set."""
+
+import logging
+import math
+import os
+import pickle
+import posixpath
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from mmengine import fileio
+from mmengine.dataset import BaseDataset, force_full_init
+from mmengine.fileio.backends import LocalBackend
+from mmengine.logging import print_log
+
+from mmmask3d.datasets.depth_io import FrameError
+from mmmask3d.datasets.sampling import EpochIndex, sample_rng
+from mmmask3d.registry import DATASETS
+
+_EXAMPLES = 3  # names quoted in a message
+
+# A frame as held in memory: its stem under both prefixes, or (colour file, depth file).
+Record = str | tuple[str, str]
+
+
+@DATASETS.register_module()
+class RGBDDataset(BaseDataset):
+    """RGB-D frames for pre-training, found by folder or by an index file.
+
+    Without ``ann_file``, both folders are scanned recursively, and colour and depth belong
+    together where the path below the folder, without suffix, is the same. With ``ann_file``, each
+    line names one frame: a stem (``scene_01/0003``), or a colour and a depth file with suffixes
+    (``rgb/3.12.jpg depth/3.14.png``), both relative to their prefix. Fields are separated by
+    blanks, or by a tab where names hold blanks; empty lines and lines starting with ``#`` are
+    skipped. ``docs/data_format.md`` shows the layout and the units of common data sets.
+
+    A frame costs little more memory than its name (mmengine's serialised list, shared between
+    workers); paths and depth settings are put together on access. Sources with other settings
+    are concatenated with mmengine's ``ConcatDataset``.
+
+    In training with :class:`~mmmask3d.datasets.EpochIndexSampler`, everything the pipeline draws
+    from python's, numpy's and torch's global generators is a function of (``seed``, epoch,
+    index). In ``test_mode`` it is a function of (``seed``, index): the same masks each time.
+
+    Args:
+        ann_file: Index file, relative to ``data_root``. '' scans the folders.
+        metainfo: Meta information of the data set.
+        data_root: Root of ``ann_file`` and ``data_prefix``.
+        data_prefix: Folders: ``img_path`` and ``depth_path``.
+        img_suffix: Suffix of colour files.
+        depth_suffix: Suffix of depth files (``.png`` or ``.npy``).
+        depth_scale: Stored units per metre; for relative depth, the stored value of 1.0.
+        depth_invalid: Stored values that mean "no reading". NaN, infinities and negative values
+            never are a reading, nor is metric depth 0.
+        max_depth: Readings beyond are dropped, in metres (relative depth: after scaling).
+        min_depth: Readings below are dropped, in metres (relative depth: after scaling).
+        depth_kind: 'metric', or 'relative' where the metric scale is lost.
+        on_error: 'raise', or 'drop' to leave out unusable frames, count them and warn. At
+            start-up these are frames without partner; while loading, unreadable ones, in whose
+            place the next frame is given.
+        seed: Seed of the draws of this data set.
+        pipeline: Transforms.
+        test_mode: Whether the draws are the same in each epoch.
+        serialize_data: Whether to hold the frames serialised.
+        lazy_init: Whether to put off reading the index.
+        indices: Use the first (or, negative, last) frames only, or those of a list.
+        max_refetch: Give up after this many unreadable frames in a row.
+        backend_args: File backend for the index and the listing of folders; the loader has its
+            own. Existence is checked at start-up for local files only.
+
+    Raises:
+        FileNotFoundError: A folder, the index file or a partner is missing.
+        ValueError: An argument or an index line is wrong, or no frame is left.
+    """
+
+    METAINFO = dict(dataset_type='RGBDDataset', task_name='rgbd_pretraining')
+
+    def __init__(
+        self,
+        ann_file: str = '',
+        metainfo: dict | None = None,
+        data_root: str = '',
+        data_prefix: dict = dict(img_path='rgb', depth_path='depth'),  # noqa: B006
+        img_suffix: str = '.jpg',
+        depth_suffix: str = '.png',
+        depth_scale: float = 1000.0,
+        depth_invalid: Sequence[float] = (0,),
+        max_depth: float | None = None,
+        min_depth: float = 0.0,
+        depth_kind: str = 'metric',
+        on_error: str = 'raise',
+        seed: int = 0,
+        pipeline: Sequence[dict | Callable] = (),
+        test_mode: bool = False,
+        serialize_data: bool = True,
+        lazy_init: bool = False,
+        indices: int | Sequence[int] | None = None,
+        max_refetch: int = 1000,
+        backend_args: dict | None = None,
+    ) -> None:
+        if set(data_prefix) != {'img_path', 'depth_path'}:
+            raise ValueError(
+                f"RGBDDataset: data_prefix needs exactly the keys 'img_path' and 'depth_path', "
+                f'got {sorted(data_prefix)}.'
+            )
+        if not (math.isfinite(depth_scale) and depth_scale > 0):
+            raise ValueError(
+                f'RGBDDataset: depth_scale is the number of stored units per metre and must be '
+                f'> 0, got {depth_scale}.'
+            )
+        if min_depth < 0 or (max_depth is not None and not max_depth > min_depth):
+            raise ValueError(
+                f'RGBDDataset: expected 0 <= min_depth < max_depth (metres), got min_depth='
+                f'{min_depth}, max_depth={max_depth}.'
+            )
+        if depth_kind not in ('metric', 'relative'):
+            raise ValueError(
+                f"RGBDDataset: depth_kind must be 'metric' or 'relative', got {depth_kind!r}."
+            )
+        if on_error not in ('raise', 'drop'):
+            raise ValueError(f"RGBDDataset: on_error must be 'raise' or 'drop', got {on_error!r}.")
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f'RGBDDataset: seed must be an int >= 0, got {seed!r}.')
+        self.img_suffix = img_suffix
+        self.depth_suffix = depth_suffix
+        self.depth_scale = float(depth_scale)
+        self.depth_invalid = tuple(depth_invalid)
+        self.max_depth = max_depth
+        self.min_depth = float(min_depth)
+        self.depth_kind = depth_kind
+        self.on_error = on_error
+        self.seed = seed
+        self.backend_args = backend_args
+        self.num_without_partner = 0
+        self._unreadable = torch.zeros(0, dtype=torch.bool)
+        super().__init__(
+            ann_file=ann_file,
+            metainfo=metainfo,
+            data_root=data_root,
+            data_prefix=dict(data_prefix),
+            indices=indices,
+            serialize_data=serialize_data,
+            pipeline=list(pipeline),
+            test_mode=test_mode,
+            lazy_init=lazy_init,
+            max_refetch=max_refetch,
+        )
+
+    # ---------------------------------------------------------------- finding frames
+
+    def load_data_list(self) -> list[Record]:
+        """Find the frames and check that both files of each exist.
+
+        Returns:
+            One record per frame, in the order of the index or sorted by name.
+        """
+        frames = self._read_index() if self.ann_file else self._scan_folders()
+        if not frames:
+            raise ValueError(
+                f'RGBDDataset: no frame found: {self._where()}, img_suffix={self.img_suffix!r}, '
+                f'depth_suffix={self.depth_suffix!r}.'
+            )
+        return frames
+
+    def _where(self) -> str:
+        source = f'index {self.ann_file!r}, ' if self.ann_file else ''
+        return (
+            f'{source}colour in {self.data_prefix["img_path"]!r}, depth in '
+            f'{self.data_prefix["depth_path"]!r}'
+        )
+
+    def _scan_folders(self) -> list[Record]:
+        stems = {}
+        for key, suffix in (('img_path', self.img_suffix), ('depth_path', self.depth_suffix)):
+            names = self._list_files(key)
+            stems[key] = {
+                name[: len(name) - len(suffix)] for name in names if name.endswith(suffix)
+            }
+            if not stems[key]:
+                # Counted only now: a second pass over millions of names is for the error alone.
+                found = Counter(os.path.splitext(name)[1] for name in self._list_files(key))
+                option = 'img_suffix' if key == 'img_path' else 'depth_suffix'
+                raise FileNotFoundError(
+                    f'RGBDDataset: no file in {self.data_prefix[key]!r} (data_prefix[{key!r}]) '
+                    f'ends in {suffix!r}; found: {_describe(found)}. Check {option}.'
+                )
+        images, depths = stems['img_path'], stems['depth_path']
+        self._report_missing(
+            missing_images=[name + self.img_suffix for name in sorted(depths - images)],
+            missing_depths=[name + self.depth_suffix for name in sorted(images - depths)],
+            num_incomplete=len(images ^ depths),
+            num_complete=len(images & depths),
+        )
+        return sorted(images & depths)
+
+    def _read_index(self) -> list[Record]:
+        frames = list(self._parse_index())
+        if not isinstance(self._backend('img_path'), LocalBackend):
+            return frames
+        pairs = [self._files(frame) for frame in frames]
+        images = self._existing('img_path', {image for image, _ in pairs})
+        depths = self._existing('depth_path', {depth for _, depth in pairs})
+        complete = [
+            frame
+            for frame, (image, depth) in zip(frames, pairs, strict=True)
+            if image in images and depth in depths
+        ]
+        if len(complete) < len(frames):
+            self._report_missing(
+                missing_images=[image for image, _ in pairs if image not in images],
+                missing_depths=[depth for _, depth in pairs if depth not in depths],
+                num_incomplete=len(frames) - len(complete),
+                num_complete=len(complete),
+            )
+        return complete
+
+    def _report_missing(
+        self,
+        missing_images: Sequence[str],
+        missing_depths: Sequence[str],
+        num_incomplete: int,
+        num_complete: int,
+    ) -> None:
+        """Raise, or count and warn, where files of a frame are missing."""
+        self.num_without_partner = num_incomplete
+        if not num_incomplete:
+            return
+        parts = []
+        for what, key, names in (
+            ('colour', 'img_path', missing_images),
+            ('depth', 'depth_path', missing_depths),
+        ):
+            if names:
+                examples = ', '.join(_join(self.data_prefix[key], n) for n in names[:_EXAMPLES])
+                more = ', ...' if len(names) > _EXAMPLES else ''
+                parts.append(f'{len(names)} {what} files do not exist: {examples}{more}')
+        message = (
+            f'RGBDDataset: {num_incomplete} of {num_incomplete + num_complete} frames lack their '
+            f'partner ({self._where()}): {"; ".join(parts)}.'
+        )
+        if self.on_error == 'raise' or num_complete == 0:
+            raise FileNotFoundError(
+                f'{message} Check data_prefix, img_suffix ({self.img_suffix!r}), depth_suffix '
+                f'({self.depth_suffix!r}) and the index (a single name has no suffix)'
+                + ('.' if num_complete == 0 else ", or set on_error='drop' to leave them out.")
+            )
+        print_log(f'{message} They are left out.', logger='current', level=logging.WARNING)
+
+    def _parse_index(self) -> Iterator[Record]:
+        try:
+            text = fileio.get_text(self.ann_file, backend_args=self.backend_args)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'RGBDDataset: index file {self.ann_file!r} does not exist '
+                f'({_what_exists(self.ann_file)}). Check ann_file and data_root.'
+            ) from error
+        for number, line in enumerate(text.splitlines(), 1):
+            if not line.strip() or line.startswith('#'):
+                continue
+            fields = line.strip().split('\t') if '\t' in line.strip() else line.split()
+            if len(fields) > 2:
+                raise ValueError(
+                    f'{self.ann_file}:{number}: expected a frame name, or a colour and a depth '
+                    f'file, found {len(fields)} fields: {line!r}. Separate names that hold '
+                    f'blanks with a tab.'
+                )
+            yield fields[0] if len(fields) == 1 else (fields[0], fields[1])
+
+    def _files(self, frame: Record) -> tuple[str, str]:
+        """Colour and depth file of a record, relative to their prefixes."""
+        if isinstance(frame, str):
+            return frame + self.img_suffix, frame + self.depth_suffix
+        return frame
+
+    def _backend(self, key: str) -> fileio.BaseStorageBackend:
+        return fileio.get_file_backend(
+            self.data_prefix[key], backend_args=self.backend_args, enable_singleton=True
+        )
+
+    def _list_files(self, key: str) -> Iterator[str]:
+        """All files below a folder, relative to it; hidden ones are left out."""
+        folder = self.data_prefix[key]
+        backend = self._backend(key)
+        if isinstance(backend, LocalBackend):
+            # mmengine's listing works out each relative path separately: minutes for millions.
+            self._require_folder(key)
+            return _walk(folder)
+        try:
+            return iter(backend.list_dir_or_file(folder, list_dir=False, recursive=True))
+        except (AttributeError, NotImplementedError) as error:
+            raise ValueError(
+                f'RGBDDataset: {type(backend).__name__} cannot list the folder {folder!r} '
+                f'(data_prefix[{key!r}]). Give an index file (ann_file).'
+            ) from error
+
+    def _require_folder(self, key: str) -> None:
+        folder = self.data_prefix[key] or '.'
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(
+                f'RGBDDataset: the folder {folder!r} (data_prefix[{key!r}]) does not exist '
+                f'({_what_exists(folder)}). Check data_root and data_prefix.'
+            )
+
+    def _existing(self, key: str, names: set[str]) -> set[str]:
+        """Those of the names that exist, at the price of one listing per folder."""
+        self._require_folder(key)
+        existing = set()
+        for folder in {posixpath.dirname(name) for name in names}:
+            try:
+                entries = os.listdir(_join(self.data_prefix[key], folder) or '.')
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # then none of its files exists, which the caller reports
+            existing.update(_join(folder, entry) for entry in entries)
+        return names & existing
+
+    # ---------------------------------------------------------------- giving frames
+
+    def full_init(self) -> None:
+        """Read the index and prepare the count of unreadable frames."""
+        if self._fully_initialized:
+            return
+        super().full_init()
+        self._reset_unreadable()
+
+    def get_subset_(self, indices: int | Sequence[int]) -> None:
+        """Reduce the data set to some of its frames, see :class:`BaseDataset`."""
+        super().get_subset_(indices)
+        self._reset_unreadable()
+
+    def get_subset(self, indices: int | Sequence[int]) -> 'RGBDDataset':
+        """A data set of some of the frames, see :class:`BaseDataset`."""
+        subset = super().get_subset(indices)
+        subset._reset_unreadable()
+        return subset
+
+    def _reset_unreadable(self) -> None:
+        if self.on_error == 'drop':
+            # In shared memory, so that what the workers find is counted in the main process.
+            self._unreadable = torch.zeros(len(self), dtype=torch.bool).share_memory_()
+
+    @property
+    def num_unreadable(self) -> int:
+        """Frames found unreadable so far, by this process or its workers, each counted once."""
+        return int(self._unreadable.sum())
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict:
+        """Paths and depth settings of one frame.
+
+        Args:
+            idx: Index of the frame; negative ones count from the end.
+
+        Returns:
+            ``img_path``, ``depth_path``, ``frame`` (its name in messages and pictures),
+            ``sample_idx``, ``depth_scale``, ``depth_invalid``, ``min_depth``, ``max_depth``,
+            ``depth_kind``.
+        """
+        idx = self._normalised(idx)
+        if self.serialize_data:
+            start = 0 if idx == 0 else int(self.data_address[idx - 1])
+            end = int(self.data_address[idx])
+            record = pickle.loads(memoryview(self.data_bytes[start:end]))
+        else:
+            record = self.data_list[idx]
+        image, depth = self._files(record)
+        return dict(
+            img_path=_join(self.data_prefix['img_path'], image),
+            depth_path=_join(self.data_prefix['depth_path'], depth),
+            frame=record if isinstance(record, str) else os.path.splitext(image)[0],
+            sample_idx=idx,
+            depth_scale=self.depth_scale,
+            depth_invalid=self.depth_invalid,
+            min_depth=self.min_depth,
+            max_depth=self.max_depth,
+            depth_kind=self.depth_kind,
+        )
+
+    def _normalised(self, idx: int) -> int:
+        length = len(self)
+        if not -length <= idx < length:
+            raise IndexError(f'RGBDDataset: index {int(idx)} is out of range for {length} frames.')
+        return int(idx) % length
+
+    def __getitem__(self, idx: int) -> dict:
+        """The packed frame; with ``on_error='drop'`` the next readable one."""
+        self.full_init()
+        return self.prepare_data(idx)
+
+    @force_full_init
+    def prepare_data(self, idx: int) -> dict:
+        """Run the pipeline on one frame, with the draws this sample is due.
+
+        Args:
+            idx: Index of the frame; an :class:`EpochIndex` in reproducible training.
+
+        Returns:
+            What the pipeline returns.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            FrameError: The frame is unusable (see :class:`LoadRGBD`).
+            RuntimeError: ``on_error='drop'`` and no readable frame was found.
+        """
+        first = self._normalised(idx)
+        attempts = 1
+        if self.on_error == 'drop':
+            attempts = min(len(self), self.max_refetch + 1)
+        for step in range(attempts):
+            # The next frame, not a random one: a resumed run must meet the same. The draws stay
+            # those of the index asked for, or the neighbour would come twice in identical form.
+            current = (first + step) % len(self)
+            try:
+                with self._draws(idx, first):
+                    data = self.pipeline(self.get_data_info(current))
+                if data is None:
+                    raise FrameError(
+                        f"frame '{self.get_data_info(current)['frame']}': a transform of the "
+                        f'pipeline returned None.'
+                    )
+                return data
+            except (FrameError, FileNotFoundError) as error:
+                if self.on_error == 'raise':
+                    raise
+                self._note_unreadable(current, error)
+        raise RuntimeError(
+            f'RGBDDataset: {attempts} frames in a row cannot be read, from '
+            f"'{self.get_data_info(first)['frame']}' on ({self._where()}). See the warnings above; "
+            f"on_error='raise' stops at the first."
+        )
+
+    def _draws(self, idx: int, index: int) -> AbstractContextManager:
+        if self.test_mode:
+            return sample_rng(self.seed, 0, index)
+        if isinstance(idx, EpochIndex):
+            return sample_rng(self.seed, idx.epoch, idx.origin)
+        return nullcontext()  # an ordinary sampler: mmengine's worker seeds rule
+
+    def _note_unreadable(self, index: int, error: Exception) -> None:
+        if self._unreadable[index]:
+            return
+        self._unreadable[index] = True
+        print_log(
+            f'RGBDDataset: frame {index} is dropped ({self.num_unreadable} so far): {error}',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def _join(folder: str, name: str) -> str:
+    return posixpath.join(folder, name) if folder else name
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Files below a local folder, relative to it, with '/' between the parts."""
+    for path, folders, files in os.walk(folder or '.', followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith('.')]
+        inside = os.path.relpath(path, folder or '.').replace(os.sep, '/')
+        prefix = '' if inside == '.' else inside + '/'
+        for name in files:
+            if not name.startswith('.'):
+                yield prefix + name
+
+
+def _describe(counts: Counter) -> str:
+    parts = [f"{count} '{suffix}'" for suffix, count in counts.most_common(_EXAMPLES)]
+    return ', '.join(parts) or 'nothing'
+
+
+def _what_exists(path: str) -> str:
+    """Say how far a path exists and what is there instead."""
+    parent = os.path.dirname(os.path.abspath(path))
+    while not os.path.isdir(parent):
+        parent = os.path.dirname(parent)
+    names = sorted(name for name in os.listdir(parent) if not name.startswith('.'))
+    more = f', ... ({len(names)} in all)' if len(names) > 8 else ''
+    return f'{parent!r} holds: {", ".join(names[:8]) or "nothing"}{more}'

@@ -1,0 +1,129 @@
+"""Make every random draw of a sample a function of (seed, epoch, index).
+
+mmengine seeds its workers without regard to the epoch and saves no RNG state, so a resumed run
+does not repeat the uninterrupted one. Here the sampler hands the epoch to the data set inside the
+index, and the data set seeds the generators for that one sample: the number of workers, their
+order and the place where a run was interrupted no longer matter.
+"""
+
+import random
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from mmengine.dataset import DefaultSampler
+
+from mmmask3d.registry import DATA_SAMPLERS
+
+
+class EpochIndex(int):
+    """An index that knows the epoch it was drawn in.
+
+    It is an ``int`` to everyone else. ``- int`` and ``% int`` keep the epoch, because mmengine's
+    ``ConcatDataset`` and ``RepeatDataset`` use them to find the index inside the wrapped set; any
+    other arithmetic gives a plain ``int``. ``origin`` is the index as the sampler drew it: two
+    repeats of one frame in one epoch share the inner index, not the origin, and so get different
+    augmentations.
+
+    Args:
+        value: The index.
+        epoch: The epoch, from 0.
+        origin: The index in the outermost data set; ``value`` by default.
+    """
+
+    epoch: int
+    origin: int
+
+    def __new__(cls, value: int, epoch: int, origin: int | None = None) -> 'EpochIndex':
+        """Create the index (``int`` is immutable, so not in ``__init__``)."""
+        index = super().__new__(cls, value)
+        index.epoch = int(epoch)
+        index.origin = int(value if origin is None else origin)
+        return index
+
+    def __sub__(self, other: int) -> 'EpochIndex':
+        return EpochIndex(int(self) - int(other), self.epoch, self.origin)
+
+    def __mod__(self, other: int) -> 'EpochIndex':
+        return EpochIndex(int(self) % int(other), self.epoch, self.origin)
+
+    def __reduce__(self) -> tuple:
+        return EpochIndex, (int(self), self.epoch, self.origin)
+
+    def __repr__(self) -> str:
+        return f'EpochIndex({int(self)}, epoch={self.epoch}, origin={self.origin})'
+
+
+@DATA_SAMPLERS.register_module()
+class EpochIndexSampler(DefaultSampler):
+    """mmengine's ``DefaultSampler``, whose indices carry the epoch.
+
+    Order, shuffling and distribution over ranks are the parent's. A loop that resumes in the
+    middle of an epoch calls :meth:`set_start` with the number of samples this rank has already
+    consumed; the next pass begins there, the pass after it at 0 again.
+
+    Args:
+        dataset: The data set.
+        shuffle: Whether to shuffle, differently in each epoch.
+        seed: Seed of the order, the same on all ranks. None draws one and shares it.
+        round_up: Whether to repeat samples until all ranks have equally many.
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        shuffle: bool = True,
+        seed: int | None = None,
+        round_up: bool = True,
+    ) -> None:
+        super().__init__(dataset, shuffle=shuffle, seed=seed, round_up=round_up)
+        self.start = 0
+
+    def set_start(self, start: int) -> None:
+        """Skip the first ``start`` samples of this rank in the next pass.
+
+        Raises:
+            ValueError: ``start`` is negative or beyond this rank's epoch.
+        """
+        if not 0 <= start <= self.num_samples:
+            raise ValueError(
+                f'EpochIndexSampler: start must lie in [0, {self.num_samples}] (the samples of '
+                f'this rank in one epoch), got {start}. Was the run resumed with another data '
+                f'set, batch size or number of processes?'
+            )
+        self.start = int(start)
+
+    def __iter__(self) -> Iterator[EpochIndex]:
+        start, self.start = self.start, 0
+        epoch = self.epoch
+        indices = list(super().__iter__())[start:]
+        return (EpochIndex(index, epoch) for index in indices)
+
+
+@contextmanager
+def sample_rng(seed: int, epoch: int, index: int) -> Iterator[None]:
+    """Seed the global python, numpy and torch CPU generators for one sample.
+
+    The transforms of mmcv and mmpretrain draw from the global generators; inside this context
+    those are a function of the three arguments alone, and on leaving it they are as before, so
+    the main process's own stream is not disturbed.
+
+    Args:
+        seed: Seed of the data set, at least 0.
+        epoch: Epoch, at least 0.
+        index: Index of the sample, at least 0.
+    """
+    words = np.random.SeedSequence([seed, epoch, index]).generate_state(8)
+    # torch.manual_seed would reach for the GPUs as well.
+    torch_generator = torch.default_generator
+    states = random.getstate(), np.random.get_state(legacy=False), torch_generator.get_state()
+    try:
+        random.seed(words[:4].tobytes())
+        np.random.seed(words[4:6])
+        torch_generator.manual_seed(int(words[6]) << 32 | int(words[7]))
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch_generator.set_state(states[2])

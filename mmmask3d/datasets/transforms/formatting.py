@@ -1,0 +1,75 @@
+"""Pack a frame into the tensors and the data sample the models take."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmpretrain.structures import DataSample
+
+from mmmask3d.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class PackRGBDInputs(BaseTransform):
+    """Pack a frame as ``dict(inputs=..., data_samples=...)``.
+
+    ``inputs``:
+
+    - ``img``: (3, H, W) uint8, BGR.
+    - ``depth``: (1, H, W) float32, metres or relative, 0 where there is no reading.
+    - ``valid``: (1, H, W) bool.
+    - ``rgb_mask``, ``depth_mask``: (N,) bool, True = removed; left out where no masking transform
+      came before.
+
+    ``data_samples``: a :class:`mmpretrain.structures.DataSample` with the metadata.
+
+    Args:
+        meta_keys: Keys copied into the data sample's metadata where present.
+
+    Raises:
+        ValueError: ``img``, ``depth`` and ``valid`` differ in size: a transform in the pipeline
+            moves colour alone.
+    """
+
+    META_KEYS = (
+        'img_path',
+        'depth_path',
+        'frame',
+        'depth_kind',
+        'ori_shape',
+        'img_shape',
+        'grid',
+        'sample_idx',
+    )
+
+    def __init__(self, meta_keys: Sequence[str] = META_KEYS) -> None:
+        self.meta_keys = tuple(meta_keys)
+
+    def transform(self, results: dict) -> dict:
+        """Pack the frame."""
+        img, depth, valid = results['img'], results['depth'], results['valid']
+        if not img.shape[:2] == depth.shape == valid.shape:
+            raise ValueError(
+                f"PackRGBDInputs: frame '{results.get('frame')}': img {img.shape[:2]}, depth "
+                f'{depth.shape} and valid {valid.shape} differ in size. Use the RGBD* '
+                f'transforms; those of mmcv and mmpretrain move the colour image alone.'
+            )
+        if img.dtype != np.uint8:
+            raise ValueError(
+                f"PackRGBDInputs: frame '{results.get('frame')}': expected img as uint8 (it is "
+                f'normalised on the device), found {img.dtype}.'
+            )
+        inputs = dict(
+            img=torch.from_numpy(np.ascontiguousarray(img.transpose(2, 0, 1))),
+            depth=torch.from_numpy(np.where(valid, depth, np.float32(0))[None]),
+            valid=torch.from_numpy(np.ascontiguousarray(valid)[None]),
+        )
+        for key in ('rgb_mask', 'depth_mask'):
+            if key in results:
+                inputs[key] = torch.from_numpy(results[key])
+        meta = {key: results[key] for key in self.meta_keys if key in results}
+        return dict(inputs=inputs, data_samples=DataSample(metainfo=meta))
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(meta_keys={self.meta_keys})'

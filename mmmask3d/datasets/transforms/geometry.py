@@ -1,0 +1,190 @@
+"""Geometric transforms that move colour, depth and validity together.
+
+Colour is interpolated. Depth and validity are picked from the nearest source pixel, so no value
+is ever blended with its neighbour or with a hole, and resizing does not change depth values.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import mmcv
+import numpy as np
+from mmcv.transforms import BaseTransform, RandomFlip, Resize
+from mmpretrain.datasets.transforms import RandomResizedCrop
+
+from mmmask3d.registry import TRANSFORMS
+
+
+def resize_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a map by picking, for each target pixel's centre, the source pixel it falls into.
+
+    Target pixel ``x`` takes source pixel ``floor((x + 0.5) * source / target)``, the convention
+    of half-pixel centres that OpenCV's bilinear, bicubic and area modes follow. OpenCV's plain
+    ``INTER_NEAREST`` (``floor(x * source / target)``) would shift depth against colour by up to
+    half a source pixel.
+
+    Args:
+        array: (H, W), float32, uint8 or bool.
+        size: Target (width, height).
+
+    Returns:
+        (height, width), same type.
+    """
+    if array.dtype == bool:
+        return resize_nearest(array.view(np.uint8), size).view(bool)
+    return cv2.resize(array, size, interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def _as_size(value: int | Sequence[int], name: str) -> tuple[int, int]:
+    """Check a size given as int or (width, height) and return (width, height)."""
+    size = (value, value) if isinstance(value, int) else tuple(value)
+    if len(size) != 2 or not all(isinstance(s, int) and s > 0 for s in size):
+        raise ValueError(f'{name} must be a positive int or (width, height), got {value!r}.')
+    return size
+
+
+@TRANSFORMS.register_module()
+class RGBDRandomResizedCrop(RandomResizedCrop):
+    """Crop a random box and resize it to a fixed size, the same for colour, depth and validity.
+
+    The box is drawn by mmpretrain's ``RandomResizedCrop``. **Unlike there, ``scale`` is (width,
+    height)**, as in all sizes of this package.
+
+    Required and modified keys: ``img``, ``depth``, ``valid``, ``img_shape``.
+
+    Args:
+        scale: Output size: an int for a square, or (width, height).
+        crop_ratio_range: Range of the area of the box, relative to the frame's.
+        aspect_ratio_range: Range of width / height of the box.
+        max_attempts: Attempts to find a box that fits before the central one is taken.
+        interpolation: Of the colour image: 'bilinear', 'bicubic', 'area', 'lanczos', 'nearest'.
+    """
+
+    def __init__(
+        self,
+        scale: int | Sequence[int],
+        crop_ratio_range: tuple[float, float] = (0.2, 1.0),
+        aspect_ratio_range: tuple[float, float] = (3 / 4, 4 / 3),
+        max_attempts: int = 10,
+        interpolation: str = 'bilinear',
+    ) -> None:
+        size = _as_size(scale, 'RGBDRandomResizedCrop: scale')
+        super().__init__(
+            scale=size,
+            crop_ratio_range=crop_ratio_range,
+            aspect_ratio_range=aspect_ratio_range,
+            max_attempts=max_attempts,
+            interpolation=interpolation,
+        )
+
+    def transform(self, results: dict) -> dict:
+        """Crop and resize the frame."""
+        top, left, height, width = self.rand_crop_params(results['img'])
+        box = slice(top, top + height), slice(left, left + width)
+        results['img'] = mmcv.imresize(
+            results['img'][box], self.scale, interpolation=self.interpolation, backend='cv2'
+        )
+        for key in ('depth', 'valid'):
+            results[key] = resize_nearest(results[key][box], self.scale)
+        results['img_shape'] = results['img'].shape[:2]
+        return results
+
+
+@TRANSFORMS.register_module()
+class RGBDResize(Resize):
+    """mmcv's ``Resize`` that also resizes depth and validity, nearest.
+
+    Required and modified keys: ``img``, ``depth``, ``valid``, ``img_shape``; mmcv's further keys
+    (``gt_seg_map``, ``gt_bboxes``, ...) are resized as there where present.
+
+    Args:
+        scale: Output (width, height), or an int for a square. With ``keep_ratio`` the frame is
+            made as large as fits.
+        scale_factor: Alternative to ``scale``: a factor, or (width factor, height factor).
+        keep_ratio: Whether to keep the aspect ratio.
+        interpolation: Of the colour image: 'bilinear', 'bicubic', 'area', 'lanczos', 'nearest'.
+    """
+
+    def __init__(
+        self,
+        scale: int | tuple[int, int] | None = None,
+        scale_factor: float | tuple[float, float] | None = None,
+        keep_ratio: bool = False,
+        interpolation: str = 'bilinear',
+    ) -> None:
+        super().__init__(
+            scale=None if scale is None else _as_size(scale, 'RGBDResize: scale'),
+            scale_factor=scale_factor,
+            keep_ratio=keep_ratio,
+            interpolation=interpolation,
+        )
+
+    def transform(self, results: dict) -> dict:
+        """Resize the frame."""
+        results = super().transform(results)
+        height, width = results['img'].shape[:2]
+        for key in ('depth', 'valid'):
+            results[key] = resize_nearest(results[key], (width, height))
+        return results
+
+
+@TRANSFORMS.register_module()
+class RGBDCenterCrop(BaseTransform):
+    """Crop the centre of a frame.
+
+    Required and modified keys: ``img``, ``depth``, ``valid``, ``img_shape``.
+
+    Args:
+        crop_size: Output (width, height), or an int for a square.
+
+    Raises:
+        ValueError: The frame is smaller than the crop; batches need one size.
+    """
+
+    def __init__(self, crop_size: int | tuple[int, int]) -> None:
+        self.crop_size = _as_size(crop_size, 'RGBDCenterCrop: crop_size')
+
+    def transform(self, results: dict) -> dict:
+        """Crop the frame."""
+        width, height = self.crop_size
+        frame_height, frame_width = results['img'].shape[:2]
+        if frame_height < height or frame_width < width:
+            raise ValueError(
+                f"RGBDCenterCrop: frame '{results.get('frame')}' is {frame_width}x{frame_height} "
+                f'(width x height), smaller than crop_size {width}x{height}. Put an RGBDResize '
+                f'before it.'
+            )
+        top, left = (frame_height - height) // 2, (frame_width - width) // 2
+        box = slice(top, top + height), slice(left, left + width)
+        for key in ('img', 'depth', 'valid'):
+            results[key] = results[key][box]
+        results['img_shape'] = (height, width)
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(crop_size={self.crop_size})'
+
+
+@TRANSFORMS.register_module()
+class RGBDRandomFlip(RandomFlip):
+    """mmcv's ``RandomFlip`` that also flips depth and validity.
+
+    Required and modified keys: ``img``, ``depth``, ``valid``; ``flip`` and ``flip_direction`` are
+    added.
+
+    Args:
+        prob: Probability of a flip, or one per direction.
+        direction: 'horizontal', 'vertical', 'diagonal', or a list of them.
+    """
+
+    def __init__(
+        self,
+        prob: float | list[float] = 0.5,
+        direction: str | list[str] = 'horizontal',
+    ) -> None:
+        super().__init__(prob=prob, direction=direction)
+
+    def _flip(self, results: dict) -> None:
+        super()._flip(results)
+        for key in ('depth', 'valid'):
+            results[key] = mmcv.imflip(results[key], direction=results['flip_direction'])

@@ -1,0 +1,147 @@
+"""Draw which RGB and which depth patches the network does not see.
+
+Everywhere in this package: True (1) is **removed**, False (0) is kept; patches are numbered row by
+row over the grid.
+"""
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from mmmask3d.registry import TRANSFORMS
+
+# Blocks as in BEiT (arXiv 2106.08254, algorithm 1): aspect between 0.3 and 1 / 0.3. The area is
+# relative to the grid, because grids here go from 6x8 to 40x40.
+_BLOCK_LOG_ASPECT = np.log(0.3), np.log(1 / 0.3)
+_BLOCK_AREA = 0.05, 0.25
+
+
+@TRANSFORMS.register_module()
+class DepthAwareMasking(BaseTransform):
+    """Draw an RGB mask and, independently, a depth mask.
+
+    Of N patches exactly ``round(N * ratio)`` are removed in every frame, so the kept tokens of a
+    batch can be stacked. For depth, patches without a single reading are removed first: a kept
+    depth patch has readings unless the frame has fewer patches with readings than are to be kept.
+
+    Strategies:
+
+    - 'random': uniformly, as MAE (arXiv 2111.06377) and Mask3D (arXiv 2302.14746).
+    - 'block': removes rectangles around random patches until the count is reached, after BEiT
+      (arXiv 2106.08254); what is hidden is then harder to fill in from neighbours.
+
+    Draws from numpy's global generator, which :class:`~mmmask3d.datasets.RGBDDataset` seeds.
+
+    Required keys: ``valid``, (H, W) bool. Added keys: ``rgb_mask``, ``depth_mask``: (N,) bool,
+    True = removed; ``grid``: (rows, columns) of patches.
+
+    Args:
+        patch_size: Side of a patch in pixels.
+        rgb_ratio: Share of RGB patches removed, 0 to 1.
+        depth_ratio: Share of depth patches removed, 0 to 1. 1 means no depth input.
+        strategy: 'random' or 'block'.
+
+    Raises:
+        ValueError: An argument is out of range, or a frame's height or width is not a multiple
+            of ``patch_size``.
+    """
+
+    def __init__(
+        self,
+        patch_size: int = 16,
+        rgb_ratio: float = 0.8,
+        depth_ratio: float = 0.8,
+        strategy: str = 'random',
+    ) -> None:
+        if not isinstance(patch_size, int) or patch_size < 1:
+            raise ValueError(f'DepthAwareMasking: patch_size must be an int > 0, got {patch_size}.')
+        for name, ratio in (('rgb_ratio', rgb_ratio), ('depth_ratio', depth_ratio)):
+            if not 0 <= ratio <= 1:
+                raise ValueError(
+                    f'DepthAwareMasking: {name} is the share of patches removed and must lie in '
+                    f'[0, 1], got {ratio}.'
+                )
+        if strategy not in ('random', 'block'):
+            raise ValueError(
+                f"DepthAwareMasking: strategy must be 'random' or 'block', got {strategy!r}."
+            )
+        self.patch_size = patch_size
+        self.rgb_ratio = rgb_ratio
+        self.depth_ratio = depth_ratio
+        self.strategy = strategy
+
+    def transform(self, results: dict) -> dict:
+        """Draw the masks of one frame."""
+        patch = self.patch_size
+        height, width = results['valid'].shape
+        if height % patch or width % patch:
+            raise ValueError(
+                f"DepthAwareMasking: frame '{results.get('frame')}' is {height}x{width} (height x "
+                f'width), not a multiple of patch_size {patch}. Let RGBDRandomResizedCrop or '
+                f'RGBDResize give a size that is, e.g. scale='
+                f'({max(1, width // patch) * patch}, {max(1, height // patch) * patch}).'
+            )
+        grid = height // patch, width // patch
+        # Rows first, then columns: both reductions then run over contiguous memory.
+        has_readings = results['valid'].reshape(grid[0], patch, width).any(axis=1)
+        has_readings = has_readings.reshape(*grid, patch).any(axis=2)
+        results['rgb_mask'] = self._draw(np.ones(grid, dtype=bool), self.rgb_ratio)
+        results['depth_mask'] = self._draw(has_readings, self.depth_ratio)
+        results['grid'] = grid
+        return results
+
+    def _draw(self, has_readings: np.ndarray, ratio: float) -> np.ndarray:
+        """Remove ``round(N * ratio)`` patches, those without readings first.
+
+        Args:
+            has_readings: (rows, columns) bool.
+            ratio: Share to remove.
+
+        Returns:
+            (N,) bool, True = removed.
+        """
+        select = _select_random if self.strategy == 'random' else _select_blocks
+        num_remove = round(has_readings.size * ratio)
+        empty = ~has_readings
+        num_empty = int(np.count_nonzero(empty))
+        if num_empty >= num_remove:
+            removed = select(empty, num_remove)
+        else:
+            removed = empty | select(has_readings, num_remove - num_empty)
+        return removed.reshape(-1)
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(patch_size={self.patch_size}, rgb_ratio={self.rgb_ratio}, '
+            f'depth_ratio={self.depth_ratio}, strategy={self.strategy!r})'
+        )
+
+
+def _select_random(candidates: np.ndarray, count: int) -> np.ndarray:
+    """Select ``count`` of the True cells uniformly; (rows, columns) bool in and out."""
+    selected = np.zeros(candidates.size, dtype=bool)
+    selected[np.random.permutation(np.flatnonzero(candidates))[:count]] = True
+    return selected.reshape(candidates.shape)
+
+
+def _select_blocks(candidates: np.ndarray, count: int) -> np.ndarray:
+    """Select ``count`` of the True cells in rectangles; (rows, columns) bool in and out.
+
+    Each rectangle is centred on a cell that is still to be had, so every one makes progress and
+    the loop ends. The last one is cut row by row to meet the count exactly.
+    """
+    rows, columns = candidates.shape
+    left = candidates.copy()
+    while count > 0:
+        centre = np.random.choice(np.flatnonzero(left))
+        area = np.random.uniform(*_BLOCK_AREA) * candidates.size
+        aspect = np.exp(np.random.uniform(*_BLOCK_LOG_ASPECT))
+        height = min(rows, max(1, round(np.sqrt(area * aspect))))
+        width = min(columns, max(1, round(np.sqrt(area / aspect))))
+        top = min(max(centre // columns - height // 2, 0), rows - height)
+        start = min(max(centre % columns - width // 2, 0), columns - width)
+        inside = np.zeros_like(left)
+        inside[top : top + height, start : start + width] = True
+        hit = np.flatnonzero(inside & left)[:count]
+        left.reshape(-1)[hit] = False
+        count -= len(hit)
+    return candidates & ~left
