@@ -7,10 +7,10 @@ Everything here is a function of its arguments; the command is
 import ast
 import hashlib
 import inspect
+import io
 import json
 import os
 import subprocess
-import tempfile
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +20,14 @@ import torch
 from mmpretrain.models import VisionTransformer
 from torch import Tensor
 
-from mmmask3d.models.pos_embed import GRID_KEY, grid_from_checkpoint, resize_to_grid
+from mmmask3d.engine.checkpoint import AtomicLocalBackend
+from mmmask3d.models.encoder_loading import encoder_state
+from mmmask3d.models.mask3d_vit import Mask3DViT
+from mmmask3d.models.pos_embed import GRID_KEY, resize_to_grid
 from mmmask3d.version import __version__
 
-PREFIX = 'backbone.'
+#: Names the layout of the metadata in an exported file.
+FORMAT = 'mmmask3d-encoder-1'
 _POS_EMBED = 'pos_embed'
 _PATCH_WEIGHT = 'patch_embed.projection.weight'
 #: Arguments of ``VisionTransformer`` that do not change which parameters exist.
@@ -48,8 +52,6 @@ def parse_config_text(text: str) -> dict:
                 out = value(node.args[0]) if node.args else {}
                 out.update({k.arg: value(k.value) for k in node.keywords})
                 return out
-            if name == 'float' and len(node.args) == 1:
-                return float(value(node.args[0]))
             raise ValueError(
                 f'line {node.lineno}: the config stored in the checkpoint calls '
                 f'{ast.unparse(node.func)!r}; only plain values are read. Pass --config.'
@@ -59,6 +61,8 @@ def parse_config_text(text: str) -> dict:
         if isinstance(node, ast.List | ast.Tuple | ast.Set):
             kind = {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)]
             return kind(value(item) for item in node.elts)
+        if isinstance(node, ast.Name) and node.id in ('inf', 'nan'):
+            return float(node.id)  # as mmengine writes them, though it cannot read them back
         return ast.literal_eval(node)
 
     config = {}
@@ -80,28 +84,32 @@ def encoder_state_dict(checkpoint: Mapping, source: str = 'checkpoint') -> Order
     """Return the encoder's tensors without their prefix; other parts of the model are left out.
 
     An encoder-only checkpoint (no prefix) is accepted as it is, so that an export can be resampled
-    again.
+    again. The patch grid, where it is recorded, is in the result's ``_metadata``.
 
     Raises:
-        ValueError: there is no ViT encoder under ``backbone.``; the message lists what is there.
+        ValueError: the file holds no ViT encoder; the message lists what is there.
     """
-    state_dict = checkpoint.get('state_dict', checkpoint)
-    tensors = {k: v for k, v in state_dict.items() if isinstance(v, Tensor)}
-    picked = OrderedDict((k[len(PREFIX) :], v) for k, v in tensors.items() if k.startswith(PREFIX))
-    if not picked and _PATCH_WEIGHT in tensors:
-        picked = OrderedDict(tensors)
+    picked = encoder_state(checkpoint, None, source)
     missing = [k for k in (_PATCH_WEIGHT, _POS_EMBED) if k not in picked]
     if missing:
-        found = Counter(k.split('.')[0] for k in tensors)
-        listing = ', '.join(f'{name} ({n} tensors)' for name, n in sorted(found.items()))
+        tensors = checkpoint.get('state_dict', checkpoint)
+        parts = Counter(k.split('.')[0] for k in tensors)
         inside = sorted({k.split('.')[0] for k in picked})
         raise ValueError(
-            f'{source}: no Vision Transformer under {PREFIX!r}: {missing} not found. The file '
-            f'holds: {listing or "no tensors"}'
-            + (f'; under {PREFIX!r}: {", ".join(inside)}' if inside else '')
-            + '. Expected a checkpoint of a pre-training run (epoch_N.pth) or an exported encoder.'
+            f'{source}: no Vision Transformer found: {", ".join(missing)} missing. The file holds '
+            f'{", ".join(f"{name} ({n} tensors)" for name, n in sorted(parts.items()))}; looked '
+            f'through: {", ".join(inside)}. Expected a checkpoint of a pre-training run '
+            '(epoch_N.pth, with the encoder under backbone.) or an exported encoder.'
         )
     return picked
+
+
+def read_meta(checkpoint: Mapping) -> dict:
+    """Return a checkpoint's metadata; values that safetensors keeps as JSON text are decoded."""
+    meta = dict(checkpoint.get('meta') or {})
+    if meta.get('format') == json.dumps(FORMAT):
+        meta = {k: json.loads(v) for k, v in meta.items()}
+    return meta
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -117,7 +125,7 @@ def encoder_config(checkpoint: Mapping, config: Mapping | None, source: str) -> 
     Raises:
         ValueError: none of the three describes the backbone.
     """
-    meta = checkpoint.get('meta') or {}
+    meta = read_meta(checkpoint)
     if config is None and 'backbone' in meta:
         return dict(meta['backbone'])
     if config is None and meta.get('cfg'):
@@ -160,7 +168,9 @@ def arch_settings(backbone: Mapping) -> dict:
     return dict(VisionTransformer.arch_zoo[arch.lower()] if isinstance(arch, str) else arch)
 
 
-def source_grid(checkpoint: Mapping, backbone: Mapping, num_patches: int, source: str):
+def source_grid(
+    state_dict: Mapping[str, Tensor], checkpoint: Mapping, backbone: Mapping, source: str
+) -> tuple[int, int]:
     """Return the patch grid ``(rows, columns)`` of the position embedding.
 
     The grid recorded in the checkpoint comes first, then ``img_size / patch_size`` of the config.
@@ -169,20 +179,21 @@ def source_grid(checkpoint: Mapping, backbone: Mapping, num_patches: int, source
     Raises:
         ValueError: the grid does not have as many cells as the embedding has patches.
     """
-    prefix = '' if _PATCH_WEIGHT in checkpoint.get('state_dict', checkpoint) else PREFIX
-    grid = grid_from_checkpoint(checkpoint, prefix)
+    metadata = getattr(state_dict, '_metadata', None) or {}
+    grid = read_meta(checkpoint).get(GRID_KEY) or metadata.get('', {}).get(GRID_KEY)
     where = 'recorded in the checkpoint'
     if grid is None:
         height, width = _pair(backbone.get('img_size', 224))
         rows, columns = _pair(backbone.get('patch_size', 16))
         grid = (height // rows, width // columns)
         where = f'from img_size={(height, width)} and patch_size={(rows, columns)} of the config'
+    num_patches = state_dict[_POS_EMBED].shape[1] - int(backbone.get('with_cls_token', True))
     if grid[0] * grid[1] != num_patches:
         raise ValueError(
             f'{source}: the position embedding has {num_patches} patches, but the patch grid '
             f'{where} is {grid[0]}x{grid[1]}. Pass the config of the run with --config.'
         )
-    return grid
+    return int(grid[0]), int(grid[1])
 
 
 def resample_encoder(
@@ -298,7 +309,7 @@ def encoder_metadata(
     Only strings, numbers, lists and dicts, so that it survives both ``weights_only`` loading and
     JSON.
     """
-    meta = checkpoint.get('meta') or {}
+    meta = read_meta(checkpoint)
     if config is None and meta.get('cfg'):
         config = parse_config_text(meta['cfg'])
     patch_size = _pair(backbone.get('patch_size', 16))
@@ -308,7 +319,7 @@ def encoder_metadata(
     described = config is not None and 'train_dataloader' in config
     return _plain(
         {
-            'format': 'mmmask3d-encoder-1',
+            'format': FORMAT,
             'method': describe_method(config) if described else meta.get('method'),
             'data': (
                 describe_data(config['train_dataloader'].get('dataset'))
@@ -340,10 +351,8 @@ def build_plain_vit(backbone: Mapping, grid: tuple[int, int]) -> VisionTransform
     )
 
 
-def build_mask3d_vit(backbone: Mapping, grid: tuple[int, int]) -> torch.nn.Module:
+def build_mask3d_vit(backbone: Mapping, grid: tuple[int, int]) -> Mask3DViT:
     """Build the package's own backbone of the encoder's architecture and grid."""
-    from mmmask3d.models.mask3d_vit import Mask3DViT
-
     rows, columns = _pair(backbone.get('patch_size', 16))
     args = {k: v for k, v in backbone.items() if k not in ('type', 'init_cfg', 'img_size')}
     return Mask3DViT(**args, img_size=(grid[0] * rows, grid[1] * columns))
@@ -379,22 +388,13 @@ def write_encoder(path: str | Path, state_dict: Mapping[str, Tensor], meta: Mapp
     tensors = OrderedDict((k, v.detach().cpu().contiguous().clone()) for k, v in state_dict.items())
     if path.suffix not in ('.pth', '.safetensors'):
         raise ValueError(f'{path}: the suffix must be .pth or .safetensors')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    os.close(handle)
-    try:
-        if path.suffix == '.pth':
-            tensors._metadata = {'': {'version': 1, GRID_KEY: list(meta[GRID_KEY])}}
-            torch.save({'state_dict': tensors, 'meta': dict(meta)}, partial)
-        else:
-            from safetensors.torch import save_file
+    if path.suffix == '.pth':
+        tensors._metadata = OrderedDict({'': {'version': 1, GRID_KEY: tuple(meta[GRID_KEY])}})
+        buffer = io.BytesIO()
+        torch.save({'state_dict': tensors, 'meta': dict(meta)}, buffer)
+        data = buffer.getvalue()
+    else:
+        from safetensors.torch import save
 
-            save_file(dict(tensors), partial, {k: json.dumps(v) for k, v in meta.items()})
-        # mkstemp makes private files; give it the mode of any other new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(partial, 0o666 & ~umask)
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
+        data = save(dict(tensors), {k: json.dumps(v) for k, v in meta.items()})
+    AtomicLocalBackend().put(data, str(path))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmmask3d.engine.checkpoint import load_checkpoint_file
+from mmmask3d.engine.checkpoint import CheckpointError, load_checkpoint_file
 from mmmask3d.models import encoder_export as export
 
 
@@ -50,11 +50,9 @@ def extract(
     backbone = export.encoder_config(checkpoint, config, source)
     export.check_architecture(state_dict, backbone, source)
 
-    with_cls_token = backbone.get('with_cls_token', True)
-    num_patches = state_dict['pos_embed'].shape[1] - int(with_cls_token)
-    old = export.source_grid(checkpoint, backbone, num_patches, source)
+    old = export.source_grid(state_dict, checkpoint, backbone, source)
     new = old if grid is None else (grid[0], grid[-1])
-    state_dict = export.resample_encoder(state_dict, old, new, with_cls_token)
+    state_dict = export.resample_encoder(state_dict, old, new, backbone.get('with_cls_token', True))
 
     # Before anything is written: both models take the tensors, or there is no file.
     plain = export.build_plain_vit(backbone, new)
@@ -88,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         lines = extract(args.checkpoint, args.out, args.config, args.grid)
-    except (OSError, ValueError) as error:
+    except (OSError, KeyError, ValueError, CheckpointError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     print('\n'.join(lines))
