@@ -40,7 +40,7 @@ class MaskedRGBD(BaseSelfSupervisor):
         decoders: by name; ``in_dims`` and ``num_extra_tokens`` are filled in.
         heads: by the same names; ``in_dims`` and ``patch_size`` are filled in.
         depth_encoder: the depth branch; None for RGB input alone. ``patch_size`` is filled in.
-        data_preprocessor: config of :class:`RGBDDataPreprocessor`.
+        data_preprocessor: config of :class:`RGBDDataPreprocessor`; ``patch_size`` is filled in.
         init_cfg: as for every mmengine module.
     """
 
@@ -62,23 +62,18 @@ class MaskedRGBD(BaseSelfSupervisor):
                 f'Each head needs a decoder of its name; found heads {sorted(heads)} and decoders '
                 f'{sorted(decoders)}.'
             )
-        preprocessor = dict(data_preprocessor or {})
-        preprocessor.setdefault('type', 'mmmask3d.RGBDDataPreprocessor')
+        backbone = MODELS.build(backbone)
+        patch_size, extra = backbone.patch_size, backbone.num_extra_tokens
+        preprocessor = {'type': 'mmmask3d.RGBDDataPreprocessor', **(data_preprocessor or {})}
         super().__init__(
-            backbone=MODELS.build(backbone),
-            data_preprocessor=MODELS.build(preprocessor),
+            backbone=backbone,
+            data_preprocessor=MODELS.build({**preprocessor, 'patch_size': patch_size}),
             init_cfg=init_cfg,
         )
-        patch_size, extra = self.backbone.patch_size, self.backbone.num_extra_tokens
-        if self.data_preprocessor.patch_size != patch_size:
-            raise ValueError(
-                f'The preprocessor has patch_size={self.data_preprocessor.patch_size} and the '
-                f'backbone {patch_size}; they must be the same.'
-            )
         depth_dims = None
         self.depth_encoder = None
         if depth_encoder is not None:
-            self.depth_encoder = MODELS.build({'patch_size': patch_size, **depth_encoder})
+            self.depth_encoder = MODELS.build({**depth_encoder, 'patch_size': patch_size})
             depth_dims = self.depth_encoder.embed_dims
         self.fusion = MODELS.build(
             {

@@ -1,5 +1,6 @@
 """Position embeddings on patch grids of any shape."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 
@@ -24,6 +25,8 @@ def sincos_pos_embed(grid: tuple[int, int], embed_dims: int) -> Tensor:
 def grid_from_metadata(metadata: Mapping | None) -> tuple[int, int] | None:
     """Patch grid written into a checkpoint's metadata, or None where there is none."""
     grid = (metadata or {}).get(GRID_KEY)
+    if isinstance(grid, str):  # safetensors keeps metadata as text
+        grid = json.loads(grid)
     return None if grid is None else (int(grid[0]), int(grid[1]))
 
 

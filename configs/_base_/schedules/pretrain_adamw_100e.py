@@ -1,0 +1,37 @@
+# MAE's optimiser (He et al., CVPR 2022, table 8): lr = 1.5e-4 * batch / 256, here for a batch of
+# 8 GPUs x 64 = 512. --auto-scale-lr rescales it for another batch.
+max_epochs = 100
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1.5e-4 * 512 / 256, betas=(0.9, 0.95), weight_decay=0.05),
+    paramwise_cfg=dict(
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
+        custom_keys=dict(
+            pos_embed=dict(decay_mult=0.0),
+            cls_token=dict(decay_mult=0.0),
+            mask_token=dict(decay_mult=0.0),
+        ),
+    ),
+)
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=1e-4,
+        by_epoch=True,
+        begin=0,
+        end=5,
+        convert_to_iter_based=True,
+    ),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=0.0,
+        by_epoch=True,
+        begin=5,
+        end=max_epochs,
+        T_max=max_epochs - 5,
+        convert_to_iter_based=True,
+    ),
+]
+train_cfg = dict(type='ResumableEpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
+auto_scale_lr = dict(base_batch_size=512)
