@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check
-INSTALL := $(PIP) install -c requirements/constraints.txt
+INSTALL := $(PIP) install -c requirements/constraints.txt -c requirements/runtime.txt
 
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
