@@ -1,1 +1,12 @@
 """Pictures of frames and reconstructions."""
+
+from .panels import depth_to_rgb, reconstruction_panel, stack_panels, write_png
+from .samples import panel_of_sample
+
+__all__ = [
+    'depth_to_rgb',
+    'panel_of_sample',
+    'reconstruction_panel',
+    'stack_panels',
+    'write_png',
+]
