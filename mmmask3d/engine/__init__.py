@@ -1,1 +1,31 @@
-"""Checkpoint loading, loops, hooks and optimizer constructors."""
+"""Training loop, hooks and optimizer settings; importing it makes checkpoint loading strict."""
+
+from mmmask3d.config_scopes import register_config_scopes
+
+from .checkpoint import (
+    CheckpointError,
+    UnsafeCheckpointError,
+    find_resumable_checkpoint,
+    install_strict_loaders,
+    load_checkpoint_file,
+    save_checkpoint_atomic,
+)
+from .loops import ResumableEpochBasedTrainLoop
+from .resume_hook import AtomicCheckpointHook, RNGStateHook
+from .visualization_hook import ReconstructionVisualizationHook
+
+install_strict_loaders()
+register_config_scopes()
+
+__all__ = [
+    'AtomicCheckpointHook',
+    'CheckpointError',
+    'RNGStateHook',
+    'ReconstructionVisualizationHook',
+    'ResumableEpochBasedTrainLoop',
+    'UnsafeCheckpointError',
+    'find_resumable_checkpoint',
+    'install_strict_loaders',
+    'load_checkpoint_file',
+    'save_checkpoint_atomic',
+]

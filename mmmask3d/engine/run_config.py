@@ -1,0 +1,145 @@
+"""Turns a config file and command-line options into the config of a run, for the tools."""
+
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from mmmask3d.config_scopes import register_config_scopes
+from mmmask3d.preflight import check_environment
+
+from .checkpoint import find_resumable_checkpoint
+
+
+def load_config(
+    path: str | os.PathLike,
+    work_dir: str | None = None,
+    cfg_options: dict[str, Any] | None = None,
+    launcher: str = 'none',
+) -> Config:
+    """Read a config file and apply the options every tool has.
+
+    The work directory is the argument, else the config's, else ``./work_dirs/<config name>``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    register_config_scopes()
+    path = os.path.expanduser(os.fspath(path))
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{path}: config file not found (current folder: {os.getcwd()}).')
+    cfg = Config.fromfile(path)
+    cfg.launcher = launcher
+    if cfg_options:
+        cfg.merge_from_dict(cfg_options)
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('./work_dirs', Path(path).stem)
+    return cfg
+
+
+def check_libraries(cfg: Config) -> None:
+    """Check the environment for what the config's ``default_scope`` needs.
+
+    Raises:
+        EnvironmentProblem: A package is missing or does not fit, with the cure.
+    """
+    scope = cfg.get('default_scope')
+    needed = [scope] if scope in ('mmseg', 'mmdet') else []
+    check_environment(need_ops=scope == 'mmdet', need=needed)
+
+
+def enable_amp(cfg: Config) -> None:
+    """Switch the optimizer wrapper to automatic mixed precision, bfloat16 unless the config says.
+
+    float16 is known to end in NaN in masked pre-training; bfloat16 needs no loss scaling.
+
+    Raises:
+        RuntimeError: The wrapper is neither ``OptimWrapper`` nor ``AmpOptimWrapper``.
+    """
+    wrapper = cfg.optim_wrapper
+    kind = wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise RuntimeError(
+            f"--amp: the config's optim_wrapper is {kind!r}; expected OptimWrapper or "
+            'AmpOptimWrapper. Set the precision in the config instead.'
+        )
+    wrapper.type = 'AmpOptimWrapper'
+    wrapper.setdefault('dtype', 'bfloat16')
+
+
+def check_amp(cfg: Config, warn: Callable[[str], Any]) -> None:
+    """Say in plain words what a config with mixed precision needs and this machine lacks.
+
+    Raises:
+        RuntimeError: mmengine's ``AmpOptimWrapper`` is asked for and there is no accelerator.
+    """
+    wrapper = cfg.get('optim_wrapper') or {}
+    if wrapper.get('type') != 'AmpOptimWrapper':
+        return
+    if not torch.cuda.is_available() and not any(
+        getattr(torch, name, None) is not None and getattr(torch, name).is_available()
+        for name in ('npu', 'mlu', 'musa')
+    ):
+        raise RuntimeError(
+            'Mixed precision (AmpOptimWrapper) needs a GPU, and torch finds none on '
+            f'{platform.node()}. Train in float32: --cfg-options optim_wrapper.type=OptimWrapper '
+            'and leave --amp away; also remove optim_wrapper.dtype and loss_scale if the config '
+            'sets them. (bfloat16 on a CPU without AVX-512 is far slower than float32.)'
+        )
+    slow = torch.cuda.is_available() and not torch.cuda.is_bf16_supported()
+    if slow and wrapper.get('dtype') == 'bfloat16':
+        warn('This GPU has no native bfloat16: expect it to be slow.')
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate by the actual batch size over ``auto_scale_lr.base_batch_size``.
+
+    Raises:
+        RuntimeError: The config does not say for which batch size its learning rate is meant.
+    """
+    if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+        raise RuntimeError(
+            '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size. Add '
+            'auto_scale_lr = dict(base_batch_size=<batch size the learning rate is meant for>).'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def apply_resume(cfg: Config, resume: str | None, log: Callable[[str], Any]) -> None:
+    """Set what to resume from.
+
+    Args:
+        cfg: Config of the run, with its ``work_dir``; changed in place.
+        resume: None to leave the config's choice; 'auto' for the newest complete checkpoint in the
+            work directory, if there is one; else the path of a checkpoint.
+        log: Receives what was decided.
+
+    Raises:
+        FileNotFoundError: The named checkpoint does not exist.
+    """
+    if resume is None:
+        # the same robust choice for configs that ask for it themselves
+        if not cfg.get('resume') or cfg.get('load_from') is not None:
+            return
+        resume = 'auto'
+    if resume == 'auto':
+        found = find_resumable_checkpoint(cfg.work_dir, log)
+        if found is None:
+            log(f'Nothing to resume in {cfg.work_dir}: starting a new run.')
+            cfg.resume = False
+            return
+        log(f'Resuming from {found}, the newest complete checkpoint.')
+        resume = found
+    elif '://' not in resume and not os.path.exists(os.path.expanduser(resume)):
+        raise FileNotFoundError(
+            f'--resume {resume}: no such checkpoint. Give an existing file, or --resume alone for '
+            f'the newest one in {cfg.work_dir}.'
+        )
+    cfg.resume = True
+    cfg.load_from = resume
