@@ -10,7 +10,12 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=10),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=1, save_best='coco/segm_mAP'),
+    checkpoint=dict(
+        type='mmmask3d.AtomicCheckpointHook',
+        interval=1,
+        max_keep_ckpts=1,
+        save_best='coco/segm_mAP',
+    ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
 )

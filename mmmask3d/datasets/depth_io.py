@@ -209,5 +209,18 @@ def to_readings(
         if value == 0 and depth_kind == 'metric':
             continue  # excluded by depth > 0
         valid &= raw != value
-    depth[~valid] = 0
-    return depth, valid
+    return zero_where_invalid(depth, valid), valid
+
+
+def zero_where_invalid(depth: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Copy of a depth map with 0 where there is no reading.
+
+    Args:
+        depth: (H, W) float32; anything, NaN included, where ``valid`` is False.
+        valid: (H, W) bool.
+
+    Returns:
+        (H, W) float32, contiguous.
+    """
+    # A masked copy into a zeroed array: a tenth of the time of np.where, and NaN * 0 is NaN.
+    return cv2.copyTo(depth, valid.view(np.uint8))

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmpretrain.structures import DataSample
 
+from mmmask3d.datasets.depth_io import zero_where_invalid
 from mmmask3d.registry import TRANSFORMS
 
 
@@ -61,8 +63,8 @@ class PackRGBDInputs(BaseTransform):
                 f'normalised on the device), found {img.dtype}.'
             )
         inputs = dict(
-            img=torch.from_numpy(np.ascontiguousarray(img.transpose(2, 0, 1))),
-            depth=torch.from_numpy(np.where(valid, depth, np.float32(0))[None]),
+            img=torch.from_numpy(np.stack(cv2.split(img))),
+            depth=torch.from_numpy(zero_where_invalid(depth, valid)[None]),
             valid=torch.from_numpy(np.ascontiguousarray(valid)[None]),
         )
         for key in ('rgb_mask', 'depth_mask'):

@@ -14,6 +14,8 @@ from mmpretrain.datasets.transforms import RandomResizedCrop
 
 from mmmask3d.registry import TRANSFORMS
 
+_FLIP_CODES = {'horizontal': 1, 'vertical': 0, 'diagonal': -1}  # of cv2.flip
+
 
 def resize_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize a map by picking, for each target pixel's centre, the source pixel it falls into.
@@ -185,6 +187,10 @@ class RGBDRandomFlip(RandomFlip):
         super().__init__(prob=prob, direction=direction)
 
     def _flip(self, results: dict) -> None:
-        super()._flip(results)
-        for key in ('depth', 'valid'):
-            results[key] = mmcv.imflip(results[key], direction=results['flip_direction'])
+        img = results['img']
+        super()._flip(results)  # boxes, label maps and keypoints, where present
+        # mmcv flips to a view of negative strides, which is slow to pack (0.6 ms for 240x320).
+        code = _FLIP_CODES[results['flip_direction']]
+        results['img'] = cv2.flip(img, code)
+        results['depth'] = cv2.flip(results['depth'], code)
+        results['valid'] = cv2.flip(results['valid'].view(np.uint8), code).view(bool)
