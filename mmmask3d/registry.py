@@ -6,42 +6,43 @@ modules that hold its components the first time it is asked for one, so neither 
 in a config nor an import of mmseg or mmdet at start-up is needed.
 """
 
-from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import LOOPS as MMENGINE_LOOPS
-from mmengine.registry import METRICS as MMENGINE_METRICS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
-from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine import registry as root
 from mmengine.registry import Registry
 
 _SCOPE = 'mmmask3d'
 
-DATASETS = Registry(
-    'dataset', parent=MMENGINE_DATASETS, scope=_SCOPE, locations=['mmmask3d.datasets']
-)
+DATASETS = Registry('dataset', parent=root.DATASETS, scope=_SCOPE, locations=['mmmask3d.datasets'])
 DATA_SAMPLERS = Registry(
     'data sampler',
-    parent=MMENGINE_DATA_SAMPLERS,
+    parent=root.DATA_SAMPLERS,
     scope=_SCOPE,
     locations=['mmmask3d.datasets.sampling'],
 )
 TRANSFORMS = Registry(
     'transform',
-    parent=MMENGINE_TRANSFORMS,
+    parent=root.TRANSFORMS,
     scope=_SCOPE,
     locations=['mmmask3d.datasets.transforms'],
 )
-MODELS = Registry('model', parent=MMENGINE_MODELS, scope=_SCOPE, locations=['mmmask3d.models'])
-METRICS = Registry(
-    'metric', parent=MMENGINE_METRICS, scope=_SCOPE, locations=['mmmask3d.evaluation']
-)
-HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=_SCOPE, locations=['mmmask3d.engine'])
-LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope=_SCOPE, locations=['mmmask3d.engine'])
+MODELS = Registry('model', parent=root.MODELS, scope=_SCOPE, locations=['mmmask3d.models'])
+METRICS = Registry('metric', parent=root.METRICS, scope=_SCOPE, locations=['mmmask3d.evaluation'])
+HOOKS = Registry('hook', parent=root.HOOKS, scope=_SCOPE, locations=['mmmask3d.engine'])
+LOOPS = Registry('loop', parent=root.LOOPS, scope=_SCOPE, locations=['mmmask3d.engine'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',
-    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
+    parent=root.OPTIM_WRAPPER_CONSTRUCTORS,
     scope=_SCOPE,
     locations=['mmmask3d.engine'],
 )
+
+# Nothing of ours lives in these. They exist so that `default_scope = 'mmmask3d'` finds our scope in
+# every tree; where it does not, mmengine builds from the root all the same, but warns each time.
+OPTIMIZERS = Registry('optimizer', parent=root.OPTIMIZERS, scope=_SCOPE)
+OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope=_SCOPE)
+PARAM_SCHEDULERS = Registry('parameter scheduler', parent=root.PARAM_SCHEDULERS, scope=_SCOPE)
+VISUALIZERS = Registry('visualizer', parent=root.VISUALIZERS, scope=_SCOPE)
+VISBACKENDS = Registry('vis_backend', parent=root.VISBACKENDS, scope=_SCOPE)
+LOG_PROCESSORS = Registry('log_processor', parent=root.LOG_PROCESSORS, scope=_SCOPE)
+EVALUATORS = Registry('evaluator', parent=root.EVALUATOR, scope=_SCOPE)
+MODEL_WRAPPERS = Registry('model_wrapper', parent=root.MODEL_WRAPPERS, scope=_SCOPE)
+RUNNERS = Registry('runner', parent=root.RUNNERS, scope=_SCOPE)
