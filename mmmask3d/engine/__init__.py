@@ -10,6 +10,7 @@ from .checkpoint import (
     load_checkpoint_file,
     save_checkpoint_atomic,
 )
+from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import ResumableEpochBasedTrainLoop
 from .resume_hook import AtomicCheckpointHook, RNGStateHook
 from .visualization_hook import ReconstructionVisualizationHook
@@ -20,6 +21,7 @@ register_config_scopes()
 __all__ = [
     'AtomicCheckpointHook',
     'CheckpointError',
+    'LayerDecayOptimWrapperConstructor',
     'RNGStateHook',
     'ReconstructionVisualizationHook',
     'ResumableEpochBasedTrainLoop',

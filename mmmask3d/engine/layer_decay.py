@@ -1,0 +1,142 @@
+"""Layer-wise learning-rate decay for any model with a backbone that knows the depth of its layers.
+
+Fine-tuning a pre-trained transformer works best when early layers move little (BEiT, Bao et al.,
+ICLR 2022; MAE, He et al., CVPR 2022, appendix A.2). The constructors of mmpretrain, mmseg and
+mmdet each know their own models only; this one asks ``backbone.get_layer_depth`` and serves
+pre-training models, ``EncoderDecoder`` and detectors alike.
+"""
+
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.optim import DefaultOptimWrapperConstructor
+from torch import Tensor, nn
+
+from mmmask3d.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+_PREFIX = 'backbone.'
+# Tokens and tables that are offsets rather than weights; vectors (biases, the scales of norms and
+# of LayerScale) are recognised by their shape.
+_NEVER_DECAYED = ('pos_embed', 'cls_token', 'dist_token', 'mask_token', 'bias_table')
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """Give each layer of the backbone its own learning rate, and weight decay to matrices only.
+
+    With ``depth, num_layers = backbone.get_layer_depth(name, 'backbone.')`` the learning rate of a
+    parameter is ``lr * layer_decay_rate ** (num_layers - 1 - depth)``. For a vision transformer of
+    L layers these are: patch embedding, position embedding and class token ``rate ** (L + 1)``,
+    layer i (from 0) ``rate ** (L - i)``, the norm after the layers 1. Necks, decoders and heads
+    have the full rate. Vectors (biases, norms), position embeddings and learned tokens have no
+    weight decay. Frozen parameters are left out.
+
+    Args:
+        optim_wrapper_cfg: Config of the wrapper, with ``optimizer.lr``.
+        paramwise_cfg: ``layer_decay_rate`` in (0, 1], required; 1 means no decay. And
+            ``custom_keys``, optional: settings ``lr_mult`` (on top of the layer's rate) and
+            ``decay_mult`` (in place of the rule above) by part of a parameter's name; the longest
+            part that fits counts.
+
+    Raises:
+        ValueError: A setting is missing, unknown or out of range, or nothing is left to train.
+        TypeError: The model has no backbone with ``get_layer_depth``.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
+        unknown = sorted(set(self.paramwise_cfg) - {'layer_decay_rate', 'custom_keys'})
+        if unknown:
+            raise ValueError(
+                f'{type(self).__name__}: unknown paramwise_cfg {unknown}; expected '
+                'layer_decay_rate and, if wanted, custom_keys. (Biases, norms, position '
+                'embeddings and tokens never have weight decay here.)'
+            )
+        rate = self.paramwise_cfg.get('layer_decay_rate')
+        if not isinstance(rate, int | float) or not 0 < rate <= 1:
+            raise ValueError(
+                f'{type(self).__name__}: paramwise_cfg.layer_decay_rate must lie in (0, 1], 1 for '
+                f'equal rates, got {rate!r}.'
+            )
+        if self.base_lr is None:
+            raise ValueError(f'{type(self).__name__}: optimizer.lr is not set.')
+        self.rate = float(rate)
+        self.custom_keys: dict[str, dict[str, float]] = self.paramwise_cfg.get('custom_keys') or {}
+        for key, settings in self.custom_keys.items():
+            unknown = sorted(set(settings) - {'lr_mult', 'decay_mult'})
+            if unknown:
+                raise ValueError(
+                    f'{type(self).__name__}: unknown settings {unknown} in custom_keys[{key!r}]; '
+                    'expected lr_mult and decay_mult.'
+                )
+        self._unused_keys = set(self.custom_keys)
+
+    def add_params(self, params: list[dict[str, Any]], module: nn.Module, **kwargs: Any) -> None:
+        """Append one group for each pair of learning rate and weight decay.
+
+        Args:
+            params: Groups for the optimizer, changed in place.
+            module: The whole model.
+            **kwargs: Not used; the signature is mmengine's.
+        """
+        backbone = getattr(module, 'backbone', None)
+        if not hasattr(backbone, 'get_layer_depth'):
+            found = 'no attribute `backbone`' if backbone is None else type(backbone).__name__
+            raise TypeError(
+                f'{type(self).__name__}: expected {type(module).__name__}.backbone with a method '
+                f'`get_layer_depth(param_name, prefix)`, as mmmask3d.Mask3DViT and the '
+                f'transformers of mmpretrain have it; found {found}. Use another backbone, or '
+                'take `constructor` and `paramwise_cfg.layer_decay_rate` out of optim_wrapper.'
+            )
+        groups: dict[tuple[float, float | None], list[Tensor]] = {}
+        frozen = 0
+        for name, param in module.named_parameters():
+            if not param.requires_grad:
+                frozen += 1
+                continue
+            setting = self._lr_scale(name, backbone), self._weight_decay(name, param)
+            groups.setdefault(setting, []).append(param)
+        if not groups:
+            raise ValueError(
+                f'{type(self).__name__}: every parameter of {type(module).__name__} is frozen; '
+                'nothing is left to train.'
+            )
+        if self._unused_keys:
+            raise ValueError(
+                f'{type(self).__name__}: custom_keys {sorted(self._unused_keys)} fit no trainable '
+                'parameter of the model.'
+            )
+        for (scale, decay), tensors in sorted(groups.items(), key=_order):
+            group: dict[str, Any] = {'params': tensors, 'lr': self.base_lr * scale}
+            if decay is not None:
+                group['weight_decay'] = decay
+            params.append(group)
+            print_log(
+                f'Layer decay: {len(tensors)} tensors with lr {group["lr"]:.3g}, weight decay '
+                f'{self.base_wd if decay is None else decay}',
+                logger='current',
+            )
+        if frozen:
+            print_log(f'Layer decay: {frozen} frozen tensors left out', logger='current')
+
+    def _custom(self, name: str) -> dict[str, float]:
+        fitting = [key for key in self.custom_keys if key in name]
+        self._unused_keys -= set(fitting)
+        return self.custom_keys[max(fitting, key=lambda key: (len(key), key))] if fitting else {}
+
+    def _lr_scale(self, name: str, backbone: nn.Module) -> float:
+        depth, num_layers = backbone.get_layer_depth(name, _PREFIX)
+        return self.rate ** (num_layers - 1 - depth) * self._custom(name).get('lr_mult', 1.0)
+
+    def _weight_decay(self, name: str, param: Tensor) -> float | None:
+        """Return the weight decay; None for the optimizer's own."""
+        multiple = self._custom(name).get('decay_mult')
+        if multiple is not None:
+            return self.base_wd * multiple  # that base_wd is set was checked by the parent
+        plain = param.ndim <= 1 or name.endswith(_NEVER_DECAYED)
+        return 0.0 if plain else self.base_wd
+
+
+def _order(item: tuple[tuple[float, float | None], list[Tensor]]) -> tuple[float, float]:
+    (scale, decay), _ = item
+    return scale, float('inf') if decay is None else decay
