@@ -37,12 +37,13 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
 
 # Nothing of ours lives in these. They exist so that `default_scope = 'mmmask3d'` finds our scope in
 # every tree; where it does not, mmengine builds from the root all the same, but warns each time.
-OPTIMIZERS = Registry('optimizer', parent=root.OPTIMIZERS, scope=_SCOPE)
-OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope=_SCOPE)
-PARAM_SCHEDULERS = Registry('parameter scheduler', parent=root.PARAM_SCHEDULERS, scope=_SCOPE)
-VISUALIZERS = Registry('visualizer', parent=root.VISUALIZERS, scope=_SCOPE)
-VISBACKENDS = Registry('vis_backend', parent=root.VISBACKENDS, scope=_SCOPE)
-LOG_PROCESSORS = Registry('log_processor', parent=root.LOG_PROCESSORS, scope=_SCOPE)
-EVALUATORS = Registry('evaluator', parent=root.EVALUATOR, scope=_SCOPE)
-MODEL_WRAPPERS = Registry('model_wrapper', parent=root.MODEL_WRAPPERS, scope=_SCOPE)
-RUNNERS = Registry('runner', parent=root.RUNNERS, scope=_SCOPE)
+_bare = dict(scope=_SCOPE, locations=[_SCOPE])
+OPTIMIZERS = Registry('optimizer', parent=root.OPTIMIZERS, **_bare)
+OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, **_bare)
+PARAM_SCHEDULERS = Registry('parameter scheduler', parent=root.PARAM_SCHEDULERS, **_bare)
+VISUALIZERS = Registry('visualizer', parent=root.VISUALIZERS, **_bare)
+VISBACKENDS = Registry('vis_backend', parent=root.VISBACKENDS, **_bare)
+LOG_PROCESSORS = Registry('log_processor', parent=root.LOG_PROCESSORS, **_bare)
+EVALUATORS = Registry('evaluator', parent=root.EVALUATOR, **_bare)
+MODEL_WRAPPERS = Registry('model_wrapper', parent=root.MODEL_WRAPPERS, **_bare)
+RUNNERS = Registry('runner', parent=root.RUNNERS, **_bare)
