@@ -41,3 +41,80 @@ def write_rgbd_folder(path, n=4, size=(32, 48), seed=0):
 def make_rgbd_folder():
     """Function `make_rgbd_folder(path, n=4, size=(height, width), seed=0)`, returns the path."""
     return write_rgbd_folder
+
+
+TINY_CONFIG = """# A pre-training run of seconds: 8 frames of 32x48, batches of 2, a ViT of width 48.
+pipeline = [
+    dict(type='LoadRGBD'),
+    dict(type='RGBDRandomResizedCrop', scale=(48, 32), crop_ratio_range=(0.5, 1.0)),
+    dict(type='RGBDRandomFlip', prob=0.5),
+    dict(type='DepthAwareMasking', patch_size=8, rgb_ratio=0.5, depth_ratio=0.5),
+    dict(type='PackRGBDInputs'),
+]
+val_pipeline = [
+    dict(type='LoadRGBD'),
+    dict(type='RGBDResize', scale=(48, 32)),
+    dict(type='DepthAwareMasking', patch_size=8, rgb_ratio=0.5, depth_ratio=0.5),
+    dict(type='PackRGBDInputs'),
+]
+source = dict(type='RGBDDataset', data_root={root!r}, img_suffix='.png')
+loader = dict(batch_size=2, num_workers=0, collate_fn=dict(type='default_collate'))
+train_dataloader = dict(
+    **loader,
+    drop_last=True,
+    sampler=dict(type='EpochIndexSampler', shuffle=True),
+    dataset=dict(**source, pipeline=pipeline),
+)
+val_dataloader = dict(
+    **loader,
+    sampler=dict(type='EpochIndexSampler', shuffle=False),
+    dataset=dict(**source, test_mode=True, pipeline=val_pipeline),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type='MaskedDepthMetric')
+test_evaluator = val_evaluator
+val_cfg = dict()
+test_cfg = dict()
+train_cfg = dict(type='ResumableEpochBasedTrainLoop', max_epochs=2, val_interval=1)
+model = dict(
+    type='MaskedRGBD',
+    backbone=dict(
+        type='Mask3DViT',
+        arch=dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96),
+        img_size=(32, 48),
+        patch_size=8,
+        # draws from the global generator in every step, which resuming has to get right
+        drop_rate=0.1,
+        drop_path_rate=0.1,
+    ),
+    depth_encoder=dict(type='DepthEncoder', embed_dims=24, num_layers=1, num_heads=2),
+    fusion=dict(type='AddFusion', embed_dims=24),
+    decoders=dict(depth=dict(type='DepthDecoder', num_layers=1, num_heads=2)),
+    heads=dict(depth=dict(type='DepthHead', loss=dict(type='DepthL2Loss'))),
+)
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
+param_scheduler = [
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, convert_to_iter_based=True)
+]
+auto_scale_lr = dict(base_batch_size=4)
+default_scope = 'mmmask3d'
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=1),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='AtomicCheckpointHook', interval=1),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    rng_state=dict(type='RNGStateHook'),
+)
+env_cfg = dict(dist_cfg=dict(backend='gloo'))
+randomness = dict(seed=3)
+"""
+
+
+@pytest.fixture
+def tiny_config(tmp_path):
+    """Path of a pre-training config over eight small frames."""
+    root = write_rgbd_folder(tmp_path / 'frames', n=8)
+    path = tmp_path / 'tiny.py'
+    path.write_text(TINY_CONFIG.replace('{root!r}', repr(str(root))))
+    return path
