@@ -147,6 +147,8 @@ def _decode_png(content: bytes, path: str) -> np.ndarray:
     check_complete(content, path)
     # IHDR is always the first chunk: byte 24 is the bit depth, byte 25 the colour type. Asked
     # here because OpenCV widens 1, 2 and 4 bits, which changes the stored values.
+    if content[12:16] != b'IHDR':
+        raise FrameError(f'{path}: damaged PNG file (no IHDR chunk). Copy or convert it again.')
     bits, colour_type = content[24], content[25]
     if colour_type in _PNG_COLOUR_TYPES:
         raise FrameError(

@@ -58,8 +58,8 @@ class RGBDDataset(BaseDataset):
         min_depth: Readings below are dropped, in metres (relative depth: after scaling).
         depth_kind: 'metric', or 'relative' where the metric scale is lost.
         on_error: 'raise', or 'drop' to leave out unusable frames, count them and warn. At
-            start-up these are frames without partner; while loading, unreadable ones, in whose
-            place the next frame is given.
+            start-up these are frames without partner; while loading, unreadable ones and those
+            without a single depth reading, in whose place the next usable frame is given.
         seed: Seed of the draws of this data set.
         pipeline: Transforms.
         test_mode: Whether the draws are the same in each epoch.
@@ -110,7 +110,12 @@ class RGBDDataset(BaseDataset):
                 f'RGBDDataset: depth_scale is the number of stored units per metre and must be '
                 f'> 0, got {depth_scale}.'
             )
-        if min_depth < 0 or (max_depth is not None and not max_depth > min_depth):
+        if isinstance(depth_invalid, int | float):
+            raise ValueError(
+                f'RGBDDataset: depth_invalid is a sequence of stored values, got {depth_invalid}. '
+                f'Write ({depth_invalid},).'
+            )
+        if not min_depth >= 0 or (max_depth is not None and not max_depth > min_depth):
             raise ValueError(
                 f'RGBDDataset: expected 0 <= min_depth < max_depth (metres), got min_depth='
                 f'{min_depth}, max_depth={max_depth}.'

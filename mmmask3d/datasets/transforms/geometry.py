@@ -20,7 +20,8 @@ _FLIP_CODES = {'horizontal': 1, 'vertical': 0, 'diagonal': -1}  # of cv2.flip
 def resize_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize a map by picking, for each target pixel's centre, the source pixel it falls into.
 
-    Target pixel ``x`` takes source pixel ``floor((x + 0.5) * source / target)``, the convention
+    Target pixel ``x`` takes source pixel ``floor((x + 0.5) * source / target)`` (where that falls
+    exactly between two source pixels, OpenCV may take the one before), the convention
     of half-pixel centres that OpenCV's bilinear, bicubic and area modes follow. OpenCV's plain
     ``INTER_NEAREST`` (``floor(x * source / target)``) would shift depth against colour by up to
     half a source pixel.

@@ -29,7 +29,7 @@ class LoadRGBD(BaseTransform):
 
     - ``img``: (H, W, 3) uint8, BGR as everywhere in mmcv.
     - ``depth``: (H, W) float32, metres (or relative), 0 where there is no reading.
-    - ``valid``: (H, W) bool, True where there is a reading. May be False everywhere.
+    - ``valid``: (H, W) bool, True where there is a reading; somewhere there is one.
     - ``img_shape``, ``ori_shape``: (H, W).
 
     A metric frame whose largest reading is below 5 cm, or whose median reading is beyond 100 m,
@@ -42,7 +42,7 @@ class LoadRGBD(BaseTransform):
 
     Raises:
         FileNotFoundError: One of the two files is missing.
-        FrameError: One of them cannot be read, or their sizes differ.
+        FrameError: One of them cannot be read, their sizes differ, or depth holds no reading.
     """
 
     def __init__(self, imdecode_backend: str = 'cv2', backend_args: dict | None = None) -> None:
@@ -69,6 +69,8 @@ class LoadRGBD(BaseTransform):
             results['max_depth'],
             results['depth_kind'],
         )
+        if not valid.any():
+            raise FrameError(_no_reading(raw, results))
         if results['depth_kind'] == 'metric':
             self._check_unit(depth, valid, results)
         results['img'] = img
@@ -79,7 +81,9 @@ class LoadRGBD(BaseTransform):
 
     def _read(self, path: str, results: dict) -> bytes:
         try:
-            return fileio.get(path, backend_args=self.backend_args)
+            content = fileio.get(path, backend_args=self.backend_args)
+            if content is None:  # how key-value backends (LMDB) report a missing key
+                raise FileNotFoundError(path)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"frame '{results['frame']}': {path} does not exist. Check data_root, "
@@ -89,11 +93,12 @@ class LoadRGBD(BaseTransform):
             raise FrameError(
                 f"frame '{results['frame']}': {path} cannot be read: {error}"
             ) from error
+        return bytes(content)  # some backends give a memoryview; bytes are not copied
 
     def _check_unit(self, depth: np.ndarray, valid: np.ndarray, results: dict) -> None:
         frame = results['frame']
         largest = float(depth.max())
-        if largest == 0 or len(self._warned) >= _MAX_UNIT_WARNINGS or frame in self._warned:
+        if len(self._warned) >= _MAX_UNIT_WARNINGS or frame in self._warned:
             return
         # "More than half of the readings are too far" is the median without sorting.
         too_far = largest > _FARTHEST_PLAUSIBLE_MEDIAN and (
@@ -125,3 +130,22 @@ class LoadRGBD(BaseTransform):
             f'{type(self).__name__}(imdecode_backend={self.imdecode_backend!r}, '
             f'backend_args={self.backend_args})'
         )
+
+
+def _no_reading(raw: np.ndarray, results: dict) -> str:
+    """Message for a depth map without a reading: what is stored and what the settings allow."""
+    scale, max_depth = results['depth_scale'], results['max_depth']
+    stored = raw[np.isfinite(raw)]
+    if stored.size:
+        low, high = float(stored.min()), float(stored.max())
+        found = f'from {low:g} to {high:g}, with depth_scale={scale:g} that is '
+        found += f'{low / scale:g} to {high / scale:g}'
+    else:
+        found = 'NaN or infinite'
+    return (
+        f"frame '{results['frame']}': {results['depth_path']} has no depth reading: all stored "
+        f'values are {found}. No reading are depth_invalid={results["depth_invalid"]}, values '
+        f'below min_depth={results["min_depth"]:g}'
+        + ('' if max_depth is None else f' and beyond max_depth={max_depth:g}')
+        + ". Correct what is wrong of these, or leave such frames out with on_error='drop'."
+    )
