@@ -111,10 +111,16 @@ class RGBDDataPreprocessor(BaseDataPreprocessor):
                     f'{gh}x{gw}. patch_size of DepthAwareMasking, of the preprocessor and of the '
                     f'encoder must be the same.'
                 )
-        if self.depth_target.stats_from == 'kept' and inputs['depth_mask'].all():
+            if inputs[name].dtype != torch.bool:
+                raise TypeError(
+                    f'{name} is {inputs[name].dtype}; expected torch.bool with True = removed, as '
+                    f'DepthAwareMasking makes it.'
+                )
+        needs_kept = self.interpolate or self.depth_target.stats_from == 'kept'
+        if needs_kept and inputs['depth_mask'].all():
             raise ValueError(
-                "depth_target.stats='kept' needs kept depth patches, and every one is removed. "
-                "Lower the depth ratio or use stats='all'."
+                "depth_target.stats='kept' and a residual depth head need kept depth patches, and "
+                "every one is removed. Lower the depth ratio, or use stats='all' without residual."
             )
         if self.depth_target.needs_metric:
             for sample in data_samples or []:

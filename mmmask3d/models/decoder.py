@@ -1,7 +1,7 @@
 """Light transformer decoders over the fused bottleneck."""
 
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, ModuleList
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from torch import Tensor, nn
 
@@ -39,7 +39,7 @@ class DepthDecoder(BaseModule):
         self.proj = (
             nn.Identity() if self.embed_dims == in_dims else nn.Linear(in_dims, self.embed_dims)
         )
-        self.layers = nn.ModuleList(
+        self.layers = ModuleList(
             TransformerEncoderLayer(self.embed_dims, num_heads, int(mlp_ratio * self.embed_dims))
             for _ in range(num_layers)
         )

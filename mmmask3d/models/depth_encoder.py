@@ -1,7 +1,7 @@
 """The light depth branch: a small transformer over the kept depth patches."""
 
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, ModuleList
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from torch import Tensor, nn
 
@@ -54,7 +54,7 @@ class DepthEncoder(BaseModule):
         self.input_norm = input_norm
         self.max_depth = max_depth
         self.patch_embed = nn.Linear(2 * patch_size**2, embed_dims)
-        self.layers = nn.ModuleList(
+        self.layers = ModuleList(
             TransformerEncoderLayer(embed_dims, num_heads, int(mlp_ratio * embed_dims))
             for _ in range(num_layers)
         )

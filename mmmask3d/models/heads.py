@@ -87,6 +87,9 @@ class DepthHead(PixelHead):
         super().__init__(in_dims, 1, **kwargs)
         configs = loss if isinstance(loss, list | tuple) else [loss or dict(type='DepthL2Loss')]
         self.losses = nn.ModuleList(MODELS.build(c) for c in configs)
+        names = [type(loss).__name__ for loss in self.losses]
+        if len(set(names)) < len(names):
+            raise ValueError(f'DepthHead.loss has a type twice: {names}; give each one once.')
         self.residual = residual
 
     def init_weights(self) -> None:
@@ -188,8 +191,8 @@ def normals_from_depth(depth: Tensor, valid: Tensor, fov: float) -> tuple[Tensor
         fov: horizontal field of view in degrees.
 
     Returns:
-        Normals ``(B, 3, H, W)`` in camera axes (x right, y down, z forward), and where all four
-        neighbours have readings ``(B, 1, H, W)`` bool; 0 and False on the border.
+        Normals ``(B, 3, H, W)`` in camera axes (x right, y down, z forward), and where the pixel
+        and its four neighbours have readings ``(B, 1, H, W)`` bool; 0 and False elsewhere.
     """
     h, w = depth.shape[-2:]
     focal = 0.5 * w / math.tan(math.radians(fov) / 2)
@@ -200,8 +203,7 @@ def normals_from_depth(depth: Tensor, valid: Tensor, fov: float) -> tuple[Tensor
     dx = points[..., 1:-1, 2:] - points[..., 1:-1, :-2]
     dy = points[..., 2:, 1:-1] - points[..., :-2, 1:-1]
     normal = F.normalize(torch.linalg.cross(dy, dx, dim=1), dim=1, eps=1e-12)
-    around = (
-        valid[..., 1:-1, 2:] & valid[..., 1:-1, :-2] & valid[..., 2:, 1:-1] & valid[..., :-2, 1:-1]
-    )
-    ok = around & (normal.square().sum(1, keepdim=True) > 0.5)
+    beside = valid[..., 1:-1, 2:] & valid[..., 1:-1, :-2]
+    above = valid[..., 2:, 1:-1] & valid[..., :-2, 1:-1]
+    ok = valid[..., 1:-1, 1:-1] & beside & above & (normal.square().sum(1, keepdim=True) > 0.5)
     return F.pad(torch.where(ok, normal, 0), (1, 1, 1, 1)), F.pad(ok, (1, 1, 1, 1))

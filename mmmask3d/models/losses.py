@@ -107,7 +107,9 @@ class DepthSILogLoss(DepthLoss):
         lam: 0 is plain squared log error, 1 ignores the scale altogether.
         log_input: whether prediction and target are logarithms already (depth target ``log``),
             rather than metres (``metric``).
-        eps: metres below which a metric prediction is clamped.
+        eps: metres below which the logarithm is continued by its tangent, so that a prediction of
+            0 or less, as a network makes at first, has a finite error and a gradient that leads
+            out.
         loss_weight: factor.
     """
 
@@ -117,7 +119,7 @@ class DepthSILogLoss(DepthLoss):
         self,
         lam: float = 0.5,
         log_input: bool = False,
-        eps: float = 1e-3,
+        eps: float = 0.1,
         loss_weight: float = 1.0,
     ):
         super().__init__(loss_weight)
@@ -128,9 +130,12 @@ class DepthSILogLoss(DepthLoss):
     def forward(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Scalar loss, see the module."""
         if not self.log_input:
-            pred = pred.float().clamp(min=self.eps).log()
-            target = torch.where(mask, target.float(), 1).clamp(min=self.eps).log()
+            pred, target = (self._log(torch.where(mask, x.float(), 1)) for x in (pred, target))
         return super().forward(pred, target, mask)
+
+    def _log(self, depth: Tensor) -> Tensor:
+        above = depth.clamp(min=self.eps)
+        return above.log() + (depth - above) / self.eps
 
     def compute(self, diff: Tensor, mask: Tensor) -> Tensor:
         """See :class:`DepthLoss`."""

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from mmcv.cnn.bricks import DropPath
 from mmengine.logging import print_log
-from mmengine.model.weight_init import trunc_normal_
+from mmengine.model.weight_init import PretrainedInit, trunc_normal_
 from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -75,6 +76,10 @@ class Mask3DViT(VisionTransformer):
             init_cfg=init_cfg,
             **kwargs,
         )
+        for module in self.modules():
+            if isinstance(module, DropPath):
+                # The parent's rates are numpy numbers, at each of which torch.compile gives up.
+                module.drop_prob = float(module.drop_prob)
         self.patch_size = patch_size
         self.with_cp = with_cp
         projection = self.patch_embed.projection
@@ -94,12 +99,12 @@ class Mask3DViT(VisionTransformer):
         """Initialise: sine-cosine positions and MAE's rules, or the given checkpoint."""
         if self.is_init:
             return
-        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
-            cfg = dict(self.init_cfg)
-            cfg.pop('type')
-            load_encoder(self, **cfg)
-            self._is_init = True
-            return
+        configs = self.init_cfg if isinstance(self.init_cfg, list | tuple) else [self.init_cfg]
+        for cfg in filter(None, configs):
+            if cfg['type'] in ('Pretrained', PretrainedInit):
+                load_encoder(self, **{k: v for k, v in cfg.items() if k != 'type'})
+                self._is_init = True
+                return
         super().init_weights()
         with torch.no_grad():
             extra = self.num_extra_tokens
@@ -190,10 +195,7 @@ class Mask3DViT(VisionTransformer):
         pos = state_dict[name]
         recorded = grid_from_metadata(local_metadata)
         rows, columns = recorded or self.grid_size
-        if not self.with_cls_token and (
-            pos.shape[1] == rows * columns + 1
-            or (recorded is None and pos.shape[1] == self.pos_embed.shape[1] + 1)
-        ):
+        if not self.with_cls_token and pos.shape[1] == rows * columns + 1:
             pos = pos[:, 1:]
         source = infer_grid(pos.shape[1] - self.num_extra_tokens, self.grid_size, recorded)
         if source != self.grid_size:

@@ -16,6 +16,7 @@ Afterwards everything but the RGB ViT is thrown away.
 from typing import Any
 
 import torch
+from mmengine.model import ModuleDict
 from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from torch import Tensor, nn
 from mmmask3d.registry import MODELS
 
 from .patches import grid_of
+
+_TARGETS = ('depth', 'rgb', 'normal')
 
 
 @MODELS.register_module()
@@ -38,7 +41,7 @@ class MaskedRGBD(BaseSelfSupervisor):
         fusion: how RGB and depth meet; ``rgb_dims``, ``depth_dims`` and ``num_extra_tokens`` are
             filled in.
         decoders: by name; ``in_dims`` and ``num_extra_tokens`` are filled in.
-        heads: by the same names; ``in_dims`` and ``patch_size`` are filled in.
+        heads: by the same names, out of ``depth``, ``rgb`` and ``normal``; ``in_dims`` and ``patch_size`` are filled in.
         depth_encoder: the depth branch; None for RGB input alone. ``patch_size`` is filled in.
         data_preprocessor: config of :class:`RGBDDataPreprocessor`; ``patch_size`` is filled in.
         init_cfg: as for every mmengine module.
@@ -54,13 +57,14 @@ class MaskedRGBD(BaseSelfSupervisor):
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ):
-        # A key set to None switches a target off that a base config brings.
-        heads = {k: v for k, v in heads.items() if v is not None}
-        decoders = {k: v for k, v in decoders.items() if k in heads}
-        if not heads or heads.keys() != decoders.keys():
+        # A head set to None switches a target off that a base config brings.
+        off = {k for k, v in heads.items() if v is None}
+        heads = {k: v for k, v in heads.items() if k not in off}
+        decoders = {k: v for k, v in decoders.items() if k not in off and v is not None}
+        if not heads or heads.keys() != decoders.keys() or not heads.keys() <= set(_TARGETS):
             raise ValueError(
-                f'Each head needs a decoder of its name; found heads {sorted(heads)} and decoders '
-                f'{sorted(decoders)}.'
+                f'Heads are named after what they predict, {_TARGETS}, and each needs a decoder of '
+                f'its name; found heads {sorted(heads)} and decoders {sorted(decoders)}.'
             )
         backbone = MODELS.build(backbone)
         patch_size, extra = backbone.patch_size, backbone.num_extra_tokens
@@ -84,10 +88,10 @@ class MaskedRGBD(BaseSelfSupervisor):
             }
         )
         fused = dict(in_dims=self.fusion.embed_dims, num_extra_tokens=extra)
-        self.decoders = nn.ModuleDict(
+        self.decoders = ModuleDict(
             {k: MODELS.build({**cfg, **fused}) for k, cfg in decoders.items()}
         )
-        self.heads = nn.ModuleDict(
+        self.heads = ModuleDict(
             {
                 k: MODELS.build(
                     {**cfg, 'in_dims': self.decoders[k].embed_dims, 'patch_size': patch_size}

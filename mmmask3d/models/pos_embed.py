@@ -50,7 +50,8 @@ def infer_grid(
     """Patch grid of a position embedding that is about to be loaded.
 
     Without a record a square number is read as a square grid, the convention of MAE, timm and
-    mmpretrain; any other number must be that of the model it is loaded into.
+    mmpretrain; any other number must be that of the model it is loaded into. Where both readings
+    are possible (36 patches into a model of 4x9) none is taken.
 
     Raises:
         ValueError: if the record does not fit, or nothing tells the shape.
@@ -62,14 +63,17 @@ def infer_grid(
                 f'position embedding has {num_patches} patches. The file is damaged or was edited.'
             )
         return recorded
+    own = int(own_grid[0]), int(own_grid[1])
     side = math.isqrt(num_patches)
-    if side * side == num_patches:
-        return side, side
-    if num_patches == own_grid[0] * own_grid[1]:
-        return int(own_grid[0]), int(own_grid[1])
+    candidates = {(side, side)} if side * side == num_patches else set()
+    if num_patches == own[0] * own[1]:
+        candidates.add(own)
+    if len(candidates) == 1:
+        return candidates.pop()
+    found = f'which may be {side}x{side} or {own[0]}x{own[1]}' if candidates else 'no square number'
     raise ValueError(
-        f'The position embedding in the checkpoint has {num_patches} patches, which is no square, '
-        f'and the file does not record its grid; this model has {own_grid[0]}x{own_grid[1]}. '
+        f'The position embedding in the checkpoint has {num_patches} patches, {found}, '
+        f'and the file does not record its grid; this model has {own[0]}x{own[1]}. '
         f'Export it with tools/model_converters/extract_backbone.py, which records the grid, or '
         f'build the model with the img_size it was trained with.'
     )
