@@ -1,7 +1,7 @@
 """Furniture and household things of the generated rooms, put together from primitives.
 
-Every function draws its dimensions and materials from ``rng`` and returns an Assembly that stands on
-z = 0 around the origin with its front towards +y (metres).
+Every function draws its dimensions and materials from ``rng`` and returns an Assembly that stands
+on z = 0 around the origin with its front towards +y (metres).
 """
 
 from __future__ import annotations
@@ -130,7 +130,12 @@ def table_lamp(rng: Rng) -> Assembly:
     neck = 0.6 * height
     profile = [(0.0, 0.0), (0.6 * radius, 0.0), (0.6 * radius, 0.02), (0.012, 0.04)]
     if rng.random() < 0.5:
-        profile = [(0.0, 0.0), (0.4 * radius, 0.0), (0.62 * radius, 0.4 * neck), (0.015, 0.9 * neck)]
+        profile = [
+            (0.0, 0.0),
+            (0.4 * radius, 0.0),
+            (0.62 * radius, 0.4 * neck),
+            (0.015, 0.9 * neck),
+        ]
     made.add(thing, lathe([*profile, (0.012, neck)], (0, 0, 0), foot))
     shade = [(radius, neck * 0.95), (radius * rng.uniform(0.5, 0.9), height)]
     made.add(thing, lathe(shade, (0, 0, 0), palette.lamp_shade(rng)))
@@ -174,8 +179,9 @@ def monitor(rng: Rng, wide: float | None = None) -> Assembly:
     made.add(thing, box((width, 0.04, height), (0, -0.005, lift + height / 2), frame))
     made.add(
         thing,
-        panel((width - 0.01, 0.01, height - 0.01), (0, 0.018, lift + height / 2),
-              palette.screen(rng)),
+        panel(
+            (width - 0.01, 0.01, height - 0.01), (0, 0.018, lift + height / 2), palette.screen(rng)
+        ),
     )
     return made
 
@@ -201,14 +207,21 @@ def picture(rng: Rng) -> Assembly:
     width, height = rng.uniform(0.25, 1.0), rng.uniform(0.25, 0.8)
     rim = rng.uniform(0.015, 0.05)
     frame = palette.wood_or_paint(rng)
-    made.add(thing, panel((width - rim, 0.012, height - rim), (0, 0.012, height / 2),
-                          palette.art(rng)))
+    made.add(
+        thing, panel((width - rim, 0.012, height - rim), (0, 0.012, height / 2), palette.art(rng))
+    )
     if rng.random() < 0.85:
         for side in (-1, 1):
-            made.add(thing, box((rim, 0.03, height), (side * (width - rim) / 2, 0.015, height / 2),
-                                frame))
-            made.add(thing, box((width, 0.031, rim),
-                                (0, 0.0155, height / 2 + side * (height - rim) / 2), frame))
+            made.add(
+                thing,
+                box((rim, 0.03, height), (side * (width - rim) / 2, 0.015, height / 2), frame),
+            )
+            made.add(
+                thing,
+                box(
+                    (width, 0.031, rim), (0, 0.0155, height / 2 + side * (height - rim) / 2), frame
+                ),
+            )
     return made
 
 
@@ -276,7 +289,12 @@ def scatter(
 
 
 def _legs(
-    made: Assembly, thing: int, rng: Rng, size: tuple[float, float], height: float, material: Material
+    made: Assembly,
+    thing: int,
+    rng: Rng,
+    size: tuple[float, float],
+    height: float,
+    material: Material,
 ) -> None:
     """Add four legs, straight or splayed, round or square, under a rectangle of this size."""
     thick = rng.uniform(0.03, 0.07) if height > 0.3 else rng.uniform(0.025, 0.05)
@@ -315,10 +333,18 @@ def table(
         if rng.random() < 0.5:
             rail = (0.07, height - thick - 0.035)
             for side in (-1, 1):
-                made.add(thing, box((width - 0.12, 0.02, rail[0]),
-                                    (0, side * (depth / 2 - 0.05), rail[1]), leg))
-                made.add(thing, box((0.02, depth - 0.12, rail[0]),
-                                    (side * (width / 2 - 0.05), 0, rail[1]), leg))
+                made.add(
+                    thing,
+                    box(
+                        (width - 0.12, 0.02, rail[0]), (0, side * (depth / 2 - 0.05), rail[1]), leg
+                    ),
+                )
+                made.add(
+                    thing,
+                    box(
+                        (0.02, depth - 0.12, rail[0]), (side * (width / 2 - 0.05), 0, rail[1]), leg
+                    ),
+                )
         area = (-width / 2 + 0.03, -depth / 2 + 0.03, width / 2 - 0.03, depth / 2 - 0.03)
     scatter(made, rng, area, height, items)
     return made
@@ -342,11 +368,14 @@ def desk(rng: Rng) -> Assembly:
         rows = int(rng.integers(2, 4))
         for row in range(rows):
             z = (row + 0.5) * body / rows
-            made.add(thing, box((block - 0.03, 0.02, body / rows - 0.02),
-                                (x, depth / 2 - 0.015, z), front))
+            made.add(
+                thing,
+                box((block - 0.03, 0.02, body / rows - 0.02), (x, depth / 2 - 0.015, z), front),
+            )
             made.add(thing, box((0.1, 0.02, 0.014), (x, depth / 2 + 0.005, z), knob))
-        made.add(thing, box((0.03, depth - 0.04, body), (-side * (width / 2 - 0.015), 0, body / 2),
-                            wood))
+        made.add(
+            thing, box((0.03, depth - 0.04, body), (-side * (width / 2 - 0.015), 0, body / 2), wood)
+        )
     else:
         _legs(made, thing, rng, (width, depth), height - thick, palette.metal(rng))
     x = rng.uniform(-0.15, 0.15) * width
@@ -413,8 +442,9 @@ def _office_chair(rng: Rng, width: float, depth: float, seat: float, back: float
     rest = cushion((width - 0.04, 0.07, back), (0, 0, back / 2 + 0.1), 0.033, cover)
     lean = tilt_matrix(rng.uniform(0.05, 0.25))
     made.add(thing, rest.moved(lean, np.array([0, -depth / 2 + 0.02, seat])))
-    made.add(thing, rod((0, -depth / 4, seat - 0.03), (0, -depth / 2 - 0.02, seat + 0.25), 0.02,
-                        frame))
+    made.add(
+        thing, rod((0, -depth / 4, seat - 0.03), (0, -depth / 2 - 0.02, seat + 0.25), 0.02, frame)
+    )
     if rng.random() < 0.6:
         for side in (-1, 1):
             x = side * (width / 2 + 0.02)
@@ -437,10 +467,15 @@ def sofa(rng: Rng, wide: float | None = None, name: str = 'sofa') -> Assembly:
     foot = rng.uniform(0.04, 0.12)
     _legs(made, thing, rng, (width - 0.06, depth - 0.06), foot + 0.02, palette.wood(rng))
     base = seat - 0.14
-    made.add(thing, cushion((width - 0.02, depth, base - foot), (0, 0, (base + foot) / 2), 0.02,
-                            cover))
-    made.add(thing, cushion((width, rear, back - foot), (0, -depth / 2 + rear / 2,
-                                                         (back + foot) / 2), radius, cover))
+    made.add(
+        thing, cushion((width - 0.02, depth, base - foot), (0, 0, (base + foot) / 2), 0.02, cover)
+    )
+    made.add(
+        thing,
+        cushion(
+            (width, rear, back - foot), (0, -depth / 2 + rear / 2, (back + foot) / 2), radius, cover
+        ),
+    )
     for sign in (-1, 1):
         x = sign * (width / 2 - side / 2)
         made.add(thing, cushion((side, depth, arm - foot), (x, 0, (arm + foot) / 2), radius, cover))
@@ -449,12 +484,19 @@ def sofa(rng: Rng, wide: float | None = None, name: str = 'sofa') -> Assembly:
     each = inner / count
     for k in range(count):
         x = -inner / 2 + (k + 0.5) * each
-        made.add(thing, cushion((each - 0.005, depth - rear - 0.01, 0.16),
-                                (x, rear / 2, seat - 0.07), 0.04, soft))
-        rest = cushion((each - 0.01, 0.16, back - seat + 0.04), (0, 0, (back - seat) / 2), 0.06,
-                       soft)
-        made.add(thing, rest.moved(tilt_matrix(0.18),
-                                   np.array([x, -depth / 2 + rear + 0.07, seat + 0.01])))
+        made.add(
+            thing,
+            cushion(
+                (each - 0.005, depth - rear - 0.01, 0.16), (x, rear / 2, seat - 0.07), 0.04, soft
+            ),
+        )
+        rest = cushion(
+            (each - 0.01, 0.16, back - seat + 0.04), (0, 0, (back - seat) / 2), 0.06, soft
+        )
+        made.add(
+            thing,
+            rest.moved(tilt_matrix(0.18), np.array([x, -depth / 2 + rear + 0.07, seat + 0.01])),
+        )
     for _ in range(int(rng.integers(0, count + 2))):
         size = rng.uniform(0.32, 0.45)
         soft_thing = pillow(rng, size, size)
@@ -481,32 +523,62 @@ def bed(rng: Rng) -> Assembly:
     made.add(thing, box((width, length, rail), (0, 0, lift + rail / 2), wood))
     low = lift + rail - 0.04
     sheet = palette.cloth(rng, 0.3)
-    made.add(thing, cushion((width - 0.05, length - 0.05, seat - low), (0, 0, (seat + low) / 2), 0.05,
-                            sheet))
+    made.add(
+        thing,
+        cushion((width - 0.05, length - 0.05, seat - low), (0, 0, (seat + low) / 2), 0.05, sheet),
+    )
     head = rng.uniform(0.75, 1.2)
     if rng.random() < 0.5:
         made.add(thing, box((width + 0.04, 0.05, head), (0, -length / 2 - 0.02, head / 2), wood))
     else:
         pad = palette.cloth(rng)
-        made.add(thing, cushion((width + 0.06, 0.1, head - 0.1),
-                                (0, -length / 2 - 0.03, head / 2 + 0.05), 0.04, pad))
+        made.add(
+            thing,
+            cushion(
+                (width + 0.06, 0.1, head - 0.1), (0, -length / 2 - 0.03, head / 2 + 0.05), 0.04, pad
+            ),
+        )
     cover = palette.cloth(rng)
     share = rng.uniform(0.5, 0.78)
     reach = share * length
     drop = rng.uniform(0.1, 0.3)
-    made.add(thing, cushion((width + 0.03, reach, 0.07), (0, length / 2 - reach / 2 + 0.015,
-                                                         seat + 0.005), 0.033, cover))
+    made.add(
+        thing,
+        cushion(
+            (width + 0.03, reach, 0.07),
+            (0, length / 2 - reach / 2 + 0.015, seat + 0.005),
+            0.033,
+            cover,
+        ),
+    )
     for side in (-1, 1):
         x = side * (width / 2 + 0.005)
-        made.add(thing, cushion((0.035, reach, drop), (x, length / 2 - reach / 2 + 0.015,
-                                                       seat + 0.02 - drop / 2), 0.017, cover))
-    made.add(thing, cushion((width + 0.03, 0.035, drop), (0, length / 2 + 0.01,
-                                                         seat + 0.02 - drop / 2), 0.017, cover))
+        made.add(
+            thing,
+            cushion(
+                (0.035, reach, drop),
+                (x, length / 2 - reach / 2 + 0.015, seat + 0.02 - drop / 2),
+                0.017,
+                cover,
+            ),
+        )
+    made.add(
+        thing,
+        cushion(
+            (width + 0.03, 0.035, drop),
+            (0, length / 2 + 0.01, seat + 0.02 - drop / 2),
+            0.017,
+            cover,
+        ),
+    )
     count = 1 if width < 1.2 else 2
     for k in range(count):
         x = 0.0 if count == 1 else (k - 0.5) * width * 0.48
-        made.merge(pillow(rng, min(0.6, 0.42 * width + 0.15), 0.4),
-                   (x, -length / 2 + 0.3, seat + 0.002), rng.normal(0, 0.08))
+        made.merge(
+            pillow(rng, min(0.6, 0.42 * width + 0.15), 0.4),
+            (x, -length / 2 + 0.3, seat + 0.002),
+            rng.normal(0, 0.08),
+        )
     return made
 
 
@@ -538,8 +610,10 @@ def cabinet(
                 made.add(thing, box((0.12, 0.02, 0.014), (x, face + 0.018, z), knob))
             else:
                 side = 1 if column % 2 == 0 else -1
-                made.add(thing, box((0.014, 0.02, 0.14),
-                                    (x + side * (wide / 2 - 0.05), face + 0.018, z), knob))
+                made.add(
+                    thing,
+                    box((0.014, 0.02, 0.14), (x + side * (wide / 2 - 0.05), face + 0.018, z), knob),
+                )
     if height < 1.4 and items:
         area = (-width / 2 + 0.02, -depth / 2 + 0.02, width / 2 - 0.02, depth / 2 - 0.02)
         scatter(made, rng, area, height, items)
@@ -553,11 +627,13 @@ def bookcase(rng: Rng, width: float, depth: float, height: float) -> Assembly:
     wood = palette.wood_or_paint(rng)
     board = rng.uniform(0.018, 0.03)
     for side in (-1, 1):
-        made.add(thing, box((board, depth, height), (side * (width - board) / 2, 0, height / 2),
-                            wood))
+        made.add(
+            thing, box((board, depth, height), (side * (width - board) / 2, 0, height / 2), wood)
+        )
     if rng.random() < 0.8:
-        made.add(thing, box((width - 2 * board, 0.01, height), (0, -depth / 2 + 0.005, height / 2),
-                            wood))
+        made.add(
+            thing, box((width - 2 * board, 0.01, height), (0, -depth / 2 + 0.005, height / 2), wood)
+        )
     shelves = max(2, round(height / rng.uniform(0.3, 0.42)))
     inner = width - 2 * board
     for k in range(shelves + 1):
@@ -604,8 +680,10 @@ def television_bench(rng: Rng) -> Assembly:
 def rug(rng: Rng, width: float, depth: float) -> Assembly:
     """Return a rug; a part of the floor to the labels, as in NYUv2 (floor mat)."""
     made = Assembly()
-    made.add(made.thing('floor'),
-             panel((width, depth, 0.012), (0, 0, 0.006), palette.rug(rng), front='+z'))
+    made.add(
+        made.thing('floor'),
+        panel((width, depth, 0.012), (0, 0, 0.006), palette.rug(rng), front='+z'),
+    )
     return made
 
 
@@ -617,25 +695,32 @@ def curtain(rng: Rng, width: float, height: float, cover: Material) -> Assembly:
     for k in range(folds):
         x = -width / 2 + (k + 0.5) * width / folds
         deep = rng.uniform(0.04, 0.075)
-        made.add(thing, cushion((width / folds * 1.15, deep, height),
-                                (x, 0.05 + rng.uniform(-0.006, 0.006), height / 2), 0.49 * deep,
-                                cover))
+        made.add(
+            thing,
+            cushion(
+                (width / folds * 1.15, deep, height),
+                (x, 0.05 + rng.uniform(-0.006, 0.006), height / 2),
+                0.49 * deep,
+                cover,
+            ),
+        )
     return made
 
 
-def ceiling_lamp(rng: Rng, drop: float) -> Assembly:
+def ceiling_lamp(rng: Rng, drop: float, lit: bool) -> Assembly:
     """Return a ceiling lamp; z = 0 is the ceiling, it hangs ``drop`` metres below."""
     made = Assembly()
     thing = made.thing('objects')
     radius = rng.uniform(0.14, 0.28)
+    bulb = palette.bulb(lit)
     if drop < 0.12:
         profile = [(0.0, -0.09), (radius * 0.8, -0.08), (radius, -0.02), (radius, 0.0)]
-        made.add(thing, lathe(profile, (0, 0, 0), palette.bulb()))
+        made.add(thing, lathe(profile, (0, 0, 0), bulb))
         return made
     made.add(thing, cylinder(0.008, drop - 0.1, (0, 0, -drop + 0.1), palette.metal(rng)))
     shade = [(radius, -drop), (radius * rng.uniform(0.2, 0.8), -drop + 0.18)]
     made.add(thing, lathe(shade, (0, 0, 0), palette.paint(rng)))
-    made.add(thing, ellipsoid((0.12, 0.12, 0.14), (0, 0, -drop + 0.08), palette.bulb()))
+    made.add(thing, ellipsoid((0.12, 0.12, 0.14), (0, 0, -drop + 0.08), bulb))
     return made
 
 

@@ -1,8 +1,8 @@
 """Random materials for the generated rooms.
 
-Colours are drawn by what a surface is made of (wood, cloth, paint, metal), not by what the object is:
-a sofa, a bedspread and a curtain share one distribution of cloths, so colour hints at a class without
-giving it away.
+Colours are drawn by what a surface is made of (wood, cloth, paint, metal), not by what the object
+is: a sofa, a bedspread and a curtain share one distribution of cloths, so colour hints at a class
+without giving it away.
 """
 
 from __future__ import annotations
@@ -98,16 +98,24 @@ def cloth(rng: np.random.Generator, vivid: float = 0.6) -> Material:
         dark = hsv(rng.uniform(0.02, 0.1), rng.uniform(0.1, 0.7), rng.uniform(0.1, 0.5))
         return Material('plain', (dark,) * 3, 0.05, 0.8, 0.25, 20.0, rng.uniform(0.15, 0.6))
     if pick < 0.62:
-        return Material('weave', (first, second, third), rng.uniform(0.008, 0.02), 0.8,
-                        infrared=infrared)
+        return Material(
+            'weave', (first, second, third), rng.uniform(0.008, 0.02), 0.8, infrared=infrared
+        )
     if pick < 0.78:
-        return Material('stripes', (first, second, third), rng.uniform(0.06, 0.2), rng.random(),
-                        infrared=infrared)
+        return Material(
+            'stripes',
+            (first, second, third),
+            rng.uniform(0.06, 0.2),
+            rng.random(),
+            infrared=infrared,
+        )
     if pick < 0.9:
-        return Material('plaid', (first, second, third), rng.uniform(0.1, 0.25), rng.random(),
-                        infrared=infrared)
-    return Material('dots', (first, second, third), rng.uniform(0.05, 0.14), rng.random(),
-                    infrared=infrared)
+        return Material(
+            'plaid', (first, second, third), rng.uniform(0.1, 0.25), rng.random(), infrared=infrared
+        )
+    return Material(
+        'dots', (first, second, third), rng.uniform(0.05, 0.14), rng.random(), infrared=infrared
+    )
 
 
 def ceramic(rng: np.random.Generator) -> Material:
@@ -115,9 +123,15 @@ def ceramic(rng: np.random.Generator) -> Material:
     colour = any_colour(rng, 0.8)
     other = shaded(colour, rng.uniform(0.4, 1.5))
     kind = rng.choice(['plain', 'stripes', 'marble'], p=[0.6, 0.2, 0.2])
-    return Material(str(kind), (colour, other, other), rng.uniform(0.04, 0.12), rng.random(),
-                    specular=rng.uniform(0.1, 0.5), shininess=rng.uniform(30, 120),
-                    infrared=rng.uniform(0.3, 0.85))
+    return Material(
+        str(kind),
+        (colour, other, other),
+        rng.uniform(0.04, 0.12),
+        rng.random(),
+        specular=rng.uniform(0.1, 0.5),
+        shininess=rng.uniform(30, 120),
+        infrared=rng.uniform(0.3, 0.85),
+    )
 
 
 def leaves(rng: np.random.Generator) -> Material:
@@ -131,16 +145,23 @@ def cardboard(rng: np.random.Generator) -> Material:
     if rng.random() < 0.4:
         return paint(rng, 0.7)
     brown = hsv(rng.uniform(0.06, 0.1), rng.uniform(0.35, 0.55), rng.uniform(0.5, 0.75))
-    return Material('cover', (brown, shaded(brown, 1.25), shaded(brown, 0.6)), 1.0, rng.random(),
-                    infrared=0.75)
+    return Material(
+        'cover', (brown, shaded(brown, 1.25), shaded(brown, 0.6)), 1.0, rng.random(), infrared=0.75
+    )
 
 
 def book(rng: np.random.Generator) -> Material:
     """Return a book's cover, laid out in 0..1 coordinates."""
     colour, label = any_colour(rng, 0.9), any_colour(rng, 0.5)
     line = hsv(0.12, rng.uniform(0, 0.5), rng.choice([0.1, 0.85]))
-    return Material('cover', (colour, label, line), 1.0, rng.random(),
-                    specular=rng.choice([0.0, 0.1]), infrared=rng.uniform(0.35, 0.9))
+    return Material(
+        'cover',
+        (colour, label, line),
+        1.0,
+        rng.random(),
+        specular=rng.choice([0.0, 0.1]),
+        infrared=rng.uniform(0.35, 0.9),
+    )
 
 
 def paper() -> Material:
@@ -151,16 +172,31 @@ def paper() -> Material:
 def art(rng: np.random.Generator) -> Material:
     """Return a print or painting, laid out in 0..1 coordinates."""
     colours = tuple(any_colour(rng, 0.9) for _ in range(3))
-    return Material('art', colours, 1.0, rng.random(), specular=rng.choice([0.0, 0.15]),
-                    shininess=60.0, infrared=rng.uniform(0.4, 0.8))
+    return Material(
+        'art',
+        colours,
+        1.0,
+        rng.random(),
+        specular=rng.choice([0.0, 0.15]),
+        shininess=60.0,
+        infrared=rng.uniform(0.4, 0.8),
+    )
 
 
 def screen(rng: np.random.Generator) -> Material:
     """Return a screen, off or on; dark and shiny to the depth sensor."""
     lit = rng.random() < 0.4
     colours = ((0.06, 0.06, 0.07), any_colour(rng, 0.9), any_colour(rng, 0.6))
-    return Material('screen', colours, 1.0, 0.9 if lit else 0.1, specular=0.6, shininess=150.0,
-                    infrared=rng.uniform(0.06, 0.2), emission=rng.uniform(0.4, 1.2) if lit else 0.0)
+    return Material(
+        'screen',
+        colours,
+        1.0,
+        0.9 if lit else 0.1,
+        specular=0.6,
+        shininess=150.0,
+        infrared=rng.uniform(0.06, 0.2),
+        emission=rng.uniform(0.4, 1.2) if lit else 0.0,
+    )
 
 
 def rug(rng: np.random.Generator) -> Material:
@@ -174,21 +210,39 @@ def floor(rng: np.random.Generator) -> Material:
     pick = rng.random()
     if pick < 0.5:
         base = _wood_colour(rng)
-        return Material('planks', (base, shaded(base, 0.7), base), rng.uniform(0.08, 0.18),
-                        rng.uniform(0.4, 0.9), specular=rng.uniform(0.05, 0.35), shininess=40.0,
-                        infrared=rng.uniform(0.4, 0.65))
+        return Material(
+            'planks',
+            (base, shaded(base, 0.7), base),
+            rng.uniform(0.08, 0.18),
+            rng.uniform(0.4, 0.9),
+            specular=rng.uniform(0.05, 0.35),
+            shininess=40.0,
+            infrared=rng.uniform(0.4, 0.65),
+        )
     if pick < 0.75:
         base = hsv(rng.uniform(0.02, 0.15), rng.uniform(0, 0.3), rng.uniform(0.4, 0.85))
-        return Material('tiles', (base, shaded(base, rng.choice([0.6, 1.2])), any_colour(rng, 0.3)),
-                        rng.uniform(0.2, 0.5), rng.random(), specular=rng.uniform(0.1, 0.4),
-                        shininess=80.0, infrared=rng.uniform(0.4, 0.7))
+        return Material(
+            'tiles',
+            (base, shaded(base, rng.choice([0.6, 1.2])), any_colour(rng, 0.3)),
+            rng.uniform(0.2, 0.5),
+            rng.random(),
+            specular=rng.uniform(0.1, 0.4),
+            shininess=80.0,
+            infrared=rng.uniform(0.4, 0.7),
+        )
     if pick < 0.93:
         base = hsv(rng.random(), rng.uniform(0, 0.35), rng.uniform(0.25, 0.75))
-        return Material('carpet', (base, shaded(base, 0.75), base), rng.uniform(0.01, 0.025), 0.8,
-                        infrared=rng.uniform(0.4, 0.75))
+        return Material(
+            'carpet',
+            (base, shaded(base, 0.75), base),
+            rng.uniform(0.01, 0.025),
+            0.8,
+            infrared=rng.uniform(0.4, 0.75),
+        )
     base = hsv(rng.uniform(0.05, 0.6), rng.uniform(0, 0.12), rng.uniform(0.45, 0.85))
-    return Material('marble', (base, shaded(base, 0.7), base), rng.uniform(0.3, 0.8), 0.8, 0.4, 90.0,
-                    0.55)
+    return Material(
+        'marble', (base, shaded(base, 0.7), base), rng.uniform(0.3, 0.8), 0.8, 0.4, 90.0, 0.55
+    )
 
 
 def wall(rng: np.random.Generator) -> Material:
@@ -203,11 +257,17 @@ def wall(rng: np.random.Generator) -> Material:
         return Material('plaster', (base,) * 3, 0.02, rng.uniform(0.3, 1), infrared=infrared)
     other = shaded(base, rng.uniform(0.75, 0.93))
     if pick < 0.8:
-        return Material('stripes', (base, other, other), rng.uniform(0.08, 0.25), rng.random(),
-                        infrared=infrared)
+        return Material(
+            'stripes',
+            (base, other, other),
+            rng.uniform(0.08, 0.25),
+            rng.random(),
+            infrared=infrared,
+        )
     if pick < 0.9:
-        return Material('dots', (base, other, other), rng.uniform(0.08, 0.2), rng.random(),
-                        infrared=infrared)
+        return Material(
+            'dots', (base, other, other), rng.uniform(0.08, 0.2), rng.random(), infrared=infrared
+        )
     if pick < 0.96:
         clay = hsv(rng.uniform(0.0, 0.08), rng.uniform(0.1, 0.55), rng.uniform(0.4, 0.85))
         mortar = hsv(0.1, 0.08, rng.uniform(0.5, 0.8))
@@ -227,16 +287,26 @@ def ceiling(rng: np.random.Generator) -> Material:
 def lamp_shade(rng: np.random.Generator) -> Material:
     """Return a shade that glows a little."""
     base = hsv(rng.uniform(0.05, 0.15), rng.uniform(0.05, 0.35), rng.uniform(0.7, 0.95))
-    return Material('weave', (base, base, base), 0.01, 0.3, infrared=0.7,
-                    emission=rng.choice([0.0, 0.8, 1.6]))
+    return Material(
+        'weave', (base, base, base), 0.01, 0.3, infrared=0.7, emission=rng.choice([0.0, 0.8, 1.6])
+    )
 
 
-def bulb() -> Material:
+def bulb(lit: bool) -> Material:
     """Return the luminous part of a lamp."""
-    return Material('plain', ((1.0, 0.95, 0.86),) * 3, 0.1, 0.0, infrared=0.1, emission=3.0)
+    white = (1.0, 0.95, 0.86)
+    return Material('plain', (white,) * 3, 0.1, 0.0, infrared=0.3, emission=3.0 if lit else 0.0)
 
 
 def glass() -> Material:
     """Return a window pane: shows the outdoors, returns nothing to the depth sensor."""
-    return Material('plain', ((0.8, 0.85, 0.9),) * 3, 1.0, 0.0, specular=0.3, shininess=200.0,
-                    infrared=0.0, glass=True)
+    return Material(
+        'plain',
+        ((0.8, 0.85, 0.9),) * 3,
+        1.0,
+        0.0,
+        specular=0.3,
+        shininess=200.0,
+        infrared=0.0,
+        glass=True,
+    )

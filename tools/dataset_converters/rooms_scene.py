@@ -1,4 +1,4 @@
-"""Layout of a generated room: its shell, windows, lights, and furniture that does not interpenetrate.
+"""Layout of a generated room: shell, windows, lights, and furniture that does not overlap.
 
 The room is a box with the floor at z = 0, 0 <= x <= width and 0 <= y <= depth, in metres.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import rooms_furniture as furniture
 import rooms_palette as palette
-from rooms_shapes import Assembly, Material, box, panel, quad, yaw_matrix
+from rooms_shapes import Assembly, Material, box, quad, yaw_matrix
 
 Rng = np.random.Generator
 
@@ -58,7 +58,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Wall:
-    """A wall seen from inside: ``along`` runs to the right of one who stands with the back to it."""
+    """A wall; ``along`` runs to the right of one who looks at it from outside."""
 
     start: np.ndarray
     along: np.ndarray
@@ -73,8 +73,13 @@ def _walls(width: float, depth: float) -> list[_Wall]:
     inwards = [(0, 1), (-1, 0), (0, -1), (1, 0)]
     lengths = [width, depth, width, depth]
     return [
-        _Wall(np.array([*corner, 0.0]), np.array([*along, 0.0]), np.array([*inward, 0.0]), length,
-              turn * np.pi / 2)
+        _Wall(
+            np.array([*corner, 0.0]),
+            np.array([*along, 0.0]),
+            np.array([*inward, 0.0]),
+            length,
+            turn * np.pi / 2,
+        )
         for turn, (corner, along, inward, length) in enumerate(
             zip(corners, alongs, inwards, lengths, strict=True)
         )
@@ -92,7 +97,6 @@ class _Room:
         self.taken: list[np.ndarray] = []
         self.solids: list[np.ndarray] = []
         self.lights: list[Light] = []
-        self.shares: list[float] = [0.0] * 4
 
     def reserve(self, low: Sequence[float], high: Sequence[float]) -> None:
         """Keep a box free of furniture without putting anything there."""
@@ -138,7 +142,13 @@ class _Room:
         return None
 
     def near(
-        self, piece: Assembly, wall: _Wall, along: float, out: float, yaw: float = 0.0, z: float = 0.0
+        self,
+        piece: Assembly,
+        wall: _Wall,
+        along: float,
+        out: float,
+        yaw: float = 0.0,
+        z: float = 0.0,
     ) -> np.ndarray | None:
         """Put a piece at (along, out) metres of a wall, turned by ``yaw`` from its direction."""
         spot = wall.start + wall.along * along + wall.inward * out + np.array([0, 0, z])
@@ -213,8 +223,9 @@ def _wall_with_holes(
     up = np.array([0.0, 0.0, 1.0])
     for s0, z0, s1, z1 in pieces:
         corner = wall.start + wall.along * s0 + up * z0
-        made.add(thing, quad(corner, wall.along * (s1 - s0), up * (z1 - z0), material,
-                             (s0 + start, z0)))
+        made.add(
+            thing, quad(corner, wall.along * (s1 - s0), up * (z1 - z0), material, (s0 + start, z0))
+        )
 
 
 def _windows(
@@ -278,8 +289,12 @@ def _windows(
         centre = wall.start + wall.along * middle + [0, 0, sill + high / 2]
         centre = centre - wall.inward * (recess + 0.03)
         room.lights.append(
-            Light(centre, np.stack([wall.along * wide, np.array([0, 0, high])]), wall.inward,
-                  np.full(3, wide * high))
+            Light(
+                centre,
+                np.stack([wall.along * wide, np.array([0, 0, high])]),
+                wall.inward,
+                np.full(3, wide * high),
+            )
         )
     return holes
 
@@ -294,8 +309,11 @@ def _door(room: _Room, wall: _Wall, thing: int) -> None:
     rim = 0.07
     shapes = [box((wide, 0.02, tall), (0, 0.01, tall / 2), leaf)]
     for sign in (-1, 1):
-        shapes.append(box((rim, 0.045, tall + rim), (sign * (wide + rim) / 2, 0.0225,
-                                                     (tall + rim) / 2), frame))
+        shapes.append(
+            box(
+                (rim, 0.045, tall + rim), (sign * (wide + rim) / 2, 0.0225, (tall + rim) / 2), frame
+            )
+        )
     shapes.append(box((wide, 0.044, rim), (0, 0.022, tall + rim / 2), frame))
     rows = int(rng.integers(0, 4))
     for row in range(rows):
@@ -328,7 +346,7 @@ def _above(room: _Room, wall: _Wall, along: float, top: float) -> None:
     if rng.random() < 0.3 and top < 1.2:
         room.near(furniture.wall_shelf(rng), wall, along, 0.004, z=top + rng.uniform(0.3, 0.5))
         return
-    for offset in ([0.0] if rng.random() < 0.6 else [-0.4, 0.4]):
+    for offset in [0.0] if rng.random() < 0.6 else [-0.4, 0.4]:
         z = max(top + 0.12, rng.uniform(1.25, 1.5))
         room.near(furniture.picture(rng), wall, along + offset, 0.004, z=z)
 
@@ -347,8 +365,14 @@ def _bed_group(room: _Room) -> None:
             side = rng.uniform(0.35, 0.5)
             stand = furniture.cabinet(rng, side, rng.uniform(0.32, 0.42), rng.uniform(0.42, 0.6), 0)
             makers = [furniture.table_lamp, furniture.book_stack, furniture.vase]
-            furniture.scatter(stand, rng, (-side / 2, -0.15, side / 2, 0.15),
-                              float(stand.bounds()[1][2]), 2, makers=makers)
+            furniture.scatter(
+                stand,
+                rng,
+                (-side / 2, -0.15, side / 2, 0.15),
+                float(stand.bounds()[1][2]),
+                2,
+                makers=makers,
+            )
             room.near(stand, wall, along + sign * (wide / 2 + side / 2 + 0.06), 0.25)
     _above(room, wall, along, float(size[2]))
     if rng.random() < 0.5:
@@ -372,14 +396,20 @@ def _sofa_group(room: _Room) -> None:
         spot = wall.start + wall.along * along + wall.inward * (out + 0.3)
         _rug_under(room, spot[0], spot[1], rng.uniform(1.8, 2.6), rng.uniform(1.3, 1.8), wall.yaw)
     if rng.random() < 0.5:
-        seat = furniture.sofa(rng, rng.uniform(0.75, 0.95), 'chair' if rng.random() < 0.6 else 'sofa')
+        seat = furniture.sofa(
+            rng, rng.uniform(0.75, 0.95), 'chair' if rng.random() < 0.6 else 'sofa'
+        )
         sign = rng.choice([-1, 1])
         room.near(seat, wall, along + sign * 1.5, out + 0.3, sign * np.pi / 2)
     for sign in (-1, 1):
         if rng.random() < 0.35:
             lamp = furniture.floor_lamp(rng)
-            room.near(lamp, wall, along + sign * (0.3 + float(
-                abs(wall.along[:2] @ (bounds[1] - bounds[0])[:2])) / 2), 0.35)
+            room.near(
+                lamp,
+                wall,
+                along + sign * (0.3 + float(abs(wall.along[:2] @ (bounds[1] - bounds[0])[:2])) / 2),
+                0.35,
+            )
 
 
 def _dining_group(room: _Room) -> None:
@@ -406,7 +436,7 @@ def _dining_group(room: _Room) -> None:
     seats = [(0, -1), (0, 1), (-1, 0), (1, 0)]
     for x, y in seats:
         along = half_x if y else half_y
-        for shift in ([-0.3, 0.3] if along > 0.7 else [0.0]):
+        for shift in [-0.3, 0.3] if along > 0.7 else [0.0]:
             if rng.random() < 0.25:
                 continue
             piece = first if same else furniture.chair(rng)
@@ -444,19 +474,25 @@ def _desk_group(room: _Room) -> None:
 def _bookcase(room: _Room) -> None:
     rng = room.rng
     height = rng.uniform(0.8, 1.2) if rng.random() < 0.35 else rng.uniform(1.6, 2.15)
-    room.against_wall(furniture.bookcase(rng, rng.uniform(0.6, 1.3), rng.uniform(0.25, 0.36), height))
+    room.against_wall(
+        furniture.bookcase(rng, rng.uniform(0.6, 1.3), rng.uniform(0.25, 0.36), height)
+    )
 
 
 def _wardrobe(room: _Room) -> None:
     rng = room.rng
-    room.against_wall(furniture.cabinet(rng, rng.uniform(0.8, 1.8), rng.uniform(0.5, 0.62),
-                                        rng.uniform(1.8, 2.2)))
+    room.against_wall(
+        furniture.cabinet(rng, rng.uniform(0.8, 1.8), rng.uniform(0.5, 0.62), rng.uniform(1.8, 2.2))
+    )
 
 
 def _dresser(room: _Room) -> None:
     rng = room.rng
-    placed = room.against_wall(furniture.cabinet(rng, rng.uniform(0.7, 1.5), rng.uniform(0.4, 0.5),
-                                                 rng.uniform(0.7, 1.1), items=4))
+    placed = room.against_wall(
+        furniture.cabinet(
+            rng, rng.uniform(0.7, 1.5), rng.uniform(0.4, 0.5), rng.uniform(0.7, 1.1), items=4
+        )
+    )
     if placed is not None and rng.random() < 0.6:
         _above(room, placed[0], placed[1], float(placed[2][1][2]))
 
@@ -506,9 +542,14 @@ def _wall_things(room: _Room) -> None:
 
 
 _PLANS: dict[str, tuple[list[Callable[[_Room], None]], list[Callable[[_Room], None]]]] = {
-    'bedroom': ([_bed_group, _wardrobe], [_dresser, _desk_group, _television, _armchair, _bookcase]),
-    'living': ([_sofa_group, _television], [_bookcase, _dining_group, _armchair, _dresser,
-                                            _sofa_group]),
+    'bedroom': (
+        [_bed_group, _wardrobe],
+        [_dresser, _desk_group, _television, _armchair, _bookcase],
+    ),
+    'living': (
+        [_sofa_group, _television],
+        [_bookcase, _dining_group, _armchair, _dresser, _sofa_group],
+    ),
     'study': ([_desk_group, _bookcase], [_desk_group, _bookcase, _sofa_group, _armchair, _dresser]),
     'dining': ([_dining_group, _dresser], [_sofa_group, _bookcase, _television, _wardrobe]),
     'studio': ([_bed_group, _sofa_group], [_desk_group, _television, _wardrobe, _dining_group]),
@@ -530,8 +571,9 @@ def _lights(room: _Room) -> tuple[tuple[np.ndarray, np.ndarray] | None, np.ndarr
         inward = windows[int(rng.integers(len(windows)))].normal
         heading = np.arctan2(-inward[1], -inward[0]) + rng.uniform(-0.9, 0.9)
         climb = rng.uniform(0.3, 0.95)
-        direction = np.array([np.cos(heading) * np.cos(climb), np.sin(heading) * np.cos(climb),
-                              np.sin(climb)])
+        direction = np.array(
+            [np.cos(heading) * np.cos(climb), np.sin(heading) * np.cos(climb), np.sin(climb)]
+        )
         sun = direction, daylight * rng.uniform(2.0, 5.0) * np.array([1.0, 0.93, 0.8])
     width, depth, height = room.size
     warm = rng.uniform(0.0, 1.0)
@@ -543,7 +585,7 @@ def _lights(room: _Room) -> tuple[tuple[np.ndarray, np.ndarray] | None, np.ndarr
     for x, y in spots:
         low = float(rng.choice([0.05, 0.05, 0.35])) + rng.uniform(0, 0.05)
         spot = np.array([x * width, y * depth, height])
-        room.place(furniture.ceiling_lamp(rng, low), spot, gap=0.0)
+        room.place(furniture.ceiling_lamp(rng, low, on), spot, gap=0.0)
         if on:
             centre = spot - [0, 0, max(low, 0.12) + 0.01]
             edges = np.array([[0.35, 0, 0], [0, 0.35, 0]])
@@ -563,12 +605,12 @@ def build_room(rng: Rng) -> Scene:
     needed, optional = _PLANS[str(rng.choice(list(_PLANS)))]
     for group in needed:
         group(room)
-    count = int(np.clip(width * depth / 7.0, 1, 5))
+    count = int(np.clip(width * depth / 5.0, 2, 5))
     for group in rng.permutation(np.array(optional, dtype=object))[:count]:
         group(room)
-    for _ in range(int(rng.integers(1, 3 + count))):
+    for _ in range(int(rng.integers(2, 4 + count))):
         _clutter(room)
-    for _ in range(int(rng.integers(2, 6))):
+    for _ in range(int(rng.integers(3, 8))):
         _wall_things(room)
     return Scene(
         room.made,

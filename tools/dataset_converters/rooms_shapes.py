@@ -1,8 +1,9 @@
 """Primitive shapes, materials and assemblies that the generated rooms are built from.
 
 A shape is a triangle mesh that already knows, per face corner, where it lies on its texture (metres
-along the surface) and which way it faces. An assembly is a list of shapes in one local frame (metres,
-z up, front towards +y, standing on z = 0) together with the things, that is instances, they belong to.
+along the surface) and which way it faces. An assembly is a list of shapes in one local frame
+(metres, z up, front towards +y, standing on z = 0) together with the things, that is instances,
+they belong to.
 """
 
 from __future__ import annotations
@@ -283,17 +284,19 @@ def lathe(
 
 
 def cylinder(
-    radius: float, height: float, base: Sequence[float], material: Material, top: float | None = None
+    radius: float,
+    height: float,
+    base: Sequence[float],
+    material: Material,
+    top: float | None = None,
 ) -> Shape:
-    """Return a closed upright cylinder, or a cone stump when ``top`` (its upper radius) is given."""
+    """Return a closed upright cylinder, or a cone stump with ``top`` as its upper radius."""
     upper = radius if top is None else top
     profile = [(0.0, 0.0), (radius, 0.0), (upper, height), (0.0, height)]
     return lathe(profile, base, material)
 
 
-def rod(
-    start: Sequence[float], end: Sequence[float], radius: float, material: Material
-) -> Shape:
+def rod(start: Sequence[float], end: Sequence[float], radius: float, material: Material) -> Shape:
     """Return a thin cylinder between two points: slanted legs, lamp arms, twigs."""
     start, end = np.asarray(start, float), np.asarray(end, float)
     axis = end - start

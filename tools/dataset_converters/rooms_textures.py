@@ -3,8 +3,8 @@
 Every texture maps surface coordinates to an albedo. All take the same arguments (n points each):
 ``u``, ``v`` (n,) coordinates in units of the material's scale; ``blur`` (n,) size of a pixel on the
 surface in the same units, over which lines and edges are averaged so that far tiles do not alias;
-``a``, ``b``, ``c`` (n, 3) linear colours; ``amount`` (n,) strength or variant; ``seed`` (n,) a number
-in [0, 1) that is constant on one material. They return (n, 3) linear albedo, float32.
+``a``, ``b``, ``c`` (n, 3) linear colours; ``amount`` (n,) strength or variant; ``seed`` (n,) a
+number in [0, 1) that is constant on one material. They return (n, 3) linear albedo, float32.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _plain(u, v, blur, a, b, c, amount, seed):
 def _plaster(u, v, blur, a, b, c, amount, seed):
     broad = noise(u * 0.08 + seed * 90, v * 0.08) - 0.5
     fine = (noise(u * 3, v * 3 + seed * 50) - 0.5) * np.clip(1.2 - blur * 3, 0, 1)
-    return a * (1 + amount * (0.16 * broad + 0.18 * fine))[:, None]
+    return a * (1 + amount * (0.07 * broad + 0.14 * fine))[:, None]
 
 
 def _grain(u, v, seed):
@@ -163,7 +163,7 @@ def _plaid(u, v, blur, a, b, c, amount, seed):
 
 
 def _weave(u, v, blur, a, b, c, amount, seed):
-    near = np.clip(1.5 - blur * 2, 0, 1)
+    near = np.clip(1.2 - blur * 3, 0, 1)
     thread = (np.sin(u * 2 * np.pi) * np.sin(v * 2 * np.pi)) * near
     broad = fractal(u * 0.03 + seed * 60, v * 0.03) - 0.5
     shade = 1 + amount * (0.22 * thread + 0.35 * broad)
@@ -174,7 +174,9 @@ def _carpet(u, v, blur, a, b, c, amount, seed):
     near = np.clip(1.5 - blur, 0.15, 1)
     pile = (noise(u + seed * 80, v) - 0.5) * near
     broad = fractal(u * 0.05, v * 0.05 + seed * 40) - 0.5
-    return _mix(a, b, np.clip(0.3 + pile, 0, 1)) * (1 + amount * (0.7 * pile + 0.4 * broad))[:, None]
+    return (
+        _mix(a, b, np.clip(0.3 + pile, 0, 1)) * (1 + amount * (0.7 * pile + 0.4 * broad))[:, None]
+    )
 
 
 def _dots(u, v, blur, a, b, c, amount, seed):
