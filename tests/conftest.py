@@ -37,13 +37,13 @@ def write_rgbd_folder(path, n=4, size=(32, 48), seed=0):
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def make_rgbd_folder():
     """Function `make_rgbd_folder(path, n=4, size=(height, width), seed=0)`, returns the path."""
     return write_rgbd_folder
 
 
-TINY_CONFIG = """# A pre-training run of seconds: 8 frames of 32x48, batches of 2, a ViT of width 48.
+TINY_CONFIG = """# Pre-training in seconds: 8 frames of 32x48, batches of 2, a ViT of width 48.
 pipeline = [
     dict(type='LoadRGBD'),
     dict(type='RGBDRandomResizedCrop', scale=(48, 32), crop_ratio_range=(0.5, 1.0)),
@@ -111,10 +111,20 @@ randomness = dict(seed=3)
 """
 
 
+@pytest.fixture(scope='session')
+def make_tiny_config():
+    """Function `make_tiny_config(folder)`: a pre-training config over eight small frames."""
+
+    def make(folder):
+        root = write_rgbd_folder(folder / 'frames', n=8)
+        path = folder / 'tiny.py'
+        path.write_text(TINY_CONFIG.replace('{root!r}', repr(str(root))))
+        return path
+
+    return make
+
+
 @pytest.fixture
-def tiny_config(tmp_path):
+def tiny_config(make_tiny_config, tmp_path):
     """Path of a pre-training config over eight small frames."""
-    root = write_rgbd_folder(tmp_path / 'frames', n=8)
-    path = tmp_path / 'tiny.py'
-    path.write_text(TINY_CONFIG.replace('{root!r}', repr(str(root))))
-    return path
+    return make_tiny_config(tmp_path)

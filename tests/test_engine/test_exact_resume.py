@@ -1,0 +1,222 @@
+"""A run that was killed and resumed ends with the same weights, bit for bit."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from mmmask3d.engine import load_checkpoint_file, run_config
+from mmmask3d.registry import LOOPS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# 8 frames in batches of 2: four iterations an epoch, three epochs
+LAST = 'epoch_3.pth'
+EPOCHS = {'train_cfg.max_epochs': 3, 'train_cfg.val_interval': 2}
+WITHIN = {'default_hooks.checkpoint.by_epoch': False, 'default_hooks.checkpoint.interval': 2}
+WORKERS = {'train_dataloader.num_workers': 2}
+
+KILL_HOOK = '''
+import os
+import signal
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class KillHook(Hook):
+    """Kill the process after an iteration, without any chance to clean up."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, at):
+        self.at = at
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter + 1 == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+'''
+
+
+def train_here(config, work_dir, options, resume=None):
+    cfg = run_config.load_config(config, str(work_dir), options)
+    cfg.experiment_name = f'{Path(config).stem}_{work_dir.parent.name}_{work_dir.name}_{resume}'
+    run_config.apply_resume(cfg, resume, print)
+    Runner.from_cfg(cfg).train()
+
+
+def train_there(config, work_dir, options, *more, **environment):
+    arguments = [f'{k}={v}' for k, v in options.items()]
+    return subprocess.run(
+        [sys.executable, str(ROOT / 'tools/train.py'), str(config), '--work-dir', str(work_dir)]
+        + [*more, '--cfg-options', *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **environment},
+    )
+
+
+def kill_at(iteration, config, work_dir, options):
+    """Train in a process of its own that is killed right after an iteration (from 1)."""
+    folder = config.parent / 'hooks'
+    folder.mkdir(exist_ok=True)
+    (folder / 'kill_hook.py').write_text(KILL_HOOK)
+    killing = config.parent / 'killing.py'
+    killing.write_text(
+        f"_base_ = './{config.name}'\n"
+        "custom_imports = dict(imports=['kill_hook'])\n"
+        f"custom_hooks = [dict(type='KillHook', at={iteration})]\n"
+    )
+    done = train_there(killing, work_dir, options, PYTHONPATH=str(folder))
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    assert f'Epoch(train) [2][{iteration - 4}/4]' in done.stdout
+
+
+def last_of(work_dir):
+    names = sorted(path.name for path in work_dir.glob('*.pth'))
+    newest = LAST if LAST in names else 'iter_12.pth'
+    return load_checkpoint_file(work_dir / newest)
+
+
+def differing(one, other):
+    """Names of what differs between two checkpoints: weights, optimizer moments, rates."""
+    names = [
+        k
+        for k in one['state_dict']
+        if not torch.equal(one['state_dict'][k], other['state_dict'][k])
+    ]
+    assert one['state_dict'].keys() == other['state_dict'].keys()
+    states = one['optimizer']['state'], other['optimizer']['state']
+    assert states[0].keys() == states[1].keys()
+    for number, state in states[0].items():
+        names += [f'{number}.{k}' for k in state if not torch.equal(state[k], states[1][number][k])]
+    rates = [[g['lr'] for g in ckpt['optimizer']['param_groups']] for ckpt in (one, other)]
+    return names + (['lr'] if rates[0] != rates[1] else [])
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(make_tiny_config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('uninterrupted')
+    train_here(make_tiny_config(folder), folder / 'whole', EPOCHS)
+    return last_of(folder / 'whole')
+
+
+@pytest.mark.parametrize('persistent', [False, True])
+def test_killed_within_an_epoch_with_data_workers(tiny_config, tmp_path, uninterrupted, persistent):
+    """Killed after iteration 7, resumed from the checkpoint of iteration 6: batch 3 of epoch 2."""
+    options = {**EPOCHS, **WITHIN, **WORKERS, 'train_dataloader.persistent_workers': persistent}
+    broken = tmp_path / 'broken'
+    kill_at(7, tiny_config, broken, options)
+    assert {p.name for p in broken.glob('*.pth')} == {'iter_2.pth', 'iter_4.pth', 'iter_6.pth'}
+    if persistent:  # through the tool
+        done = train_there(tiny_config, broken, options, '--resume')
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert 'Continuing in epoch 2 at batch 3 of 4' in done.stdout
+        assert 'Epoch(train) [2][3/4]' in done.stdout
+        assert 'Epoch(train) [2][2/4]' not in done.stdout
+    else:
+        train_here(tiny_config, broken, options, resume='auto')
+    assert differing(last_of(broken), uninterrupted) == []
+
+
+def test_killed_after_an_epochs_checkpoint(tiny_config, tmp_path, uninterrupted):
+    """The iterations after the checkpoint are done again. Workers come and go: same weights."""
+    broken = tmp_path / 'broken'
+    kill_at(6, tiny_config, broken, {**EPOCHS, **WORKERS})
+    assert [p.name for p in broken.glob('*.pth')] == ['epoch_1.pth']
+    train_here(tiny_config, broken, EPOCHS, resume='auto')
+    assert differing(last_of(broken), uninterrupted) == []
+
+
+def stop_at(iteration):
+    """As a kill, but in this process: the run raises and nothing after the iteration happens."""
+
+    @LOOPS.register_module(name='StoppingLoop', force=True)
+    class StoppingLoop(LOOPS.get('mmmask3d.ResumableEpochBasedTrainLoop')):
+        def run_iter(self, idx, data_batch):
+            if self._iter == iteration:
+                raise KeyboardInterrupt
+            super().run_iter(idx, data_batch)
+
+    return {'train_cfg.type': 'StoppingLoop'}
+
+
+@pytest.mark.parametrize('done', [1, 4, 11])
+def test_stopped_after_any_iteration(tiny_config, tmp_path, uninterrupted, done):
+    """First, within, at the end of an epoch: a checkpoint after every iteration resumes exactly."""
+    options = {**EPOCHS, **WITHIN, 'default_hooks.checkpoint.interval': 1}
+    broken = tmp_path / 'broken'
+    with pytest.raises(KeyboardInterrupt):
+        train_here(tiny_config, broken, {**options, **stop_at(done)})
+    assert (broken / f'iter_{done}.pth').exists()
+    assert not (broken / f'iter_{done + 1}.pth').exists()
+    train_here(tiny_config, broken, options, resume='auto')
+    assert differing(last_of(broken), uninterrupted) == []
+
+
+@pytest.mark.parametrize('persistent', [False, True])
+def test_number_of_workers_does_not_matter(tiny_config, tmp_path, uninterrupted, persistent):
+    options = {**EPOCHS, **WORKERS, 'train_dataloader.persistent_workers': persistent}
+    train_here(tiny_config, tmp_path / 'workers', options)
+    assert differing(last_of(tmp_path / 'workers'), uninterrupted) == []
+
+
+def test_validation_does_not_change_training(tiny_config, tmp_path, uninterrupted):
+    train_here(tiny_config, tmp_path / 'often', {**EPOCHS, 'train_cfg.val_interval': 1})
+    assert differing(last_of(tmp_path / 'often'), uninterrupted) == []
+
+
+def test_without_the_saved_rng_state_the_weights_differ(tiny_config, tmp_path, uninterrupted):
+    """Control: the comparison above can fail, and the loss of exactness is said."""
+    broken = tmp_path / 'broken'
+    with pytest.raises(KeyboardInterrupt):
+        train_here(tiny_config, broken, {**EPOCHS, **stop_at(5)})
+    path = broken / 'epoch_1.pth'
+    checkpoint = load_checkpoint_file(path)
+    del checkpoint['resume_state']
+    torch.save(checkpoint, path)
+    train_here(tiny_config, broken, EPOCHS, resume='auto')
+    assert differing(last_of(broken), uninterrupted)
+    logs = ''.join(log.read_text() for log in broken.rglob('*.log'))
+    assert 'The checkpoint holds no RNG state' in logs
+
+
+def test_random_order_without_a_seed_in_the_config(tiny_config, tmp_path):
+    """Without randomness.seed each start draws one; a resumed run takes the first run's."""
+    options = {**EPOCHS, 'randomness': {'seed': None}}
+    whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+    train_here(tiny_config, whole, options)
+    broken.mkdir()
+    (whole / 'epoch_1.pth').rename(broken / 'epoch_1.pth')
+    train_here(tiny_config, broken, options, resume='auto')
+    assert differing(last_of(broken), last_of(whole)) == []
+
+
+def test_changed_epoch_length_is_refused_within_an_epoch(tiny_config, tmp_path):
+    options = {**EPOCHS, **WITHIN}
+    with pytest.raises(KeyboardInterrupt):
+        train_here(tiny_config, tmp_path / 'run', {**options, **stop_at(3)})
+    with pytest.raises(RuntimeError, match=r'after batch 2 of 4 of epoch 1, but this run has 2'):
+        train_here(
+            tiny_config,
+            tmp_path / 'run',
+            {**options, 'train_dataloader.batch_size': 4},
+            resume='auto',
+        )
+
+
+def test_mmengines_own_loop_resumes_and_says_that_it_is_not_exact(tiny_config, tmp_path):
+    options = {**EPOCHS, 'train_cfg.type': 'EpochBasedTrainLoop'}
+    assert LOOPS.get('EpochBasedTrainLoop') is EpochBasedTrainLoop
+    train_here(tiny_config, tmp_path / 'run', {**options, 'train_cfg.max_epochs': 1})
+    train_here(tiny_config, tmp_path / 'run', options, resume='auto')
+    assert (tmp_path / 'run' / LAST).exists()
+    logs = ''.join(log.read_text() for log in (tmp_path / 'run').rglob('*.log'))
+    assert 'not guaranteed to repeat an uninterrupted one' in logs
