@@ -41,7 +41,8 @@ class MaskedRGBD(BaseSelfSupervisor):
         fusion: how RGB and depth meet; ``rgb_dims``, ``depth_dims`` and ``num_extra_tokens`` are
             filled in.
         decoders: by name; ``in_dims`` and ``num_extra_tokens`` are filled in.
-        heads: by the same names, out of ``depth``, ``rgb`` and ``normal``; ``in_dims`` and ``patch_size`` are filled in.
+        heads: by the same names, out of ``depth``, ``rgb`` and ``normal``; ``in_dims`` and
+            ``patch_size`` are filled in.
         depth_encoder: the depth branch; None for RGB input alone. ``patch_size`` is filled in.
         data_preprocessor: config of :class:`RGBDDataPreprocessor`; ``patch_size`` is filled in.
         init_cfg: as for every mmengine module.

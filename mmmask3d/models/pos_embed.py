@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from mmpretrain.models.utils import build_2d_sincos_position_embedding, resize_pos_embed
@@ -15,7 +16,8 @@ GRID_KEY = 'patch_grid'
 def sincos_pos_embed(grid: tuple[int, int], embed_dims: int) -> Tensor:
     """Fixed 2D sine-cosine embedding (MAE), row-major: ``(1, rows * columns, embed_dims)``.
 
-    mmpretrain's builder runs over columns first, which only a square grid forgives; handing it
+    The first half of the channels encodes the row, the second the column, as in mmpretrain's MAE.
+    That builder runs over columns first, which only a square grid forgives; handing it
     the grid transposed gives rows first.
     """
     rows, columns = grid
@@ -94,9 +96,16 @@ def resize_to_grid(
     )
 
 
+@lru_cache(maxsize=32)
+def _sincos_on(device: torch.device, dtype: torch.dtype, grid: tuple[int, int], embed_dims: int):
+    # What is kept must serve training too, wherever it was first asked for.
+    with torch.inference_mode(False):
+        return sincos_pos_embed(grid, embed_dims).to(device, dtype)
+
+
 def add_sincos(tokens: Tensor, grid: tuple[int, int], ids: Tensor | None = None) -> Tensor:
     """Add the fixed embedding to ``(B, N, C)``, or to the ``(B, K, C)`` tokens at ``ids``."""
-    pos = sincos_pos_embed(grid, tokens.shape[-1]).to(tokens)
+    pos = _sincos_on(tokens.device, tokens.dtype, grid, tokens.shape[-1])
     if ids is None:
         return tokens + pos
     return tokens + torch.nn.functional.embedding(ids, pos[0])

@@ -93,7 +93,7 @@ def test_config_text_of_every_kind_is_read_as_mmengine_reads_it():
 )
 def test_config_text_is_never_run(text, tmp_path):
     target = tmp_path / 'made'
-    with pytest.raises(ValueError, match='--config|malformed'):
+    with pytest.raises(ValueError, match=r'--config|malformed'):
         export.parse_config_text(text.format(target))
     assert not target.exists()
 
@@ -130,7 +130,7 @@ def test_grid_4x9_is_never_read_as_6x6(checkpoint):
     plain = dict(state)
     assert export.source_grid(plain, dict(state_dict=plain), BACKBONE, 'f') == (4, 9)
     # A config of another run contradicts the embedding.
-    with pytest.raises(ValueError, match='36 patches.*8x8'):
+    with pytest.raises(ValueError, match=r'36 patches.*8x8'):
         export.source_grid(plain, dict(state_dict=plain), {**BACKBONE, 'img_size': 64}, 'f')
 
 

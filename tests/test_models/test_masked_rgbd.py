@@ -40,22 +40,24 @@ HEADS = {
         heads=dict(depth=None, normal=dict(type='NormalHead')),
     ),
     'residual': dict(
-        data_preprocessor=dict(depth_target=dict(stats='kept')), heads=dict(depth=dict(residual=True))
+        data_preprocessor=dict(depth_target=dict(stats='kept')),
+        heads=dict(depth=dict(residual=True)),
     ),
     'all pixels': dict(heads=dict(depth=dict(loss_on='all'))),
     'narrow decoder': dict(decoders=dict(depth=dict(embed_dims=24))),
     'no class token': dict(backbone=dict(with_cls_token=False)),
     'metric input': dict(depth_encoder=dict(input_norm='metric')),
     'log input': dict(depth_encoder=dict(input_norm='log')),
-}  # fmt: skip
+}
 NO_DEPTH = dict(depth_encoder=None)
 MAE = dict(**HEADS['rgb'], **NO_DEPTH)
 
 
 def target_and_loss(mode, loss, **head):
     return dict(
-        data_preprocessor=dict(depth_target=dict(mode=mode)), heads=dict(depth=dict(loss=loss, **head))
-    )  # fmt: skip
+        data_preprocessor=dict(depth_target=dict(mode=mode)),
+        heads=dict(depth=dict(loss=loss, **head)),
+    )
 
 
 def predict(model, data):
