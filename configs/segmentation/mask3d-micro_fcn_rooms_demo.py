@@ -5,7 +5,9 @@ _base_ = './mask3d-tiny_fcn_rooms-240x320.py'
 model = dict(
     data_preprocessor=dict(size=(96, 128)),
     backbone=dict(
-        arch=dict(embed_dims=144, num_layers=6, num_heads=3, feedforward_channels=576),
+        arch=dict(
+            _delete_=True, embed_dims=144, num_layers=6, num_heads=3, feedforward_channels=576
+        ),
         img_size=(96, 128),
         patch_size=8,
         drop_path_rate=0.0,
