@@ -40,7 +40,7 @@ def resize_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _as_size(value: int | Sequence[int], name: str) -> tuple[int, int]:
     """Check a size given as int or (width, height) and return (width, height)."""
-    size = (value, value) if isinstance(value, int) else tuple(value)
+    size = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(size) != 2 or not all(isinstance(s, int) and s > 0 for s in size):
         raise ValueError(f'{name} must be a positive int or (width, height), got {value!r}.')
     return size

@@ -1,0 +1,194 @@
+"""Stored depth into readings, and what is refused."""
+
+import struct
+import zlib
+from io import BytesIO
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmmask3d.datasets import FrameError
+from mmmask3d.datasets.depth_io import (
+    check_complete,
+    decode_colour,
+    decode_depth,
+    to_readings,
+    zero_where_invalid,
+)
+
+
+def png(array):
+    return cv2.imencode('.png', array)[1].tobytes()
+
+
+def npy(array):
+    buffer = BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def grey_png(bits, row):
+    """A one-line grey PNG of any bit depth, which OpenCV cannot write."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack('>I', len(data)) + body + struct.pack('>I', zlib.crc32(body))
+
+    header = struct.pack('>IIBBBBB', 8, 1, bits, 0, 0, 0, 0)
+    data = zlib.compress(b'\0' + row)
+    return (
+        b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', data) + chunk(b'IEND', b'')
+    )
+
+
+@pytest.mark.parametrize(
+    'raw',
+    [
+        np.array([[0, 1, 255]], np.uint8),
+        np.array([[0, 1, 65535]], np.uint16),
+    ],
+)
+@pytest.mark.parametrize('encode', [png, npy])
+def test_integers_come_back_as_stored(raw, encode):
+    got = decode_depth(encode(raw), 'depth')
+    assert got.dtype == raw.dtype
+    np.testing.assert_array_equal(got, raw)
+
+
+@pytest.mark.parametrize('dtype', ['<f2', '<f4', '>f4', '<f8', '<i2', '>u2', '<u4', '<i8'])
+@pytest.mark.parametrize('order', ['C', 'F'])
+def test_npy_of_any_number_type_and_order_gives_float32(dtype, order):
+    stored = np.array([[0, 1, 2], [3, 400, 2000]], dtype=dtype, order=order)
+    depth, valid = to_readings(decode_depth(npy(stored), 'depth.npy'), depth_scale=4.0)
+    assert (depth.dtype, valid.dtype) == (np.dtype('float32'), np.dtype('bool'))
+    np.testing.assert_array_equal(depth, [[0, 0.25, 0.5], [0.75, 100, 500]])
+    np.testing.assert_array_equal(valid, stored > 0)
+
+
+def test_float64_is_rounded_after_scaling():
+    raw = np.array([[16777217.0]])  # 2**24 + 1, not a float32
+    assert to_readings(raw, 2.0)[0] == np.float32(16777217.0 / 2)
+
+
+def test_no_reading():
+    raw = np.array([[np.nan, np.inf, -np.inf, -1.0, 0.0, 0.05, 0.1, 5.0, 5.1, 99.0]], np.float32)
+    depth, valid = to_readings(raw, 1.0, depth_invalid=(0, 99.0), min_depth=0.1, max_depth=5.0)
+    np.testing.assert_array_equal(valid, [[0, 0, 0, 0, 0, 0, 1, 1, 0, 0]])
+    np.testing.assert_array_equal(depth, np.where(valid, raw, 0))
+    unlimited = to_readings(raw, 1.0, depth_invalid=(99.0,))[1]
+    np.testing.assert_array_equal(unlimited, [[0, 0, 0, 0, 0, 1, 1, 1, 1, 0]])
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_invalid_codes_are_compared_as_stored(dtype):
+    raw = np.array([[0, 1, 254, 255]], dtype)
+    depth, valid = to_readings(raw, 2.0, depth_invalid=(0, 255, 65535))
+    np.testing.assert_array_equal(valid, [[False, True, True, False]])
+    np.testing.assert_array_equal(depth, [[0, 0.5, 127, 0]])
+
+
+def test_zero_is_a_reading_of_relative_depth_unless_it_is_named():
+    raw = np.array([[0, 51, 255]], np.uint8)
+    depth, valid = to_readings(raw, 255.0, depth_invalid=(), depth_kind='relative')
+    assert valid.all()
+    np.testing.assert_allclose(depth, [[0, 0.2, 1]], rtol=1e-6)
+    valid = to_readings(raw, 255.0, depth_invalid=(0,), depth_kind='relative')[1]
+    np.testing.assert_array_equal(valid, [[False, True, True]])
+
+
+def test_zero_where_invalid_copies():
+    depth = np.array([[1.0, np.nan, np.inf, 1e6]], np.float32)
+    valid = np.array([[True, False, False, False]])
+    got = zero_where_invalid(depth, valid)
+    np.testing.assert_array_equal(got, [[1, 0, 0, 0]])
+    assert not np.shares_memory(got, depth)
+
+
+GREY = np.arange(1, 65 * 64 + 1, dtype=np.uint16).reshape(65, 64)
+COLOUR = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+JPEG = cv2.imencode('.jpg', COLOUR)[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'', 'empty'),
+        (png(COLOUR), r'3 channels \(RGB\).*raw depth files'),
+        (png(np.dstack([COLOUR, COLOUR[..., 0]])), 'RGBA'),
+        (grey_png(1, b'\x55'), '8 or 16 bits per depth value, found 1'),
+        (grey_png(4, b'\x12\x34\x56\x78'), 'found 4'),
+        (JPEG, 'JPEG, which is lossy'),
+        (b'P5 1 1 255 x', 'something else'),
+        (png(GREY)[:200], 'truncated PNG.*Copy or convert the file again'),
+        (b'\x89PNG\r\n\x1a\nIEND\xaeB`\x82', 'no IHDR'),
+        (npy(GREY)[:200], r'unreadable \.npy'),
+        (npy(GREY)[:9], r'unreadable \.npy'),
+        (npy(GREY[None]), r'shape \(H, W\), found \(1, 65, 64\)'),
+        (npy(GREY[:0]), 'shape'),
+        (npy(GREY > 3), 'found bool'),
+        (npy(GREY.astype(complex)), 'complex'),
+        (npy(np.array([['a']], object)), r'unreadable \.npy'),
+    ],
+)
+def test_refused_depth(content, message):
+    with pytest.raises(FrameError, match=rf'(?s)scene/7\.bin: .*{message}'):
+        decode_depth(content, 'scene/7.bin')
+
+
+@settings(deadline=None, max_examples=60)
+@given(length=st.integers(0, len(png(GREY)) - 1))
+def test_a_png_cut_anywhere_is_refused(length):
+    with pytest.raises(FrameError, match='cut'):
+        decode_depth(png(GREY)[:length], 'cut')
+
+
+@settings(deadline=None, max_examples=60)
+@given(length=st.integers(0, len(JPEG) - 1))
+def test_a_jpeg_cut_anywhere_is_refused(length):
+    with pytest.raises(FrameError, match='cut'):
+        decode_colour(JPEG[:length], 'cut')
+
+
+@settings(deadline=None, max_examples=60)
+@given(position=st.integers(8, len(png(GREY)) - 1), flip=st.integers(1, 255))
+def test_a_damaged_png_gives_an_error_or_the_depth_it_held(position, flip):
+    content = bytearray(png(GREY))
+    content[position] ^= flip
+    try:
+        raw = decode_depth(bytes(content), 'damaged')
+    except FrameError:
+        return
+    np.testing.assert_array_equal(raw, GREY)
+
+
+def test_bytes_after_the_end_marker_are_no_truncation():
+    np.testing.assert_array_equal(decode_depth(png(GREY) + b'\0' * 100, 'depth'), GREY)
+    assert decode_colour(JPEG + b'\0' * 100, 'img').shape == COLOUR.shape
+    check_complete(b'BM unknown formats are not looked at', 'img')
+
+
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+def test_colour_is_bgr_uint8_whatever_the_file_holds(backend):
+    np.testing.assert_array_equal(decode_colour(png(COLOUR), 'img', backend), COLOUR)
+    grey = decode_colour(png(COLOUR[..., 0]), 'img', backend)
+    np.testing.assert_array_equal(grey, COLOUR[..., :1].repeat(3, axis=2))
+
+
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+def test_exif_orientation_is_ignored(backend):
+    """Depth carries none, so turning colour alone would tear the pair apart."""
+    exif = b'Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0'
+    turned = JPEG[:2] + b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif + JPEG[2:]
+    # The tag is understood where it is not ignored:
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (50, 40, 3)
+    assert decode_colour(turned, 'img', backend).shape == (40, 50, 3)
+
+
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+@pytest.mark.parametrize('content', [b'', b'no image at all', JPEG[:100], png(COLOUR)[:100]])
+def test_refused_colour(content, backend):
+    with pytest.raises(FrameError, match=r'scene/7\.jpg'):
+        decode_colour(content, 'scene/7.jpg', backend)

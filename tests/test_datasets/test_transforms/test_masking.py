@@ -1,0 +1,189 @@
+"""Which patches are removed: counts, validity, independence, reproducibility, clustering."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmmask3d.datasets import DepthAwareMasking, sample_rng
+
+STRATEGIES = ['random', 'block']
+ratios = st.floats(0, 1)
+
+
+def frame(valid):
+    return dict(valid=valid, frame='scene/7')
+
+
+def masks(valid, key=(0, 0, 0), **kwargs):
+    with sample_rng(*key):
+        return DepthAwareMasking(**kwargs)(frame(valid))
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    grid=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    patch=st.integers(1, 9),
+    rgb_ratio=ratios,
+    depth_ratio=ratios,
+    density=st.sampled_from([0.0, 0.002, 0.02, 0.3, 1.0]),
+    strategy=st.sampled_from(STRATEGIES),
+    seed=st.integers(0, 2**31),
+)
+def test_counts_and_validity(grid, patch, rgb_ratio, depth_ratio, density, strategy, seed):
+    height, width = grid[0] * patch, grid[1] * patch
+    valid = np.random.default_rng(seed).random((height, width)) < density
+    out = masks(
+        valid,
+        (seed, 0, 0),
+        patch_size=patch,
+        rgb_ratio=rgb_ratio,
+        depth_ratio=depth_ratio,
+        strategy=strategy,
+    )
+    total = grid[0] * grid[1]
+    assert out['grid'] == grid
+    for key, ratio in (('rgb_mask', rgb_ratio), ('depth_mask', depth_ratio)):
+        assert out[key].dtype == bool
+        assert out[key].shape == (total,)
+        assert out[key].sum() == round(total * ratio)
+    # By brute force: patch n covers rows and columns of the grid cell n, row by row.
+    readings = np.zeros(total, bool)
+    for n in range(total):
+        row, column = n // grid[1] * patch, n % grid[1] * patch
+        readings[n] = valid[row : row + patch, column : column + patch].any()
+    kept = ~out['depth_mask']
+    assert (kept & readings).sum() == min(kept.sum(), readings.sum())
+
+
+@pytest.mark.parametrize('strategy', STRATEGIES)
+def test_extreme_ratios(strategy):
+    valid = np.ones((32, 48), bool)
+    out = masks(valid, patch_size=8, rgb_ratio=0, depth_ratio=1.0, strategy=strategy)
+    assert not out['rgb_mask'].any()
+    assert out['depth_mask'].all()
+    out = masks(valid, patch_size=8, rgb_ratio=1, depth_ratio=0.0, strategy=strategy)
+    assert out['rgb_mask'].all()
+    assert not out['depth_mask'].any()
+
+
+@pytest.mark.parametrize('strategy', STRATEGIES)
+def test_counts_do_not_depend_on_the_holes(strategy):
+    """Frames of one batch are stacked, so that an empty and a full frame keep equally many."""
+    half = np.ones((64, 64), bool)
+    half[:, 32:] = False
+    for valid in (np.zeros((64, 64), bool), half, np.ones((64, 64), bool)):
+        out = masks(valid, patch_size=8, rgb_ratio=0.8, depth_ratio=0.7, strategy=strategy)
+        assert (out['rgb_mask'].sum(), out['depth_mask'].sum()) == (51, 45)
+
+
+@pytest.mark.parametrize('strategy', STRATEGIES)
+def test_reproducible_and_different_per_epoch_index_and_seed(strategy):
+    valid = np.random.default_rng(0).random((96, 128)) < 0.5
+    settings = dict(patch_size=8, strategy=strategy)
+    first = masks(valid, (1, 2, 3), **settings)
+    again = masks(valid, (1, 2, 3), **settings)
+    for name in ('rgb_mask', 'depth_mask'):
+        np.testing.assert_array_equal(first[name], again[name])
+        for key in ((1, 3, 3), (1, 2, 4), (2, 2, 3)):
+            assert (masks(valid, key, **settings)[name] != first[name]).any()
+
+
+@pytest.mark.parametrize('strategy', STRATEGIES)
+def test_the_two_masks_are_independent(strategy):
+    """Over many draws, a depth patch is removed as often where RGB is removed as elsewhere."""
+    valid = np.ones((64, 64), bool)
+    rgb, depth = [], []
+    for index in range(600):
+        out = masks(
+            valid, (0, 0, index), patch_size=8, rgb_ratio=0.5, depth_ratio=0.5, strategy=strategy
+        )
+        rgb.append(out['rgb_mask'])
+        depth.append(out['depth_mask'])
+    rgb, depth = np.array(rgb), np.array(depth)
+    both = (rgb & depth).mean(axis=0)
+    # Expected: the product of the two shares; 600 draws have a standard error of 0.018.
+    expected = rgb.mean(axis=0) * depth.mean(axis=0)
+    assert np.abs(both - expected).max() < 0.09
+    assert abs((both - expected).mean()) < 0.01
+
+
+def test_random_removes_every_patch_equally_often():
+    valid = np.ones((64, 64), bool)
+    removed = np.mean(
+        [masks(valid, (0, 0, i), patch_size=8, rgb_ratio=0.25)['rgb_mask'] for i in range(1000)],
+        axis=0,
+    )
+    np.testing.assert_allclose(removed, 0.25, atol=0.07)  # standard error 0.014
+
+
+def test_among_patches_with_readings_the_choice_is_uniform():
+    valid = np.zeros((64, 64), bool)
+    valid[:, :32] = True  # 32 of 64 patches
+    removed = np.mean(
+        [masks(valid, (0, 0, i), patch_size=8, depth_ratio=0.75)['depth_mask'] for i in range(800)],
+        axis=0,
+    ).reshape(8, 8)
+    assert (removed[:, 4:] == 1).all()
+    np.testing.assert_allclose(removed[:, :4], 0.5, atol=0.09)
+
+
+def equal_neighbours(mask, grid):
+    """Share of neighbouring patches that are both removed or both kept."""
+    mask = mask.reshape(grid)
+    return np.mean(
+        np.concatenate([(mask[1:] == mask[:-1]).ravel(), (mask[:, 1:] == mask[:, :-1]).ravel()])
+    )
+
+
+@pytest.mark.parametrize('grid', [(15, 20), (6, 8), (14, 14)])
+@pytest.mark.parametrize('ratio', [0.4, 0.8])
+def test_blocks_are_clustered(grid, ratio):
+    valid = np.ones((grid[0] * 4, grid[1] * 4), bool)
+    share = {}
+    for strategy in STRATEGIES:
+        share[strategy] = np.mean(
+            [
+                equal_neighbours(
+                    masks(valid, (0, 0, i), patch_size=4, rgb_ratio=ratio, strategy=strategy)[
+                        'rgb_mask'
+                    ],
+                    grid,
+                )
+                for i in range(60)
+            ]
+        )
+    by_chance = ratio**2 + (1 - ratio) ** 2
+    assert abs(share['random'] - by_chance) < 0.04
+    # Of the neighbours that chance would part, at least a third (a small grid has more border).
+    assert share['block'] > by_chance + (1 - by_chance) / 3
+
+
+@pytest.mark.parametrize('ratio', [-0.01, 1.01, float('nan'), 80])
+@pytest.mark.parametrize('name', ['rgb_ratio', 'depth_ratio'])
+def test_ratio_out_of_range(name, ratio):
+    with pytest.raises(ValueError, match=rf'{name} is the share.*\[0, 1\]'):
+        DepthAwareMasking(**{name: ratio})
+
+
+def test_other_arguments_are_checked():
+    with pytest.raises(ValueError, match=r"'random' or 'block', got 'grid'"):
+        DepthAwareMasking(strategy='grid')
+    for patch_size in (0, -8, 8.0):
+        with pytest.raises(ValueError, match='patch_size'):
+            DepthAwareMasking(patch_size=patch_size)
+
+
+@pytest.mark.parametrize('size', [(33, 48), (32, 47)])
+def test_a_frame_that_is_no_multiple_of_the_patch(size):
+    with pytest.raises(
+        ValueError, match=rf"'scene/7' is {size[0]}x{size[1]} .* patch_size 16.*RGBDResize"
+    ):
+        DepthAwareMasking(patch_size=16)(frame(np.ones(size, bool)))
+
+
+def test_repr_names_the_settings():
+    text = repr(DepthAwareMasking(8, 0.6, 1.0, 'block'))
+    assert text == (
+        "DepthAwareMasking(patch_size=8, rgb_ratio=0.6, depth_ratio=1.0, strategy='block')"
+    )
