@@ -26,7 +26,7 @@ def encoder_state(
         source: the file, for messages.
 
     Raises:
-        KeyError: if no key starts with ``prefix``.
+        ValueError: if there are no tensors, or no key starts with ``prefix``.
     """
     state_dict = checkpoint.get('state_dict', checkpoint)
     keys = [k for k, v in state_dict.items() if isinstance(v, Tensor)]
@@ -35,8 +35,14 @@ def encoder_state(
     elif prefix and not prefix.endswith('.'):
         prefix += '.'
     state = OrderedDict((k[len(prefix) :], state_dict[k]) for k in keys if k.startswith(prefix))
+    if not keys:
+        raise ValueError(
+            f'{source}: expected tensors by name, alone or under the key state_dict; found no '
+            f'tensor, and the keys {_some([str(k) for k in state_dict])}. Save the part with the '
+            f'weights, with the names of mmpretrain.VisionTransformer, to a file of its own.'
+        )
     if not state:
-        raise KeyError(
+        raise ValueError(
             f'{source}: no key starts with {prefix!r}. The file holds {len(keys)} tensors: '
             f'{_some(keys)}. Give the prefix under which the encoder stands there.'
         )

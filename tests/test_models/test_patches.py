@@ -6,7 +6,7 @@ from mmmask3d.models import patches as P
 
 
 def brute_force_patches(maps, p):
-    b, c, h, w = maps.shape
+    b, _, h, w = maps.shape
     out = []
     for row in range(h // p):
         for column in range(w // p):

@@ -1,0 +1,197 @@
+import json
+from collections import OrderedDict
+
+import pytest
+import torch
+from mmengine.model.weight_init import PretrainedInit
+from mmpretrain.models import VisionTransformer
+from safetensors.torch import save_file
+
+from mmmask3d.engine.checkpoint import UnsafeCheckpointError
+from mmmask3d.models import Mask3DViT
+from mmmask3d.models.encoder_loading import encoder_state
+from mmmask3d.models.pos_embed import resize_to_grid
+from mmmask3d.registry import MODELS
+
+ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
+
+
+def encoder(**kwargs):
+    cfg = dict(type='Mask3DViT', arch=ARCH, img_size=(24, 40), patch_size=8)
+    return MODELS.build({**cfg, **kwargs})
+
+
+@pytest.fixture
+def weights():
+    """Weights of a plain 32x32 ViT (4x4 patches), none at its usual starting value."""
+    torch.manual_seed(5)
+    model = VisionTransformer(arch=ARCH, img_size=32, patch_size=8, out_type='featmap')
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_()
+    return model.state_dict()
+
+
+def assert_loaded(model, weights):
+    for name, value in model.state_dict().items():
+        expected = weights[name]
+        if name == 'pos_embed':
+            expected = resize_to_grid(expected, (4, 4), model.grid_size)
+        assert torch.equal(value, expected), name
+
+
+@pytest.fixture(params=['bare', 'state_dict', 'backbone', 'safetensors'])
+def path(request, weights, tmp_path):
+    if request.param == 'safetensors':
+        file = tmp_path / 'encoder.safetensors'
+        save_file({k: v.contiguous() for k, v in weights.items()}, str(file))
+        return str(file)
+    file = str(tmp_path / 'weights.pth')
+    if request.param == 'backbone':  # of a whole pre-trainer, MAE's for instance
+        weights = {
+            **{f'backbone.{k}': v for k, v in weights.items()},
+            'neck.mask_token': torch.zeros(1, 1, 8),
+        }
+    torch.save(weights if request.param == 'bare' else dict(state_dict=weights, meta={}), file)
+    return file
+
+
+def test_given_weights_fill_the_encoder(path, weights):
+    model = encoder(init_cfg=dict(type='Pretrained', checkpoint=path))
+    model.init_weights()
+    assert_loaded(model, weights)
+
+
+@pytest.mark.parametrize('as_list', [False, True])
+def test_given_weights_stay_loaded_inside_the_pretrainer(path, weights, as_list, model_cfg):
+    init = dict(type='Pretrained', checkpoint=path)
+    cfg = model_cfg(backbone=dict(init_cfg=[init] if as_list else init))
+    cfg['init_cfg'] = dict(type='Constant', layer='Linear', val=0.5)  # reaches every linear layer
+    model = MODELS.build(cfg)
+    model.init_weights()
+    assert_loaded(model.backbone, weights)
+    model.init_weights()
+    assert_loaded(model.backbone, weights)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    optimizer.step()
+    assert_loaded(model.backbone, weights)
+
+
+def test_class_instead_of_name_is_the_same(weights, tmp_path):
+    file = str(tmp_path / 'weights.pth')
+    torch.save(weights, file)
+    model = encoder(init_cfg=dict(type=PretrainedInit, checkpoint=file))
+    model.init_weights()
+    assert_loaded(model, weights)
+
+
+def test_other_initialisers_are_run(weights):
+    model = encoder(init_cfg=dict(type='Constant', layer='LayerNorm', val=0.25))
+    model.init_weights()
+    assert torch.equal(model.ln1.weight, torch.full((48,), 0.25))
+
+
+def save(tmp_path, content):
+    file = str(tmp_path / 'other.pth')
+    torch.save(content, file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ('arch', 'patch', 'message'),
+    [
+        ({**ARCH, 'num_layers': 3}, 8, r'unknown here \(\d+\): layers\.2'),
+        ({**ARCH, 'num_layers': 1}, 8, r'missing in the file \(\d+\): layers\.1'),
+        ({**ARCH, 'embed_dims': 96}, 8, r'cls_token \(1, 1, 96\) \(here \(1, 1, 48\)\)'),
+        ({**ARCH, 'feedforward_channels': 48}, 8, r'of another shape \(6\): layers\.0\.ffn'),
+        (ARCH, 4, r'patch_embed\.projection\.weight \(48, 3, 4, 4\) \(here \(48, 3, 8, 8\)\)'),
+    ],
+)
+def test_another_architecture_is_refused_and_listed(arch, patch, message, tmp_path):
+    file = save(tmp_path, Mask3DViT(arch=arch, img_size=(24, 40), patch_size=patch).state_dict())
+    model = encoder(init_cfg=dict(type='Pretrained', checkpoint=file))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(RuntimeError, match=message) as caught:
+        model.init_weights()
+    assert str(file) in str(caught.value)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ('content', 'error', 'message'),
+    [
+        ({'conv1.weight': torch.zeros(2)}, RuntimeError, r'unknown here \(1\): conv1\.weight'),
+        ({'meta': {}, 'state_dict': {}}, ValueError, 'found no tensor'),
+        (
+            {'model': {'blocks.0.norm1.weight': torch.zeros(2)}},
+            ValueError,
+            r'state_dict.* keys model\.',
+        ),
+    ],
+)
+def test_files_that_are_something_else(content, error, message, tmp_path):
+    model = encoder(init_cfg=dict(type='Pretrained', checkpoint=save(tmp_path, content)))
+    with pytest.raises(error, match=message):
+        model.init_weights()
+
+
+def test_wrong_prefix_names_what_is_there(weights, tmp_path):
+    file = save(tmp_path, dict(state_dict={f'student.{k}': v for k, v in weights.items()}))
+    wrong = encoder(init_cfg=dict(type='Pretrained', checkpoint=file, prefix='teacher'))
+    with pytest.raises(ValueError, match=r"starts with 'teacher\.'.*student\.cls_token"):
+        wrong.init_weights()
+    right = encoder(init_cfg=dict(type='Pretrained', checkpoint=file, prefix='student'))
+    right.init_weights()
+    assert_loaded(right, weights)
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, 'w')
+
+
+def test_a_file_that_needs_unpickling_is_refused(weights, tmp_path, model_cfg):
+    made = tmp_path / 'made'
+    file = save(tmp_path, dict(state_dict=weights, extra=Payload(str(made))))
+    model = MODELS.build(
+        model_cfg(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=file)))
+    )
+    with pytest.raises(UnsafeCheckpointError, match=r'other\.pth'):
+        model.init_weights()
+    assert not made.exists()
+
+
+def test_missing_file_is_named(tmp_path):
+    model = encoder(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'no.pth')))
+    with pytest.raises(FileNotFoundError, match=r'no\.pth'):
+        model.init_weights()
+
+
+def test_encoder_of_a_whole_pretrainer_keeps_its_grid(build_model, tmp_path):
+    whole = build_model(backbone=dict(img_size=(32, 72)))  # 4x9
+    file = save(tmp_path, dict(state_dict=whole.state_dict(), meta={}))
+    model = encoder(img_size=(48, 48), init_cfg=dict(type='Pretrained', checkpoint=file))
+    model.init_weights()
+    expected = resize_to_grid(whole.backbone.pos_embed, (4, 9), (6, 6))
+    assert torch.equal(model.pos_embed, expected)
+
+
+def test_grid_in_the_metadata_of_safetensors_is_read(tmp_path):
+    source = encoder(img_size=(32, 72))
+    source.init_weights()
+    file = str(tmp_path / 'encoder.safetensors')
+    save_file(dict(source.state_dict()), file, metadata=dict(patch_grid=json.dumps([4, 9])))
+    model = encoder(img_size=(48, 48), init_cfg=dict(type='Pretrained', checkpoint=file))
+    model.init_weights()
+    assert torch.equal(model.pos_embed, resize_to_grid(source.pos_embed, (4, 9), (6, 6)))
+
+
+def test_encoder_part_has_no_prefix_and_carries_the_grid():
+    state = OrderedDict({'backbone.a': torch.ones(1), 'head.b': torch.ones(1)})
+    state._metadata = OrderedDict({'backbone': dict(patch_grid=(4, 9))})
+    part = encoder_state(dict(state_dict=state))
+    assert list(part) == ['a']
+    assert part._metadata == {'': {'patch_grid': (4, 9)}}

@@ -1,0 +1,306 @@
+import io
+from collections import OrderedDict
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.runner.checkpoint import (
+    get_state_dict,
+    load_checkpoint,
+    save_checkpoint,
+    weights_to_cpu,
+)
+from mmpretrain.models import VisionTransformer
+from torch import nn
+
+from mmmask3d.models import Mask3DViT
+from mmmask3d.models.pos_embed import resize_to_grid, sincos_pos_embed
+
+ARCH = dict(embed_dims=48, num_layers=3, num_heads=3, feedforward_channels=96)
+
+
+def make(seed=0, random=True, **kwargs):
+    torch.manual_seed(seed)
+    model = Mask3DViT(**{**dict(arch=ARCH, img_size=(32, 72), patch_size=8), **kwargs})
+    model.init_weights()
+    if random:  # biases and norms too, which start at 0 and 1
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(torch.randn_like(p) * 0.1)
+    return model.eval()
+
+
+def plain(**kwargs):
+    cfg = dict(arch=ARCH, img_size=(32, 72), patch_size=8, out_type='featmap')
+    return VisionTransformer(**{**cfg, **kwargs})
+
+
+def keep(*rows):
+    return torch.tensor(rows)
+
+
+# ---------------------------------------------------------------- the same network as mmpretrain's
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(),
+        dict(with_cls_token=False),
+        dict(final_norm=False),
+        dict(pre_norm=True),
+        dict(layer_scale_init_value=0.1),
+        dict(out_indices=[0, 2]),
+        dict(out_type='raw'),
+        dict(out_type='avg_featmap'),
+        dict(out_type='cls_token'),
+    ],
+    ids=str,
+)
+def test_state_dict_and_features_are_those_of_the_plain_vit(options):
+    ours, theirs = make(**options), plain(**{**options})
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    theirs.eval()
+    x = torch.rand(2, 3, 32, 72)
+    for a, b in zip(ours(x), theirs(x), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize('size', [(64, 72), (32, 40), (16, 16), (30, 70)])
+def test_other_input_sizes_give_the_features_of_the_plain_vit(size):
+    ours, theirs = make(), plain()
+    theirs.load_state_dict(ours.state_dict())
+    theirs.eval()
+    x = torch.rand(1, 3, *size)  # 30x70 is padded to whole patches when there is no mask
+    torch.testing.assert_close(ours(x)[0], theirs(x)[0])
+
+
+# ---------------------------------------------------------------- kept patches only
+
+
+def by_hand(model, x, ids):
+    """Embed everything, pick the kept tokens, run the same blocks one frame at a time."""
+    p = model.patch_size
+    grid = (x.shape[-2] // p, x.shape[-1] // p)
+    extra = model.num_extra_tokens
+    everything = model.patch_embed.projection(x).flatten(2).transpose(1, 2)
+    pos = resize_to_grid(model.pos_embed, model.grid_size, grid, extra)
+    outs = []
+    for b in range(len(x)):
+        tokens = everything[b, ids[b]] + pos[0, extra:][ids[b]]
+        if extra:
+            tokens = torch.cat((model.cls_token[0] + pos[0, :1], tokens))
+        tokens = tokens[None]
+        for layer in model.layers:
+            tokens = layer(tokens)
+        outs.append(model.ln1(tokens))
+    return torch.cat(outs)
+
+
+@pytest.mark.parametrize('cls', [True, False])
+@pytest.mark.parametrize('size', [(32, 72), (48, 40), (32, 32)])
+def test_kept_patches_give_what_a_computation_by_hand_gives(cls, size):
+    model = make(with_cls_token=cls)
+    x = torch.rand(2, 3, *size)
+    ids = keep([0, 3, 7, 15], [2, 5, 11, 12])
+    out = model(x, ids)
+    assert out.shape == (2, 4 + cls, 48)
+    torch.testing.assert_close(out, by_hand(model, x, ids))
+
+
+def test_keeping_every_patch_equals_no_mask():
+    model = make(out_type='raw')
+    x = torch.rand(2, 3, 32, 72)
+    everything = torch.arange(36).expand(2, -1)
+    torch.testing.assert_close(model(x, everything), model(x)[0])
+
+
+def test_tokens_that_enter_the_blocks_are_the_kept_ones():
+    model, seen = make(), []
+    for layer in model.layers:
+        layer.register_forward_pre_hook(lambda m, args: seen.append(tuple(args[0].shape)))
+    model(torch.rand(2, 3, 32, 72), keep([1, 2], [3, 4]))
+    assert seen == [(2, 3, 48)] * 3
+    model(torch.rand(2, 3, 32, 72), torch.empty(2, 0, dtype=torch.int64))
+    assert seen[3:] == [(2, 1, 48)] * 3
+    seen.clear()
+    model(torch.rand(2, 3, 32, 72))
+    assert seen == [(2, 37, 48)] * 3
+
+
+def test_removed_pixels_are_never_read():
+    model = make()
+    x = torch.rand(1, 3, 32, 72)
+    dirty = x.clone()
+    dirty[..., 8:] = float('nan')
+    ids = keep([0, 9])  # the first column of a grid nine wide
+    assert torch.equal(model(x, ids), model(dirty, ids))
+
+
+def test_masked_input_must_consist_of_whole_patches():
+    with pytest.raises(ValueError, match=r'30x72.*patch_size=8.*24x72'):
+        make()(torch.rand(1, 3, 30, 72), keep([0]))
+
+
+def test_patch_embedding_that_cannot_be_cut_is_refused():
+    model = make(random=False, patch_cfg=dict(kernel_size=16, stride=8, padding=4))
+    with pytest.raises(ValueError, match='plain patch embedding'):
+        model(torch.rand(1, 3, 32, 72), keep([0]))
+
+
+# ---------------------------------------------------------------- initialisation
+
+
+def test_positions_start_from_sine_and_cosine_on_the_grid_at_hand():
+    model = make(random=False)
+    assert model.grid_size == (4, 9)
+    assert torch.equal(model.pos_embed[:, 1:], sincos_pos_embed((4, 9), 48))
+    assert not model.pos_embed[:, 0].any()
+    assert model.cls_token.any()
+    weight = model.patch_embed.projection.weight
+    bound = (6 / (48 + 3 * 64)) ** 0.5  # Xavier, of the layer as a linear one
+    assert 0.9 * bound < weight.abs().max() <= bound
+
+
+def test_initialising_twice_changes_nothing():
+    model = make(random=False)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    model.init_weights()
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_modes_return_the_model():
+    model = make()
+    assert model.train() is model
+    assert model.training
+    assert model.eval() is model
+
+
+def test_out_indices_may_be_a_tuple_with_negatives():
+    indices = (0, -1)
+    model = make(out_indices=indices)
+    assert indices == (0, -1)
+    assert [o.shape for o in model(torch.rand(1, 3, 32, 72))] == [(1, 48, 4, 9)] * 2
+    assert make(out_indices=[-3, 1]).out_indices == [0, 1]
+
+
+# ---------------------------------------------------------------- the grid travels with the weights
+
+
+def through_file(state):
+    buffer = io.BytesIO()
+    torch.save(dict(state_dict=state, meta={}), buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)['state_dict']
+
+
+@pytest.mark.parametrize('img_size', [(48, 48), (32, 72), (72, 32), (64, 80)])
+def test_a_4x9_grid_is_never_read_as_6x6(img_size):
+    source = make()
+    target = make(seed=1, img_size=img_size)
+    state = through_file(source.state_dict())
+    assert state._metadata['']['patch_grid'] == (4, 9)
+    target.load_state_dict(state, strict=True)
+    expected = resize_to_grid(source.pos_embed, (4, 9), target.grid_size)
+    assert torch.equal(target.pos_embed, expected)
+    for name, value in source.state_dict().items():
+        if name != 'pos_embed':
+            assert torch.equal(target.state_dict()[name], value)
+
+
+class Whole(nn.Module):
+    def __init__(self, **kwargs):
+        super().__init__()
+        self.backbone = make(**kwargs)
+
+
+def test_grid_survives_the_checkpoints_of_mmengine(tmp_path):
+    path = str(tmp_path / 'epoch_1.pth')
+    source, target = Whole(), Whole(seed=1, img_size=(48, 48))
+    state = weights_to_cpu(get_state_dict(source))
+    save_checkpoint(dict(state_dict=state, meta={}), path)
+    load_checkpoint(target, path, map_location='cpu', strict=True)
+    expected = resize_to_grid(source.backbone.pos_embed, (4, 9), (6, 6))
+    assert torch.equal(target.backbone.pos_embed, expected)
+
+
+def test_without_a_record_a_square_is_a_square():
+    source = plain(img_size=48)
+    nn.init.normal_(source.pos_embed)
+    target = make(img_size=(40, 48))
+    target.load_state_dict(OrderedDict(source.state_dict()), strict=True)
+    assert torch.equal(target.pos_embed, resize_to_grid(source.pos_embed, (6, 6), (5, 6)))
+
+
+def test_without_a_record_nothing_is_guessed():
+    state = dict(make().state_dict())  # a plain dict has no metadata
+    with pytest.raises(ValueError, match='6x6 or 4x9'):
+        make().load_state_dict(state)
+    untouched = make(img_size=(24, 40))
+    state['pos_embed'] = torch.zeros(1, 1 + 35, 48)
+    with pytest.raises(ValueError, match='no square number'):
+        untouched.load_state_dict(state)
+
+
+def test_class_token_position_is_dropped_where_there_is_none():
+    source, target = make(), make(seed=1, with_cls_token=False)
+    state = source.state_dict()
+    del state['cls_token']
+    target.load_state_dict(state, strict=True)
+    assert torch.equal(target.pos_embed, source.pos_embed[:, 1:])
+
+
+def test_positions_are_resampled_on_the_fly_for_another_input():
+    model = make()
+    x = torch.rand(1, 3, 64, 40)
+    bigger = make(seed=1, img_size=(64, 40))
+    bigger.load_state_dict(model.state_dict())
+    torch.testing.assert_close(model(x)[0], bigger(x)[0])
+    ids = keep([0, 17, 39])
+    torch.testing.assert_close(model(x, ids), bigger(x, ids))
+
+
+# ---------------------------------------------------------------- memory and speed
+
+
+@pytest.mark.parametrize('masked', [True, False])
+def test_recomputation_gives_the_same_gradients(masked):
+    x = torch.rand(2, 3, 32, 72)
+    ids = keep([0, 3], [2, 5]) if masked else None
+    grads = []
+    for with_cp in (False, True):
+        model = make(with_cp=with_cp).train()
+        out = model(x, ids) if masked else model(x)[0]
+        out.square().sum().backward()
+        grads.append({k: p.grad for k, p in model.named_parameters()})
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][name], grad, msg=name)
+
+
+def test_attention_is_the_fused_one(monkeypatch):
+    calls = []
+    fused = F.scaled_dot_product_attention
+
+    def spy(*args, **kwargs):
+        calls.append(1)
+        return fused(*args, **kwargs)
+
+    for layer in (model := make()).layers:
+        monkeypatch.setattr(layer.attn, 'scaled_dot_product_attention', spy)
+    model(torch.rand(1, 3, 32, 72), keep([0, 1]))
+    assert len(calls) == 3
+
+
+def test_drop_path_rates_are_plain_numbers():
+    model = make(drop_path_rate=0.1)
+    rates = [layer.attn.out_drop.drop_prob for layer in model.layers]
+    assert rates == pytest.approx([0, 0.05, 0.1])
+    assert all(type(r) is float for r in rates)
+
+
+@pytest.mark.parametrize('arch', ['deit-tiny', 'deit-small', 'base', 'large'])
+def test_architectures_of_the_configs_exist(arch):
+    with torch.device('meta'):
+        model = Mask3DViT(arch=arch, img_size=(240, 320))
+    assert model.grid_size == (15, 20)
