@@ -144,8 +144,11 @@ def plan(out: Path, data: Path, seed: int, budget: Budget) -> Steps:
 
 
 def show_counts(line: str) -> str | None:
-    """Lines of the generator that count frames."""
-    return line if re.search(r'\d+ ?/ ?\d+', line) else None
+    """About every tenth count of frames that the generator's progress bar prints."""
+    count = re.search(r'(\d+)/(\d+) \[', line)
+    if count is None or int(count[1]) % max(1, int(count[2]) // 12):
+        return None
+    return f'{count[1]} of {count[2]} frames'
 
 
 def remove_results(out: Path) -> None:

@@ -6,7 +6,6 @@ _base_ = [
     '../_base_/schedules/pretrain_adamw_100e.py',
     '../_base_/default_runtime.py',
 ]
-max_epochs = 400
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',
@@ -28,10 +27,8 @@ param_scheduler = [
         eta_min=0.0,
         by_epoch=True,
         begin=20,
-        end=max_epochs,
-        T_max=max_epochs - 20,
         convert_to_iter_based=True,
     ),
 ]
-train_cfg = dict(max_epochs=max_epochs, val_interval=20)
+train_cfg = dict(max_epochs=400, val_interval=20)
 auto_scale_lr = dict(base_batch_size=128)

@@ -29,7 +29,8 @@ test_pipeline = [
     dict(type='mmmask3d.LoadSegLabels'),
     dict(type='PackSegInputs'),
 ]
-train_dataloader = dict(dataset=dict(indices=100, pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+train_dataloader = dict(num_workers=1, dataset=dict(indices=100, pipeline=train_pipeline))
+val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=25, val_interval=25)
+default_hooks = dict(checkpoint=dict(interval=5), logger=dict(interval=13))
