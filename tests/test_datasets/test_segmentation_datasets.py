@@ -1,0 +1,147 @@
+"""Label maps of NYUv2 and of the generated rooms: ids, class subsets and what is refused."""
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('mmseg')
+
+from mmmask3d.datasets.segmentation import (
+    NYU13_CLASSES,
+    NYU40_CLASSES,
+    NYUv2SegDataset,
+    RoomsSegDataset,
+    distinct_palette,
+)
+
+PIPELINE = [
+    dict(type='mmseg.LoadImageFromFile'),
+    dict(type='mmmask3d.LoadSegLabels'),
+]
+CASES = {
+    'rooms': (RoomsSegDataset, 'semantic', 13, {}),
+    'nyu13': (NYUv2SegDataset, 'label13', 13, {}),
+    'nyu40': (NYUv2SegDataset, 'label40', 40, dict(num_classes=40)),
+}
+
+
+def write(root, folder, name, labels):
+    for sub, array in (('rgb', np.zeros((*labels.shape[:2], 3), np.uint8)), (folder, labels)):
+        (root / sub).mkdir(exist_ok=True, parents=True)
+        suffix = '.jpg' if sub == 'rgb' else '.png'
+        assert cv2.imwrite(str(root / sub / (name + suffix)), array)
+
+
+@pytest.fixture(params=CASES)
+def case(request, tmp_path):
+    """(function that builds the data set, root, label folder, number of classes)."""
+    kind, folder, num_classes, kwargs = CASES[request.param]
+    ids = np.arange(num_classes + 1, dtype=np.uint8)[None].repeat(2, axis=0)
+    write(tmp_path, folder, 'a', ids)
+    write(tmp_path, folder, 'b', ids[:, ::-1])
+    (tmp_path / 'splits').mkdir()
+    (tmp_path / 'splits/train.txt').write_text('b\n\n')
+
+    def build(**more):
+        return kind(**(dict(data_root=str(tmp_path), pipeline=PIPELINE) | kwargs | more))
+
+    return build, tmp_path, folder, num_classes
+
+
+def test_ids_start_at_0_and_unlabelled_is_255(case):
+    build, root, folder, num_classes = case
+    data = build()
+    assert [info['img_path'] for info in map(data.get_data_info, range(len(data)))] == [
+        f'{root}/rgb/{name}.jpg' for name in 'ab'
+    ]
+    np.testing.assert_array_equal(data[0]['gt_seg_map'][0], [255, *range(num_classes)])
+    assert data[0]['seg_map_path'] == f'{root}/{folder}/a.png'
+
+
+def test_the_split_file_chooses(case):
+    build, _, _, num_classes = case
+    data = build(ann_file='splits/train.txt')
+    assert len(data) == 1
+    np.testing.assert_array_equal(data[0]['gt_seg_map'][0], [*range(num_classes)][::-1] + [255])
+
+
+def test_classes_and_colours(case):
+    build, _, _, num_classes = case
+    meta = build().metainfo
+    assert len(meta['classes']) == len(set(meta['classes'])) == len(meta['palette']) == num_classes
+    assert meta['classes'] == {13: NYU13_CLASSES, 40: NYU40_CLASSES}[num_classes]
+    assert {'bed', 'floor', 'wall'} < set(meta['classes'])
+
+
+def test_ids_beyond_the_classes_are_refused(case):
+    build, root, folder, num_classes = case
+    labels = np.zeros((2, 4), np.uint8)
+    labels[1, 2] = num_classes + 1
+    write(root, folder, 'a', labels)
+    with pytest.raises(ValueError, match=rf'a\.png: .*\[{num_classes + 1}\].*1\.\.{num_classes}\)'):
+        build()[0]
+
+
+def test_colour_coded_labels_are_refused(case):
+    build, root, folder, _ = case
+    write(root, folder, 'a', np.zeros((2, 4, 3), np.uint8))
+    with pytest.raises(ValueError, match=r'a\.png: .*one channel.*\(2, 4, 3\)'):
+        build()[0]
+
+
+@pytest.mark.parametrize(
+    ('lost', 'message'),
+    [('rgb/b.jpg', r'1 of 1 colour files .*rgb/b\.jpg'), ('{labels}/b.png', '1 of 1 label files')],
+)
+def test_missing_files_are_named_at_start_up(case, lost, message):
+    build, root, folder, _ = case
+    (root / lost.format(labels=folder)).unlink()
+    with pytest.raises(FileNotFoundError, match=message):
+        build(ann_file='splits/train.txt')
+
+
+def test_labels_are_not_asked_for_where_none_are_loaded(case):
+    build, root, folder, _ = case
+    (root / folder / 'b.png').unlink()
+    assert len(build(ann_file='splits/train.txt', pipeline=PIPELINE[:1])) == 1
+
+
+def test_wrong_places(case):
+    build, root, _, _ = case
+    with pytest.raises(FileNotFoundError, match=r'nowhere.*data_root'):
+        build(data_root=str(root / 'nowhere'))
+    with pytest.raises(FileNotFoundError, match=r'splits/test\.txt does not exist'):
+        build(ann_file='splits/test.txt')
+    (root / 'splits/empty.txt').write_text('\n')
+    with pytest.raises(ValueError, match=r'splits/empty\.txt names no frame'):
+        build(ann_file='splits/empty.txt')
+
+
+def test_a_subset_of_the_nyu_classes(tmp_path):
+    write(tmp_path, 'label13', 'a', np.arange(14, dtype=np.uint8)[None].repeat(2, axis=0))
+    data = NYUv2SegDataset(
+        data_root=str(tmp_path), metainfo=dict(classes=('wall', 'bed')), pipeline=PIPELINE
+    )
+    expected = np.full(14, 255)
+    expected[1], expected[12] = 1, 0  # bed is id 1 of 13, wall id 12
+    np.testing.assert_array_equal(data[0]['gt_seg_map'][0], expected)
+    whole = distinct_palette(13)
+    assert data.metainfo['palette'] == [whole[11], whole[0]]
+
+
+def test_wrong_classes_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"\['lava'\] are not among"):
+        NYUv2SegDataset(data_root=str(tmp_path), metainfo=dict(classes=('lava',)))
+    with pytest.raises(ValueError, match='13 or 40, got 20'):
+        NYUv2SegDataset(num_classes=20, data_root=str(tmp_path))
+
+
+@pytest.mark.parametrize('num_colours', [1, 13, 40])
+def test_palette_colours_differ(num_colours):
+    palette = np.array(distinct_palette(num_colours))
+    assert palette.shape == (num_colours, 3)
+    assert palette.min() >= 0
+    assert palette.max() <= 255
+    distance = np.abs(palette[:, None] - palette[None]).sum(axis=-1)
+    assert distance[~np.eye(num_colours, dtype=bool)].min(initial=999) > 20
+    assert distinct_palette(num_colours) == distinct_palette(40)[:num_colours]
