@@ -123,7 +123,7 @@ def _encode(image: np.ndarray, suffix: str) -> bytes:
     if suffix == '.jpg':
         options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     else:
-        options = [cv2.IMWRITE_PNG_COMPRESSION, 6]
+        options = [cv2.IMWRITE_PNG_COMPRESSION, 3]
     done, data = cv2.imencode(suffix, image, options)
     if not done:
         raise RuntimeError(f'OpenCV could not encode an image of shape {image.shape} as {suffix}')

@@ -26,8 +26,9 @@ def shaded(colour: Colour, factor: float) -> Colour:
 
 
 def any_colour(rng: np.random.Generator, vivid: float = 0.5) -> Colour:
-    """Return a colour of any hue; ``vivid`` in [0, 1] bounds the saturation."""
-    return hsv(rng.random(), vivid * rng.beta(1.5, 2.0) * 1.3, rng.uniform(0.2, 0.9))
+    """Return a colour, often warm or blue; ``vivid`` in [0, 1] bounds the saturation."""
+    hue = rng.choice([rng.random(), rng.uniform(0.0, 0.16), rng.uniform(0.52, 0.66)])
+    return hsv(hue, vivid * rng.beta(1.5, 2.0) * 1.2, rng.uniform(0.2, 0.9))
 
 
 def _wood_colour(rng: np.random.Generator) -> Colour:
@@ -249,9 +250,10 @@ def wall(rng: np.random.Generator) -> Material:
     """Return a wall: plaster of a pale (rarely a strong) colour, wallpaper, bricks or panelling."""
     pick = rng.random()
     if rng.random() < 0.82:
-        base = hsv(rng.random(), rng.uniform(0, 0.22), rng.uniform(0.68, 0.93))
+        hue = rng.random() if rng.random() < 0.6 else rng.uniform(0.03, 0.16)
+        base = hsv(hue, rng.uniform(0, 0.18), rng.uniform(0.68, 0.93))
     else:
-        base = hsv(rng.random(), rng.uniform(0.2, 0.55), rng.uniform(0.35, 0.75))
+        base = hsv(rng.random(), rng.uniform(0.15, 0.42), rng.uniform(0.35, 0.75))
     infrared = rng.uniform(0.55, 0.85)
     if pick < 0.68:
         return Material('plaster', (base,) * 3, 0.02, rng.uniform(0.3, 1), infrared=infrared)

@@ -1,14 +1,15 @@
 """Renderer of the generated rooms: ray casting with Embree, light, colour camera and label maps.
 
 Per pixel one primary ray finds surface, label and z-depth. Light arrives directly from every lamp,
-window and the sun, with shadows, and indirectly over one bounce. Both are sampled with one or two
-rays whose directions repeat every 4 x 4 pixels, and are then averaged over 4 x 4 pixels of the same
+window and the sun, with shadows, and indirectly over one bounce. Each is sampled by one ray per
+pixel whose direction repeats every 4 x 4 pixels, and then averaged over 4 x 4 pixels of the same
 surface: soft shadows for the price of hard ones ("interleaved sampling", Keller and Heidrich 2001).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import cv2
@@ -152,31 +153,25 @@ class Tracer:
         return a + u * (b - a) + v * (c - a)
 
 
-def _pattern(height: int, width: int, count: int) -> np.ndarray:
+@cache
+def _pattern(height: int, width: int, count: int, varied: bool) -> np.ndarray:
     """Return (count, H * W, 2) float32 numbers in [0, 1) that repeat every 4 x 4 pixels.
 
     The ``16 * count`` points of a tile are one low-discrepancy (R2) sequence, dealt out so that
-    neighbouring pixels hold distant points.
+    neighbouring pixels hold distant points. ``varied`` shifts them by another amount in every tile:
+    without, all tiles look in the same few directions, and by indirect light a bright spot
+    elsewhere in the room shows as so many ghosts of itself.
     """
     total = _TILE * _TILE * count
     points = (np.arange(total)[:, None] * [0.7548776662466927, 0.5698402909980532] + 0.5) % 1
     bayer = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]])
     tile = points.reshape(count, _TILE * _TILE, 2)[:, bayer]
-    repeats = (1, -(-height // _TILE), -(-width // _TILE), 1)
-    return np.tile(tile, repeats)[:, :height, :width].reshape(count, -1, 2).astype(np.float32)
-
-
-def _varied(pattern: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Shift the pattern by another amount in every tile.
-
-    Without it, all tiles look in the same few directions, and a bright spot elsewhere in the room
-    is seen as so many ghosts of itself.
-    """
-    count = len(pattern)
     tiles = (-(-height // _TILE), -(-width // _TILE))
-    shifts = np.random.default_rng(0).random((count, *tiles, 2), np.float32)
-    shifts = shifts.repeat(_TILE, axis=1).repeat(_TILE, axis=2)[:, :height, :width]
-    return (pattern + shifts.reshape(count, -1, 2)) % 1
+    pattern = np.tile(tile, (1, *tiles, 1))
+    if varied:
+        shifts = np.random.default_rng(0).random((count, *tiles, 2))
+        pattern = (pattern + shifts.repeat(_TILE, axis=1).repeat(_TILE, axis=2)) % 1
+    return pattern[:, :height, :width].reshape(count, -1, 2).astype(np.float32)
 
 
 def _around(normals: np.ndarray, samples: np.ndarray) -> np.ndarray:
@@ -319,7 +314,7 @@ class Renderer:
             arriving[at] = share[:, None] * light.power * len(lights)
         if self.scene.sun is not None:
             arriving += self._sun(spots, facing, turn)[:, None] * self.scene.sun[1]
-        radiance = self.mean[material] * np.minimum(arriving / np.pi, 4.0)
+        radiance = self.mean[material] * np.minimum(arriving / np.pi, 2.5)
         # Light that has bounced more than twice is taken as even, and as strong as the second.
         radiance = radiance + self.mean[material] * radiance.mean(axis=0)
         radiance += self.mean[material] * np.minimum(self.emission[material], 1.0)[:, None]
@@ -345,37 +340,31 @@ class Renderer:
         points = (camera.position + rays * depth[:, None] + flat * _OFFSET).astype(np.float32)
         cosine = np.maximum(-np.einsum('ij,ij->i', flat, view), 0)
 
-        patterns = _pattern(height, width, 6)
-        patterns[2:] = _varied(patterns[2:], height, width)
+        lamp_samples, sun_samples = _pattern(height, width, 2, varied=False)
+        directions, turns = _pattern(height, width, 2, varied=True)
         gloss = np.zeros((len(points), 3), np.float32)
         direct = np.zeros((len(points), 3), np.float32)
         for index, light in enumerate(scene.lights):
-            samples = (patterns[0] + 0.37 * index) % 1
+            samples = (lamp_samples + 0.37 * index) % 1
             share, towards = self._lamp(light, points, normals, samples)
             power = light.power.astype(np.float32)
             direct += share[:, None] * power
             half = _unit(towards - view)
             lobe = np.maximum(np.einsum('ij,ij->i', half, normals), 0) ** self.shininess[material]
             gloss += (share * lobe * self.specular[material])[:, None] * power
-        sunlit = self._sun(points, normals, patterns[1])
+        sunlit = self._sun(points, normals, sun_samples)
         if scene.sun is not None:
             direct += sunlit[:, None] * scene.sun[1].astype(np.float32)
-        indirect = (
-            np.pi
-            / 2
-            * (
-                self._bounce(points, normals, patterns[2], patterns[3])
-                + self._bounce(points, normals, patterns[4], patterns[5])
-            )
-        )
+        indirect = np.pi * self._bounce(points, normals, directions, turns)
 
         def image(values: np.ndarray) -> np.ndarray:
             return values.reshape(height, width, *values.shape[1:])
 
         geometry = image(points), image(normals), image(0.01 + 0.012 * depth)
         light = _smooth(image(np.concatenate([direct, gloss, indirect], 1)), *geometry, 1)
-        indirect_image = _smooth(light[..., 6:], *geometry, 4)
-        arriving = light[..., :3] + indirect_image
+        # Indirect light varies slowly but is noisy: it is averaged over a wider surrounding.
+        indirect = _smooth(_smooth(light[..., 6:], *geometry, 4), *geometry, 12)
+        arriving = light[..., :3] + indirect
         footprint = depth / camera.focal / np.sqrt(np.maximum(cosine, 0.02))
         albedo = self.albedo(hits, footprint)
         radiance = image(albedo / np.pi) * arriving + light[..., 3:6]
