@@ -92,8 +92,9 @@ def _candidate(
     roll = rng.normal(0, np.radians(2.5))
     clear = (spot < scene.solids[:, 0] - 0.2) | (spot > scene.solids[:, 1] + 0.2)
     across = np.linalg.norm(aim[:2] - spot[:2])
-    # People rarely look up at what hangs on the wall, and hardly ever straight down.
-    aim[2] = spot[2] + across * np.clip((aim[2] - spot[2]) / across, -0.75, rng.uniform(-0.3, 0.05))
+    # Neither straight down nor up at what hangs on the wall, and sometimes over the furniture.
+    slope = np.clip((aim[2] - spot[2]) / across, -0.75, 0.1) + max(0.0, rng.normal(0, 0.2))
+    aim[2] = spot[2] + across * slope
     if not clear.any(axis=1).all() or not 0.9 < across < 5.5:
         return None
     return look_at(spot, aim, float(roll), width, height)

@@ -396,9 +396,7 @@ def _sofa_group(room: _Room) -> None:
         spot = wall.start + wall.along * along + wall.inward * (out + 0.3)
         _rug_under(room, spot[0], spot[1], rng.uniform(1.8, 2.6), rng.uniform(1.3, 1.8), wall.yaw)
     if rng.random() < 0.5:
-        seat = furniture.sofa(
-            rng, rng.uniform(0.75, 0.95), 'chair' if rng.random() < 0.6 else 'sofa'
-        )
+        seat = furniture.sofa(rng, rng.uniform(0.75, 0.95), 'chair')
         sign = rng.choice([-1, 1])
         room.near(seat, wall, along + sign * 1.5, out + 0.3, sign * np.pi / 2)
     for sign in (-1, 1):
