@@ -277,6 +277,13 @@ def test_restart_repairs_what_is_missing_or_broken(made, copy, capsys):
     assert contents(copy) == contents(made[0])
 
 
+def test_repairs_the_files_about_all_frames(made, copy):
+    (copy / 'annotations' / 'instances_train.json').write_text('{"images": [')
+    (copy / 'splits' / 'val.txt').unlink()
+    assert generate(copy, OPTIONS)[1] == 0
+    assert contents(copy) == contents(made[0])
+
+
 def test_restart_before_the_end(made, copy):
     """Killed after the last frame: frames stay, the files about all of them are written."""
     meta = json.loads((copy / 'meta.json').read_text())

@@ -108,15 +108,22 @@ class Options:
         return {'train': range(first), 'val': range(first, self.rooms)}
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write a file so that it is either complete or absent."""
+def _write(path: Path, data: bytes) -> int:
+    """Write a file so that it is either complete or absent, and return its checksum."""
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     temporary.write_bytes(data)
     os.replace(temporary, path)
+    return zlib.crc32(data)
 
 
-def _write_json(path: Path, content: dict, indent: int | None = None) -> None:
-    _write(path, (json.dumps(content, indent=indent) + '\n').encode())
+def _write_json(path: Path, content: dict, indent: int | None = None) -> int:
+    return _write(path, (json.dumps(content, indent=indent) + '\n').encode())
+
+
+def _unchanged(folder: Path, checksums: dict[str, int]) -> bool:
+    """Return whether all of these files are there as they were written."""
+    paths = {folder / name: crc for name, crc in checksums.items()}
+    return all(p.is_file() and zlib.crc32(p.read_bytes()) == crc for p, crc in paths.items())
 
 
 def _encode(image: np.ndarray, suffix: str) -> bytes:
@@ -138,12 +145,10 @@ def read_frame_record(out: Path, name: str) -> dict | None:
     """Return the record of a complete frame; None if a file is missing, cut short or changed."""
     try:
         record = json.loads((out / 'frames' / f'{name}.json').read_text())
-        for kind, path in _files(out, name).items():
-            if zlib.crc32(path.read_bytes()) != record['crc32'][kind]:
-                return None
+        checksums = record['crc32']
     except (FileNotFoundError, json.JSONDecodeError, KeyError):
         return None
-    return record
+    return record if _unchanged(out, checksums) else None
 
 
 def make_room(out: Path, options: Options, room: int, names: list[str]) -> list[str]:
@@ -167,17 +172,16 @@ def make_room(out: Path, options: Options, room: int, names: list[str]) -> list[
             'semantic': frame.semantic,
             'instance': frame.instance,
         }
-        crc = {}
+        checksums = {}
         for kind, path in _files(out, name).items():
             data = _encode(images[kind], SUFFIXES[kind])
-            _write(path, data)
-            crc[kind] = zlib.crc32(data)
+            checksums[path.relative_to(out).as_posix()] = _write(path, data)
         # Last, as it says that the frame is complete.
         record = {
             'camera_to_world': camera.pose().round(6).tolist(),
             'invalid_share': round(float((depth == 0).mean()), 5),
             'pixels': np.bincount(frame.semantic.ravel(), minlength=len(CLASSES) + 1).tolist(),
-            'crc32': crc,
+            'crc32': checksums,
         }
         _write_json(out / 'frames' / f'{name}.json', record)
     return names
@@ -273,12 +277,16 @@ def _finish(out: Path, options: Options, records: dict[str, dict]) -> dict:
         },
         'sensor': Sensor().options(),
         'splits': {},
+        'crc32': {},
     }
     for split, rooms in options.splits().items():
         names = [name for room in rooms for name in options.names(room)]
         coco = _coco(out, options, rooms)
-        _write(out / 'splits' / f'{split}.txt', ''.join(f'{name}\n' for name in names).encode())
-        _write_json(out / 'annotations' / f'instances_{split}.json', coco)
+        lines = ''.join(f'{name}\n' for name in names).encode()
+        crc = _write(out / 'splits' / f'{split}.txt', lines)
+        meta['crc32'][f'splits/{split}.txt'] = crc
+        crc = _write_json(out / 'annotations' / f'instances_{split}.json', coco)
+        meta['crc32'][f'annotations/instances_{split}.json'] = crc
         pixels = np.sum([records[name]['pixels'] for name in names] or [[0] * 14], axis=0)
         invalid = [records[name]['invalid_share'] for name in names]
         share = pixels[1:] / max(1, pixels.sum())
@@ -293,8 +301,8 @@ def _finish(out: Path, options: Options, records: dict[str, dict]) -> dict:
     return meta
 
 
-def _open_folder(out: Path, options: Options) -> bool:
-    """Prepare the folder and return whether it was finished before.
+def _open_folder(out: Path, options: Options) -> dict:
+    """Prepare the folder and return the content of its meta.json.
 
     Raises:
         OptionsError: It holds something else, or was made with other options.
@@ -317,21 +325,20 @@ def _open_folder(out: Path, options: Options) -> bool:
                 f'{out} was made with {", ".join(differing)}. Give the same options to go on with '
                 'it, or another folder for --out, or remove this one.'
             )
-        done = bool(meta.get('complete'))
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OptionsError(
             f'{out} exists and has no meta.json, so it was not made by this tool. Choose a new or '
             'empty folder for --out.'
         )
     else:
-        done = False
+        meta = {**wanted, 'complete': False}
     for folder in (*SUFFIXES, 'frames', 'splits', 'annotations'):
         (out / folder).mkdir(parents=True, exist_ok=True)
         for leftover in (out / folder).glob('.*.tmp'):
             leftover.unlink()
     if not path.exists():
-        _write_json(path, {**wanted, 'complete': False}, indent=2)
-    return done
+        _write_json(path, meta, indent=2)
+    return meta
 
 
 def generate(out: Path, options: Options, workers: int = 1) -> tuple[dict, int]:
@@ -347,7 +354,7 @@ def generate(out: Path, options: Options, workers: int = 1) -> tuple[dict, int]:
 
     if workers < 1:
         raise OptionsError(f'--workers must be at least 1, got {workers}')
-    done = _open_folder(out, options)
+    meta = _open_folder(out, options)
     names = [name for room in range(options.rooms) for name in options.names(room)]
     records = {name: read_frame_record(out, name) for name in names}
     missing = {name for name in names if records[name] is None}
@@ -369,10 +376,8 @@ def generate(out: Path, options: Options, workers: int = 1) -> tuple[dict, int]:
                 with context.Pool(min(workers, len(tasks))) as pool:
                     for made in pool.imap_unordered(_make_room, tasks):
                         bar.update(len(made))
-    ends = [out / 'splits' / f'{s}.txt' for s in options.splits()]
-    ends += [out / 'annotations' / f'instances_{s}.json' for s in options.splits()]
-    if done and not missing and all(path.exists() for path in ends):
-        return json.loads((out / 'meta.json').read_text()), 0
+    if not missing and meta['complete'] and _unchanged(out, meta['crc32']):
+        return meta, 0
     for name in missing:
         records[name] = read_frame_record(out, name)
     return _finish(out, options, records), len(missing)
