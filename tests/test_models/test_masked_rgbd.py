@@ -73,6 +73,13 @@ def reconstruct(model, data):
         return model.reconstruct(batch)
 
 
+def with_holes(data, filler):
+    data = copy.deepcopy(data)
+    for depth, valid in zip(data['inputs']['depth'], data['inputs']['valid'], strict=True):
+        depth[~valid] = filler
+    return data
+
+
 def assert_same(first, second):
     assert first.keys() == second.keys()
     for key, value in first.items():
@@ -98,9 +105,7 @@ def test_invalid_pixels_change_nothing(
     predicted = predict(model, clean)
     model.train()
     for filler in (1e6, -3.0, float('nan'), float('inf')):
-        dirty = copy.deepcopy(clean)
-        for depth, valid in zip(dirty['inputs']['depth'], dirty['inputs']['valid'], strict=True):
-            depth[~valid] = filler
+        dirty = with_holes(clean, filler)
         other_losses, other_grads = loss_and_gradients(model, dirty)
         assert_same(losses, other_losses)
         assert_same(grads, other_grads)
@@ -119,9 +124,7 @@ def test_invalid_pixels_change_nothing_in_other_heads(
     losses, grads = loss_and_gradients(model, clean)
     assert sum(losses.values()) > 0
     for filler in (1e6, float('nan'), float('inf')):
-        dirty = copy.deepcopy(clean)
-        for depth, valid in zip(dirty['inputs']['depth'], dirty['inputs']['valid'], strict=True):
-            depth[~valid] = filler
+        dirty = with_holes(clean, filler)
         other_losses, other_grads = loss_and_gradients(model, dirty)
         assert_same(losses, other_losses)
         assert_same(grads, other_grads)
