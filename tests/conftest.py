@@ -1,6 +1,9 @@
 """What several tests need: small RGB-D folders and a config that trains on them in seconds."""
 
+import importlib.util
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -41,6 +44,31 @@ def write_rgbd_folder(path, n=4, size=(32, 48), seed=0):
 def make_rgbd_folder():
     """Function `make_rgbd_folder(path, n=4, size=(height, width), seed=0)`, returns the path."""
     return write_rgbd_folder
+
+
+@pytest.fixture(scope='session')
+def tiny_rooms(tmp_path_factory):
+    """Folder with six generated frames of 128x96, two of them for validation; not to be changed."""
+    folder = tmp_path_factory.mktemp('rooms') / 'tiny'
+    script = Path(__file__).parents[1] / 'tools/dataset_converters/generate_rooms.py'
+    options = ['--rooms=3', '--val-rooms=1', '--views=2', '--size', '128', '96', '--workers=1']
+    subprocess.run([sys.executable, script, '--out', folder, *options], check=True)
+    return folder
+
+
+@pytest.fixture
+def load_tool():
+    """Function that imports a script below tools/ as a module: `load_tool('demo.py')`."""
+
+    def load(name):
+        path = Path(__file__).parents[1] / 'tools' / name
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module  # dataclasses and named tuples look themselves up there
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 TINY_CONFIG = """# Pre-training in seconds: 8 frames of 32x48, batches of 2, a ViT of width 48.

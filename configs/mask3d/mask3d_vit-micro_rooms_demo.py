@@ -1,6 +1,6 @@
 # The demo: a 1.3M-parameter ViT on generated rooms at 96x128 with patches of 8, minutes on 2 cores.
 # 192 patches, of which 38 RGB and 38 depth patches are kept. 384 frames / 16 = 24 iterations an
-# epoch, 60 epochs = 1,440.
+# epoch, 45 epochs = 1,080.
 _base_ = './mask3d_vit-tiny_b32-100e_rooms-240x320.py'
 model = dict(
     backbone=dict(
@@ -43,6 +43,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, begin=0, end=2, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', begin=2, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=60, val_interval=10)
+train_cfg = dict(max_epochs=45, val_interval=15)
 auto_scale_lr = dict(base_batch_size=16)
 default_hooks = dict(checkpoint=dict(interval=5), logger=dict(interval=12))

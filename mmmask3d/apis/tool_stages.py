@@ -71,7 +71,7 @@ def training_stage(
         export: Stage of :func:`export_stage` whose encoder the backbone starts from.
     """
     cfg = resolve_config(config, overrides)
-    options = dict(config=cfg.pretty_text, after=export.key if export else None)
+    options = dict(config=cfg.to_dict(), after=export.key if export else None)
     extra = encoder_overrides(export.products[0]) if export else []
     cfg_options = ['--cfg-options', *overrides, *extra] if overrides or extra else []
     return stage(
@@ -122,7 +122,7 @@ def evaluation_stage(
     return stage(
         root,
         name,
-        dict(config=resolve_config(config, overrides).pretty_text, after=training.key),
+        dict(config=resolve_config(config, overrides).to_dict(), after=training.key),
         lambda folder: [
             tools / 'test.py', config, training.products[0], '--work-dir', folder,
             '--out', folder / 'metrics.json', *cfg_options,
