@@ -121,6 +121,35 @@ def test_mmseg_encoder_decoder(kind):
     assert {lr for lr, _ in heads} == {LR}
 
 
+def test_mmdet_detector():
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        detector = MODELS.build(
+            dict(
+                type='mmdet.RPN',
+                backbone=dict(
+                    type='mmmask3d.Mask3DViT', arch=ARCH, img_size=(32, 48), patch_size=8
+                ),
+                neck=None,
+                rpn_head=dict(
+                    type='RPNHead',
+                    in_channels=48,
+                    feat_channels=16,
+                    anchor_generator=dict(
+                        type='AnchorGenerator', scales=[8], ratios=[1.0], strides=[8]
+                    ),
+                    bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
+                    loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True),
+                    loss_bbox=dict(type='L1Loss'),
+                ),
+                train_cfg=None,
+                test_cfg=None,
+            )
+        )
+        found = settings(detector)
+    assert found == expected(detector)
+    assert {lr for k, (lr, _) in found.items() if k.startswith('rpn_head.')} == {LR}
+
+
 def test_pre_training_model_keeps_the_full_rate_outside_the_encoder():
     model = MODELS.build(
         dict(
