@@ -3,6 +3,11 @@
 # Several nodes: NNODES, NODE_RANK, MASTER_ADDR, PORT. Set CUDA_VISIBLE_DEVICES to choose GPUs.
 set -euo pipefail
 
+if [ $# -lt 3 ]; then
+    echo "usage: tools/dist_test.sh CONFIG CHECKPOINT GPUS [options of tools/test.py]" >&2
+    exit 2
+fi
+
 CONFIG=$1
 CHECKPOINT=$2
 GPUS=$3

@@ -3,6 +3,11 @@
 # Several nodes: NNODES, NODE_RANK, MASTER_ADDR, PORT. Set CUDA_VISIBLE_DEVICES to choose GPUs.
 set -euo pipefail
 
+if [ $# -lt 2 ]; then
+    echo "usage: tools/dist_train.sh CONFIG GPUS [options of tools/train.py]" >&2
+    exit 2
+fi
+
 CONFIG=$1
 GPUS=$2
 TOOLS=$(cd "$(dirname "$0")" && pwd)

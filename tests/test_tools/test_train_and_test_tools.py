@@ -1,0 +1,205 @@
+"""tools/train.py, tools/test.py and the launchers, end to end on eight small frames."""
+
+import importlib.util
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmmask3d.engine import load_checkpoint_file
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / 'tools'
+
+
+def run(*command, cwd=None, **environment):
+    """Run a command to its end with this python's programs first on the PATH."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PATH': path, **environment}
+    command = [str(part) for part in command]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=cwd, env=env)
+
+
+@pytest.fixture
+def call(monkeypatch):
+    """Function that calls `main` of a tool in this process, `call('train', argument, ...)`."""
+
+    def call(name, *arguments):
+        spec = importlib.util.spec_from_file_location(f'tool_{name}', TOOLS / f'{name}.py')
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])
+        module.main()
+
+    return call
+
+
+ONE_EPOCH = 'train_cfg.max_epochs=1'
+
+
+def test_train_then_test_in_processes_of_their_own(tiny_config, tmp_path):
+    """Work directory from the config's name, in the current folder; options reach the run."""
+    done = run(
+        *(sys.executable, TOOLS / 'train.py', tiny_config, '--cfg-options', ONE_EPOCH),
+        'optim_wrapper.optimizer.lr=5e-4',
+        'train_dataloader.dataset.pipeline.3.depth_ratio=0.75',
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    work = tmp_path / 'work_dirs/tiny'
+    assert [p.name for p in work.glob('*.pth')] == ['epoch_1.pth']
+    cfg = Config.fromfile(work / 'tiny.py')
+    assert cfg.optim_wrapper.optimizer.lr == 5e-4
+    assert cfg.train_dataloader.dataset.pipeline[3].depth_ratio == 0.75
+    assert 'Depth of removed patches' in done.stdout
+    assert 'Traceback' not in done.stderr
+
+    out = tmp_path / 'metrics.json'
+    checkpoint = work / 'epoch_1.pth'
+    done = run(
+        *(sys.executable, TOOLS / 'test.py', tiny_config, checkpoint),
+        *('--work-dir', tmp_path / 'tested', '--out', out),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    metrics = json.loads(out.read_text())
+    assert metrics['masked_depth/frames_metric'] == 8
+    assert 0 < metrics['masked_depth/rmse'] < 10
+    # what the training run measured with the same weights on the same frames and masks
+    scalars = next(work.rglob('scalars.json')).read_text().splitlines()
+    last = json.loads(scalars[-1])
+    assert metrics['masked_depth/rmse'] == pytest.approx(last['masked_depth/rmse'], rel=1e-5)
+
+
+def test_work_dir_resume_and_nothing_to_resume(tiny_config, tmp_path, call, capsys):
+    work = tmp_path / 'run'
+    call('train', tiny_config, '--work-dir', work, '--resume', '--cfg-options', ONE_EPOCH)
+    assert f'Nothing to resume in {work}: starting a new run.' in capsys.readouterr().err
+    assert (work / 'epoch_1.pth').exists()
+    call('train', tiny_config, '--work-dir', work, '--resume')
+    assert 'epoch_1.pth, the newest complete checkpoint' in capsys.readouterr().err
+    assert load_checkpoint_file(work / 'epoch_2.pth')['meta']['iter'] == 8
+    with pytest.raises(FileNotFoundError, match=r'--resume .*epoch_7\.pth: no such checkpoint'):
+        call('train', tiny_config, '--work-dir', work, '--resume', work / 'epoch_7.pth')
+
+
+def test_auto_scale_lr(tiny_config, tmp_path, call):
+    """Batches of 2 where the rate is meant for 4: half the rate, in every group."""
+    options = ('--cfg-options', ONE_EPOCH, 'param_scheduler=None')
+    for name, more in (('plain', ()), ('scaled', ('--auto-scale-lr',))):
+        call('train', tiny_config, '--work-dir', tmp_path / name, *more, *options)
+    rates = {
+        name: {
+            group['lr']
+            for group in load_checkpoint_file(tmp_path / name / 'epoch_1.pth')['optimizer'][
+                'param_groups'
+            ]
+        }
+        for name in ('plain', 'scaled')
+    }
+    assert rates == {'plain': {1e-3}, 'scaled': {5e-4}}
+
+
+def test_auto_scale_lr_without_a_base(tiny_config, tmp_path, call):
+    with pytest.raises(RuntimeError, match=r'the config has no auto_scale_lr\.base_batch_size'):
+        call(
+            *('train', tiny_config, '--work-dir', tmp_path / 'run', '--auto-scale-lr'),
+            *('--cfg-options', 'auto_scale_lr.base_batch_size=None'),
+        )
+    assert not (tmp_path / 'run').exists()
+
+
+def test_amp_without_a_gpu_is_refused_in_plain_words(tiny_config, tmp_path, call, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(RuntimeError, match='needs a GPU, and torch finds none') as error:
+        call('train', tiny_config, '--work-dir', tmp_path / 'run', '--amp')
+    # the advice, taken literally, trains
+    advice = re.search(r'--cfg-options (\S+)', str(error.value))[1].rstrip(',.')
+    assert not (tmp_path / 'run').exists()
+    config = tiny_config.with_name('amp.py')
+    config.write_text(
+        f"_base_ = './{tiny_config.name}'\noptim_wrapper = dict(type='AmpOptimWrapper')\n"
+    )
+    work = ('--work-dir', tmp_path / 'run')
+    with pytest.raises(RuntimeError, match='needs a GPU'):
+        call('train', config, *work)
+    call('train', config, *work, '--cfg-options', advice, ONE_EPOCH)
+    assert (tmp_path / 'run/epoch_1.pth').exists()
+
+
+def test_missing_config_and_wrong_out(tiny_config, call, capsys):
+    with pytest.raises(FileNotFoundError, match=r'nowhere\.py: config file not found'):
+        call('train', 'nowhere.py')
+    with pytest.raises(SystemExit):
+        call('test', tiny_config, 'x.pth', '--out', 'metrics.txt')
+    assert 'expected a name that ends in .pkl, .pickle or .json' in capsys.readouterr().err
+
+
+def test_test_tool_names_a_missing_checkpoint(tiny_config, tmp_path, call):
+    with pytest.raises(FileNotFoundError, match=r'gone\.pth: checkpoint not found'):
+        call('test', tiny_config, tmp_path / 'gone.pth', '--work-dir', tmp_path / 'run')
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return str(server.getsockname()[1])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='would take GPUs; the CPU stands in for them')
+def test_two_processes(tiny_config, tmp_path):
+    """dist_train.sh and dist_test.sh: 8 frames, 2 processes, batches of 2: 2 iterations each."""
+    work = tmp_path / 'run'
+    done = run(
+        *('bash', TOOLS / 'dist_train.sh', tiny_config, 2, '--work-dir', work),
+        PORT=free_port(),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    checkpoint = load_checkpoint_file(work / 'epoch_2.pth')
+    assert checkpoint['meta']['iter'] == 4
+    assert checkpoint['resume_state']['world_size'] == 2
+    assert len(checkpoint['resume_state']['rng']) == 2
+    assert all(torch.isfinite(v).all() for v in checkpoint['state_dict'].values())
+
+    out = tmp_path / 'metrics.json'
+    done = run(
+        *('bash', TOOLS / 'dist_test.sh', tiny_config, work / 'epoch_2.pth', 2),
+        *('--work-dir', tmp_path / 'tested', '--out', out),
+        PORT=free_port(),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(out.read_text())['masked_depth/frames_metric'] == 8
+
+
+@pytest.mark.parametrize(
+    ('script', 'arguments'),
+    [('dist_train.sh', []), ('dist_test.sh', ['config.py']), ('slurm_train.sh', ['partition'])],
+)
+def test_launchers_stop_when_arguments_are_missing(script, arguments):
+    done = run('bash', TOOLS / script, *arguments)
+    assert done.returncode != 0
+    assert 'usage' in done.stderr
+    assert script in done.stderr
+
+
+def test_slurm_launcher_passes_everything_on(tmp_path):
+    """With a stand-in for srun that prints its arguments."""
+    stand_in = tmp_path / 'srun'
+    stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    stand_in.chmod(0o755)
+    done = run(
+        *('bash', TOOLS / 'slurm_train.sh', 'gpus', 'job', 'a b.py', 'work', '--resume'),
+        PATH=f'{tmp_path}{os.pathsep}{os.environ["PATH"]}',
+        GPUS='16',
+        SRUN_ARGS='--time=1:00 --mem=8G',
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert {'--ntasks=16', '--ntasks-per-node=8', '--time=1:00', '--mem=8G'} <= set(lines)
+    assert lines[-4:] == ['a b.py', '--work-dir=work', '--launcher=slurm', '--resume']
