@@ -71,7 +71,8 @@ class DepthHead(PixelHead):
     """Depth reconstruction: valid pixels of the removed depth patches.
 
     Args:
-        loss: config of a depth loss (:mod:`mmmask3d.models.losses`) or a list of them.
+        loss: a depth loss (:mod:`mmmask3d.models.losses`) or a list of them, each a config or
+            just the type's name.
         residual: predict what is to be added to the inverse-distance interpolation of the kept
             readings, rather than depth itself.
         **kwargs: those of :class:`PixelHead`.
@@ -80,13 +81,15 @@ class DepthHead(PixelHead):
     def __init__(
         self,
         in_dims: int,
-        loss: dict | list[dict] | None = None,
+        loss: dict | str | list[dict | str] = 'DepthL2Loss',
         residual: bool = False,
         **kwargs,
     ):
         super().__init__(in_dims, 1, **kwargs)
-        configs = loss if isinstance(loss, list | tuple) else [loss or dict(type='DepthL2Loss')]
-        self.losses = nn.ModuleList(MODELS.build(c) for c in configs)
+        self.losses = nn.ModuleList(
+            MODELS.build(dict(type=c) if isinstance(c, str) else c)
+            for c in (loss if isinstance(loss, list | tuple) else [loss])
+        )
         names = [type(loss).__name__ for loss in self.losses]
         if len(set(names)) < len(names):
             raise ValueError(f'DepthHead.loss has a type twice: {names}; give each one once.')

@@ -1,0 +1,80 @@
+"""`mmmask3d.X` resolves from every OpenMMLab scope, and at no more cost than it must."""
+
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import sys, warnings
+warnings.simplefilter('ignore')
+from mmengine.registry import init_default_scope
+from {library}.registry import {registry} as REGISTRY
+init_default_scope('{library}')
+found = REGISTRY.get('mmmask3d.{name}')
+assert found is not None and found.__name__ == '{name}', found
+assert found.__module__.startswith('mmmask3d.'), found
+# what another library calls by the same name is still its own
+assert REGISTRY.get('{own}').__module__.startswith(('{library}', 'mmengine', 'mmcv'))
+"""
+
+NAMES = [
+    ('DATASETS', 'RGBDDataset', 'ConcatDataset'),
+    ('TRANSFORMS', 'DepthAwareMasking', 'RandomFlip'),
+    ('MODELS', 'Mask3DViT', 'BaseDataPreprocessor'),
+    ('METRICS', 'MaskedDepthMetric', 'DumpResults'),
+    ('HOOKS', 'ReconstructionVisualizationHook', 'CheckpointHook'),
+    ('LOOPS', 'ResumableEpochBasedTrainLoop', 'EpochBasedTrainLoop'),
+    ('DATA_SAMPLERS', 'EpochIndexSampler', 'DefaultSampler'),
+    (
+        'OPTIM_WRAPPER_CONSTRUCTORS',
+        'LayerDecayOptimWrapperConstructor',
+        'DefaultOptimWrapperConstructor',
+    ),
+]
+
+
+def run(code):
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize('library', ['mmpretrain', 'mmseg', 'mmdet'])
+def test_components_resolve_in_every_scope(library):
+    # One process each: a registry imports its modules once, so the order must not matter.
+    blocks = [
+        CODE.format(library=library, registry=registry, name=name, own=own)
+        for registry, name, own in NAMES
+    ]
+    run('\n'.join(blocks))
+
+
+def test_each_component_resolves_first_thing_in_a_process():
+    code = (
+        "from mmengine.registry import MODELS\nprint(MODELS.get('mmmask3d.MaskedRGBD').__name__)\n"
+    )
+    assert run('import mmmask3d.registry\n' + code).split() == ['MaskedRGBD']
+
+
+def test_importing_the_package_imports_neither_mmdet_nor_mmseg():
+    listing = "import sys; print([m for m in ('mmdet', 'mmseg', 'mmpretrain') if m in sys.modules])"
+    assert run(f'import mmmask3d; {listing}').strip() == '[]'
+    everything = 'import mmmask3d.models, mmmask3d.engine, mmmask3d.evaluation'
+    assert 'mmdet' not in run(f'{everything}; {listing}')
+    assert 'mmdet' not in run(f'import mmmask3d.datasets; {listing}')
+
+
+def test_building_in_our_scope_warns_of_no_missing_registry():
+    code = """
+from mmengine.registry import init_default_scope, OPTIM_WRAPPERS, VISUALIZERS
+import torch
+init_default_scope('mmmask3d')
+VISUALIZERS.build(dict(type='Visualizer', name='probe', vis_backends=[dict(type='LocalVisBackend')],
+                       save_dir='unused'))
+parameter = torch.nn.Parameter(torch.zeros(1))
+OPTIM_WRAPPERS.build(dict(type='OptimWrapper', optimizer=torch.optim.SGD([parameter], lr=1.0)))
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'Failed to search registry' not in done.stdout + done.stderr
