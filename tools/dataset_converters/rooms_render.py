@@ -191,31 +191,31 @@ def _around(normals: np.ndarray, samples: np.ndarray) -> np.ndarray:
 def _smooth(
     light: np.ndarray, points: np.ndarray, normals: np.ndarray, reach: np.ndarray, step: int
 ) -> np.ndarray:
-    """Average (H, W, k) light over about 4 x 4 pixels, ``step`` apart, of the same surface.
+    """Average (k, H, W) light over about 4 x 4 pixels, ``step`` apart, of the same surface.
 
     Args:
         light: What is averaged.
-        points: (H, W, 3) positions in metres.
-        normals: (H, W, 3) unit normals.
+        points: (3, H, W) positions in metres.
+        normals: (3, H, W) unit normals.
         reach: (H, W) how far off the tangent plane a neighbour may lie, in metres.
         step: Distance of the taps in pixels.
     """
     # Half weights at both ends: exactly one period of the sampling pattern.
-    taps = [(-2, 0.5), (-1, 1.0), (0, 1.0), (1, 1.0), (2, 0.5)]
-    for axis in (0, 1):
-        total, weight = np.zeros_like(light), np.zeros(light.shape[:2], np.float32)
+    taps = [(-2, 0.5), (-1, 1.0), (1, 1.0), (2, 0.5)]
+    for axis in (1, 2):
+        total, weight = light.copy(), np.ones(light.shape[1:], np.float32)
         for shift, factor in taps:
             far = shift * step
-            here, there = [slice(None)] * 2, [slice(None)] * 2
+            here, there = [slice(None)] * 3, [slice(None)] * 3
             here[axis] = slice(max(0, -far), light.shape[axis] - max(0, far))
             there[axis] = slice(max(0, far), light.shape[axis] - max(0, -far))
             h, t = tuple(here), tuple(there)
-            off = np.abs(np.einsum('ijk,ijk->ij', points[t] - points[h], normals[h]))
-            alike = np.einsum('ijk,ijk->ij', normals[t], normals[h]) > 0.93
-            share = factor * (alike & (off < reach[h]))
-            total[h] += light[t] * share[..., None].astype(np.float32)
-            weight[h] += share
-        light = total / np.maximum(weight, 1e-6)[..., None]
+            off = np.abs(((points[t] - points[h]) * normals[h]).sum(axis=0))
+            alike = (normals[t] * normals[h]).sum(axis=0) > 0.93
+            share = (alike & (off < reach[h[1:]])) * np.float32(factor)
+            total[h] += light[t] * share
+            weight[h[1:]] += share
+        light = total / weight
     return light
 
 
@@ -232,7 +232,7 @@ class Renderer:
         self.tracer = tracer
         materials = tracer.materials
         self.colours = to_linear(np.array([m.colours for m in materials])).astype(np.float32)
-        self.kind = np.array([m.kind for m in materials])
+        self.kind = np.array([list(TEXTURES).index(m.kind) for m in materials])
 
         def per_material(name: str) -> np.ndarray:
             return np.array([getattr(m, name) for m in materials], np.float32)
@@ -253,11 +253,13 @@ class Renderer:
         blur = (footprint * tracer.density[hits.face] / scale).astype(np.float32)
         colour = np.zeros((len(material), 3), np.float32)
         kinds = self.kind[material]
-        for kind in np.unique(kinds):
+        for kind, texture in enumerate(TEXTURES.values()):
             at = np.flatnonzero(kinds == kind)
+            if not at.size:
+                continue
             m = material[at]
             a, b, c = self.colours[m].transpose(1, 0, 2)
-            colour[at] = TEXTURES[kind](
+            colour[at] = texture(
                 uv[at, 0], uv[at, 1], blur[at], a, b, c, self.amount[m], self.seed[m]
             )
         return np.clip(colour, 0.0, 1.0)
@@ -360,14 +362,17 @@ class Renderer:
         def image(values: np.ndarray) -> np.ndarray:
             return values.reshape(height, width, *values.shape[1:])
 
-        geometry = image(points), image(normals), image(0.01 + 0.012 * depth)
-        light = _smooth(image(np.concatenate([direct, gloss, indirect], 1)), *geometry, 1)
+        def planes(values: np.ndarray) -> np.ndarray:
+            return np.ascontiguousarray(values.T, np.float32).reshape(-1, height, width)
+
+        geometry = planes(points), planes(normals), image(0.01 + 0.012 * depth)
+        light = _smooth(planes(np.concatenate([direct, gloss, indirect], 1)), *geometry, 1)
         # Indirect light varies slowly but is noisy: it is averaged over a wider surrounding.
-        indirect = _smooth(_smooth(light[..., 6:], *geometry, 4), *geometry, 12)
-        arriving = light[..., :3] + indirect
+        indirect = _smooth(_smooth(light[6:], *geometry, 4), *geometry, 12)
+        arriving, gloss = (light[:3] + indirect).transpose(1, 2, 0), light[3:6].transpose(1, 2, 0)
         footprint = depth / camera.focal / np.sqrt(np.maximum(cosine, 0.02))
         albedo = self.albedo(hits, footprint)
-        radiance = image(albedo / np.pi) * arriving + light[..., 3:6]
+        radiance = image(albedo / np.pi) * arriving + gloss
         radiance += image(albedo * self.emission[material][:, None])
         outside = np.flatnonzero(self.glass[material] | ~hits.hit)
         if outside.size:
