@@ -141,8 +141,8 @@ def test_mmdet_detector():
                     loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True),
                     loss_bbox=dict(type='L1Loss'),
                 ),
-                train_cfg=None,
-                test_cfg=None,
+                train_cfg=dict(rpn=None),
+                test_cfg=dict(rpn=None),
             )
         )
         found = settings(detector)
