@@ -65,6 +65,17 @@ def test_several_depth_losses_are_reported_by_name():
         torch.testing.assert_close(value, single[''], msg=name)
 
 
+def test_a_loss_may_be_given_by_its_name():
+    b, pred = batch(), torch.rand(2, 1, 8, 12)
+    for by_name, by_config in (
+        ('DepthL1Loss', dict(type='DepthL1Loss')),
+        (['DepthL2Loss', 'DepthGradientLoss'],
+         [dict(type='DepthL2Loss'), dict(type='DepthGradientLoss')]),
+    ):  # fmt: skip
+        found = make(DepthHead, loss=by_name).loss(pred, GRID, b)
+        assert found == make(DepthHead, loss=by_config).loss(pred, GRID, b)
+
+
 def test_residual_head_adds_to_the_interpolation_and_starts_with_it():
     head, b = make(DepthHead, residual=True), batch()
     tokens = torch.rand(2, 6, 8)
