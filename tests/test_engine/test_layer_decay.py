@@ -147,7 +147,7 @@ def test_mmdet_detector():
         )
         found = settings(detector)
     assert found == expected(detector)
-    assert {lr for k, (lr, _) in found.items() if k.startswith('rpn_head.')} == {LR}
+    assert {lr for k, (lr, _) in found.items() if k.startswith('bbox_head.')} == {LR}
 
 
 def test_pre_training_model_keeps_the_full_rate_outside_the_encoder():
