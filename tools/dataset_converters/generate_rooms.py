@@ -436,10 +436,12 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         print(f'{given.out}: all {total} frames are there, nothing to do')
     for split, content in meta['splits'].items():
+        if not content['frames']:
+            continue
         print(
             f'  {split}: {content["frames"]} frames of {content["rooms"]} rooms, '
             f'{content["instances"]} instances, no depth reading at '
-            f'{100 * (content["invalid_share"] or 0):.1f} % of the pixels'
+            f'{100 * content["invalid_share"]:.1f} % of the pixels'
         )
     if given.contact_sheet:
         contact_sheet(given.out, options, given.contact_sheet)
