@@ -44,6 +44,7 @@ def main() -> None:
     cfg = run_config.load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
     run_config.check_libraries(cfg)
     cfg.load_from, cfg.resume = args.checkpoint, False
+    run_config.enable_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if args.out and not args.out.endswith('.json'):
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))

@@ -66,6 +66,7 @@ def main() -> None:
     if args.auto_scale_lr:
         run_config.enable_auto_scale_lr(cfg)
     run_config.apply_resume(cfg, args.resume, log)
+    run_config.enable_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.train()
 

@@ -54,6 +54,38 @@ def check_libraries(cfg: Config) -> None:
     check_environment(need_ops=scope == 'mmdet', need=needed)
 
 
+def _has_accelerator() -> bool:
+    return torch.cuda.is_available() or any(
+        getattr(torch, name, None) is not None and getattr(torch, name).is_available()
+        for name in ('npu', 'mlu', 'musa')
+    )
+
+
+def enable_cpu_processes(cfg: Config) -> None:
+    """Join several processes over gloo where there is no GPU; mmengine asks for one regardless.
+
+    Changes nothing with a single process or with GPUs.
+
+    Raises:
+        RuntimeError: A launcher other than ``pytorch`` is used without GPUs.
+    """
+    if cfg.launcher == 'none' or _has_accelerator():
+        return
+    if cfg.launcher != 'pytorch':
+        raise RuntimeError(
+            f'--launcher {cfg.launcher}: torch finds no GPU on {platform.node()}, and several '
+            'processes without GPU are supported with --launcher pytorch only '
+            '(tools/dist_train.sh).'
+        )
+    torch.distributed.init_process_group('gloo')
+    wrapper = cfg.get('model_wrapper_cfg') or dict(
+        type='MMDistributedDataParallel', broadcast_buffers=False
+    )
+    cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
+    if 'find_unused_parameters' in cfg:
+        cfg.model_wrapper_cfg.setdefault('find_unused_parameters', cfg.find_unused_parameters)
+
+
 def enable_amp(cfg: Config) -> None:
     """Switch the optimizer wrapper to automatic mixed precision, bfloat16 unless the config says.
 
@@ -82,10 +114,7 @@ def check_amp(cfg: Config, warn: Callable[[str], Any]) -> None:
     wrapper = cfg.get('optim_wrapper') or {}
     if wrapper.get('type') != 'AmpOptimWrapper':
         return
-    if not torch.cuda.is_available() and not any(
-        getattr(torch, name, None) is not None and getattr(torch, name).is_available()
-        for name in ('npu', 'mlu', 'musa')
-    ):
+    if not _has_accelerator():
         raise RuntimeError(
             'Mixed precision (AmpOptimWrapper) needs a GPU, and torch finds none on '
             f'{platform.node()}. Train in float32: --cfg-options optim_wrapper.type=OptimWrapper '
