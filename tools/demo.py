@@ -32,7 +32,7 @@ FINETUNE = CONFIGS / 'segmentation/mask3d-micro_fcn_rooms_demo.py'
 # The fine-tuned models are evaluated once, at the end, by a step of its own.
 WITHOUT_VALIDATION = ('val_cfg=None', 'val_dataloader=None', 'val_evaluator=None')
 SMALL_BATCHES = (
-    'train_cfg.max_epochs=1',
+    'train_cfg.max_epochs=3',  # one more than the warm-up
     'train_dataloader.batch_size=2',
     'train_dataloader.num_workers=0',
     'train_dataloader.persistent_workers=False',

@@ -1,0 +1,227 @@
+"""Every config under configs/: parses, names only classes that exist, and builds its model."""
+
+import argparse
+import copy
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import (
+    DATA_SAMPLERS,
+    DATASETS,
+    EVALUATOR,
+    FUNCTIONS,
+    HOOKS,
+    LOG_PROCESSORS,
+    LOOPS,
+    METRICS,
+    MODELS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    TASK_UTILS,
+    TRANSFORMS,
+    VISBACKENDS,
+    VISUALIZERS,
+    DefaultScope,
+    init_default_scope,
+)
+
+from mmmask3d.engine.run_config import load_config
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(
+    path
+    for path in (ROOT / 'configs').rglob('*.py')
+    if '_base_' not in path.relative_to(ROOT / 'configs').parts
+)
+IDS = [str(path.relative_to(ROOT / 'configs')) for path in CONFIGS]
+# Where in a config the components of each registry stand, the longest fitting path first.
+REGISTRIES = {
+    'model': (MODELS, TASK_UTILS),
+    'optim_wrapper.constructor': (OPTIM_WRAPPER_CONSTRUCTORS,),
+    'optim_wrapper.optimizer': (OPTIMIZERS,),
+    'optim_wrapper': (OPTIM_WRAPPERS,),
+    'param_scheduler': (PARAM_SCHEDULERS,),
+    'train_cfg': (LOOPS,),
+    'val_cfg': (LOOPS,),
+    'test_cfg': (LOOPS,),
+    'default_hooks': (HOOKS,),
+    'custom_hooks': (HOOKS,),
+    'visualizer': (VISUALIZERS, VISBACKENDS),
+    'vis_backends': (VISBACKENDS,),
+    'log_processor': (LOG_PROCESSORS,),
+    **{
+        f'{split}_dataloader{part}': registries
+        for split in ('train', 'val', 'test')
+        for part, registries in {
+            '.dataset': (DATASETS, TRANSFORMS),
+            '.sampler': (DATA_SAMPLERS,),
+            '.batch_sampler': (DATA_SAMPLERS,),
+            '.collate_fn': (FUNCTIONS,),
+        }.items()
+    },
+    'val_evaluator': (METRICS, EVALUATOR),
+    'test_evaluator': (METRICS, EVALUATOR),
+}
+
+
+def load(path):
+    cfg = load_config(path)
+    init_default_scope(cfg.default_scope)
+    return cfg
+
+
+@pytest.fixture(autouse=True)
+def keep_default_scope():
+    instances = DefaultScope._instance_dict.copy()
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(instances)
+
+
+def named_types(value, place=''):
+    """(dotted place, name) of every `type` and `constructor` in a config."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if key in ('type', 'constructor') and isinstance(entry, str):
+                yield (f'{place}.constructor' if key == 'constructor' else place), entry
+            else:
+                yield from named_types(entry, f'{place}.{key}' if place else str(key))
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from named_types(entry, place)
+
+
+def registries_of(place):
+    fitting = [key for key in REGISTRIES if f'{place}.'.startswith(f'{key}.')]
+    return REGISTRIES[max(fitting, key=len)] if fitting else ()
+
+
+def knows(registry, name):
+    with registry.switch_scope_and_registry(None) as scoped:  # the default scope
+        return scoped.get(name) is not None
+
+
+def test_there_are_configs_of_every_kind():
+    assert {Path(name).parts[0] for name in IDS} == {'mask3d', 'segmentation', 'detection'}
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=IDS)
+def test_names_resolve(path):
+    cfg = load(path)
+    found = 0
+    # Variables that a config builds others from (train_pipeline, data) count where they are used.
+    used = {key: cfg[key] for key in cfg if any(r.split('.')[0] == key for r in REGISTRIES)}
+    for place, name in named_types(Config(used).to_dict()):
+        # Layers that the libraries look up by other means than a registry.
+        if re.search(r'(init_cfg|norm_cfg|act_cfg|conv_cfg|roi_layer)$', place):
+            continue
+        registries = registries_of(place)
+        assert registries, f'{place}: {name}: say in REGISTRIES where this belongs'
+        assert any(knows(registry, name) for registry in registries), f'{place}: {name}?'
+        found += 1
+    assert found > 15
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=IDS)
+def test_model_builds(path):
+    cfg = load(path)
+    with torch.device('meta'):
+        model = MODELS.build(shallow(cfg.model))
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert trainable > 1e5
+    assert model.backbone.layers
+
+
+def shallow(model):
+    """The model with a single-digit depth: widths, heads and connections stay as they are.
+
+    The layers of a transformer are alike; building hundreds of them shows nothing more.
+    """
+    model = copy.deepcopy(model)
+    if 'neck' not in model:
+        arch = model.backbone.arch
+        if isinstance(arch, str):
+            from mmpretrain.models import VisionTransformer
+
+            arch = VisionTransformer.arch_zoo[arch]
+        model.backbone.arch = ConfigDict(arch, num_layers=2)
+    return model
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=IDS)
+def test_last_learning_rate_is_that_of_the_last_epoch(path):
+    """A schedule that ends before or after the training is a mistake in the arithmetic."""
+    cfg = load(path)
+    *_, last = cfg.param_scheduler
+    epochs = cfg.train_cfg.max_epochs
+    assert last.type == 'CosineAnnealingLR'
+    assert last.get('end', epochs) == epochs
+    assert last.get('T_max', epochs - last.begin) == epochs - last.begin
+
+
+def documented_configs():
+    """The Python blocks of docs/transfer.md."""
+    text = (ROOT / 'docs/transfer.md').read_text()
+    return re.findall(r'```python\n(.*?)```', text, re.S)
+
+
+@pytest.mark.parametrize('block', documented_configs(), ids=lambda text: text[:30])
+def test_documented_configs_build(block, tmp_path):
+    path = tmp_path / 'documented.py'
+    path.write_text(block)
+    cfg = load_config(path)
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    assert cfg.model.backbone.pop('init_cfg').type == 'Pretrained'
+    with torch.device('meta'):
+        model = MODELS.build(shallow(cfg.model))
+    assert type(model.backbone).__name__ == cfg.model.backbone.type.split('.')[-1]
+
+
+def documented_options():
+    """(where, config, options) of every tools/train.py call with --cfg-options in the docs."""
+    found = []
+    for page in [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]:
+        text = page.read_text().replace('\\\n', ' ')
+        for line in re.findall(r'^\s*python tools/train\.py (.*--cfg-options.*)$', text, re.M):
+            config, *rest = shlex.split(line, comments=True)
+            options = rest[rest.index('--cfg-options') + 1 :]
+            end = next((i for i, o in enumerate(options) if o.startswith('--')), len(options))
+            found.append((page.name, config, options[:end]))
+    return found
+
+
+def test_the_documentation_has_calls_with_options():
+    assert any(page == 'transfer.md' for page, _, _ in documented_options())
+
+
+@pytest.mark.parametrize(('page', 'config', 'options'), documented_options())
+def test_documented_options_change_settings_that_exist(page, config, options):
+    """A misspelt key would be added to the config without a word and do nothing."""
+    if not config.startswith('configs/'):
+        pytest.skip(f'{page}: {config} is a config of the reader')
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    parsed = parser.parse_args(['--cfg-options', *options]).cfg_options
+    cfg = load_config(ROOT / config)
+    for key in parsed:
+        parent, _, last = key.rpartition('.')
+        if parent.endswith('init_cfg'):
+            parent, last = parent.rpartition('.')[0], 'init_cfg'
+            holder = cfg
+            for part in parent.split('.'):
+                holder = holder[part]
+            assert holder.type == 'mmmask3d.Mask3DViT'
+            continue
+        holder = cfg
+        for part in parent.split('.') if parent else []:
+            holder = holder[int(part)] if isinstance(holder, list) else holder[part]
+        assert last in holder or (holder.get('type') == 'mmmask3d.Mask3DViT'), (
+            f'{page}: {config} has no {key}'
+        )
+    load_config(ROOT / config, cfg_options=parsed)
