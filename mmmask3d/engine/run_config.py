@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from mmmask3d.config_scopes import register_config_scopes
 from mmmask3d.preflight import check_environment
 
-from .checkpoint import find_resumable_checkpoint
+from .checkpoint import CheckpointError, find_resumable_checkpoint
 
 
 def load_config(
@@ -40,6 +41,12 @@ def load_config(
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('./work_dirs', Path(path).stem)
+    # mmengine puts `_scope_` into every dict with a type that a `_base_ = 'package::...'` brings,
+    # and hands it on to the collate function, which does not know it.
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        collate = (cfg.get(name) or {}).get('collate_fn')
+        if isinstance(collate, dict):
+            collate.pop('_scope_', None)
     return cfg
 
 
@@ -172,3 +179,28 @@ def apply_resume(cfg: Config, resume: str | None, log: Callable[[str], Any]) -> 
         )
     cfg.resume = True
     cfg.load_from = resume
+
+
+def require_fitting_checkpoint(runner: Runner) -> None:
+    """Make the runner refuse a checkpoint that does not fill its model exactly.
+
+    mmengine only warns and goes on with random weights where nothing fits. For runs that resume or
+    evaluate; fine-tuning by ``load_from`` may well start from part of another model.
+
+    Raises:
+        RuntimeError: When the checkpoint is loaded; lists the keys and shapes that differ.
+    """
+    load = runner.load_checkpoint
+
+    def load_strictly(filename: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return load(filename, *args, **{**kwargs, 'strict': True})
+        except CheckpointError:
+            raise  # says already what is wrong with the file
+        except RuntimeError as error:
+            raise RuntimeError(
+                f'{filename} does not fit {type(runner.model).__name__} as the config builds it. '
+                f'Give the config the checkpoint was trained with. {error}'
+            ) from error
+
+    runner.load_checkpoint = load_strictly

@@ -1,0 +1,94 @@
+"""What the README shows works as printed: the config for own frames, the export, the backbone."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+
+import mmmask3d
+from mmmask3d.engine import load_checkpoint_file
+from mmmask3d.registry import MODELS
+
+REPO = Path(mmmask3d.__file__).parents[1]
+README = (REPO / 'README.md').read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf'^```{language}\n(.*?)^```', README, flags=re.M | re.S)
+
+
+@pytest.fixture(scope='module')
+def trained(make_rgbd_folder, tmp_path_factory):
+    """Folder with the README's config, trained for as long as its schedule's warm-up needs."""
+    folder = tmp_path_factory.mktemp('readme')
+    frames = make_rgbd_folder(folder / 'frames', 2, (60, 80))
+    (frames / 'splits').mkdir()
+    for path in (frames / 'rgb').glob('*.png'):
+        cv2.imwrite(str(path.with_suffix('.jpg')), cv2.imread(str(path)))
+        path.unlink()
+    for split in ('train', 'val'):
+        (frames / 'splits' / f'{split}.txt').write_text('frame_000\nframe_001\n')
+    config = blocks('python')[0]
+    assert len(config.strip().splitlines()) <= 15
+    assert '/data/my_frames' in config
+    (folder / 'my_config.py').write_text(config.replace('/data/my_frames', str(frames)))
+    small = [
+        'train_cfg.max_epochs=6',
+        'train_cfg.val_interval=6',
+        'default_hooks.checkpoint.interval=6',
+        *(
+            f'{name}_dataloader.{setting}'
+            for name in ('train', 'val')
+            for setting in ('batch_size=2', 'num_workers=0', 'persistent_workers=False')
+        ),
+    ]
+    train = [
+        sys.executable,
+        REPO / 'tools/train.py',
+        'my_config.py',
+        '--work-dir',
+        'work_dirs/mine',
+    ]
+    done = subprocess.run(
+        [*train, '--cfg-options', *small], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout + done.stderr
+
+
+def test_the_config_for_own_frames_trains_and_reports_baselines(trained):
+    _, log = trained
+    assert 'interpolation' in log
+    assert '2 metric, 0 relative' in log
+
+
+def test_the_export_loads_into_the_backbone_shown(trained):
+    folder, _ = trained
+    export = REPO / 'tools/model_converters/extract_backbone.py'
+    command = [sys.executable, export, 'work_dirs/mine/epoch_6.pth', 'encoder.pth']
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    values = {}
+    exec(blocks('python')[1], values)
+    config = values['model']['backbone']
+    assert config.pop('_delete_')
+    config['init_cfg']['checkpoint'] = str(folder / 'encoder.pth')
+    init_default_scope('mmseg')
+    backbone = MODELS.build(config)
+    backbone.init_weights()
+    saved = load_checkpoint_file(folder / 'work_dirs/mine/epoch_6.pth')['state_dict']
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, saved[f'backbone.{name}']), name
+    maps = backbone.eval()(torch.zeros(1, 3, 240, 320))
+    assert [tuple(m.shape) for m in maps] == [(1, 192, 15, 20)] * 4
+
+
+def test_links_lead_somewhere():
+    pages = [REPO / 'README.md', REPO / 'CONTRIBUTING.md', *(REPO / 'docs').rglob('*.md')]
+    for page in pages:
+        for target in re.findall(r'\]\((?!https?:)([^)#]+)', page.read_text()):
+            assert (page.parent / target).exists(), f'{page.relative_to(REPO)}: {target}'
