@@ -222,8 +222,11 @@ def tensors_sha256(state_dict: Mapping[str, Tensor]) -> str:
 
 def file_sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes."""
-    with open(path, 'rb') as f:
-        return hashlib.file_digest(f, 'sha256').hexdigest()
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def package_version() -> str:
