@@ -283,6 +283,28 @@ def test_torch_that_does_not_import(install):
     assert 'torch is installed but does not import: libtorch.so: no such file' in what
 
 
+@pytest.mark.parametrize(
+    'tool',
+    [
+        'train.py',
+        'test.py',
+        'model_converters/extract_backbone.py',
+        'analysis_tools/visualize_reconstruction.py',
+    ],
+)
+def test_tools_say_what_is_missing_before_an_import_fails(tool, tmp_path):
+    done = subprocess.run(
+        [sys.executable, '-S', REPO / 'tools' / tool, '--help'],
+        env={'PYTHONPATH': str(REPO), 'PYTHONDONTWRITEBYTECODE': '1'},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert 'EnvironmentProblem: mmmask3d cannot run in this environment' in done.stderr
+    assert 'mmengine, mmcv, mmpretrain are not installed.' in done.stderr
+
+
 def test_this_environment_is_fine_and_torch_is_not_imported():
     code = (
         'import sys; from mmmask3d.preflight import check_environment;'

@@ -1,5 +1,10 @@
 """Evaluates a checkpoint with the test settings of a config: any model of the OpenMMLab family."""
 
+# ruff: noqa: E402
+from mmmask3d.preflight import check_environment
+
+check_environment()  # plain words before an import below fails
+
 import argparse
 import os
 
@@ -46,6 +51,7 @@ def main() -> None:
     cfg.load_from, cfg.resume = args.checkpoint, False
     run_config.enable_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    run_config.require_fitting_checkpoint(runner)
     if args.out and not args.out.endswith('.json'):
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()

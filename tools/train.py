@@ -1,5 +1,10 @@
 """Trains any model of the OpenMMLab family from a config: pre-training, segmentation, detection."""
 
+# ruff: noqa: E402
+from mmmask3d.preflight import check_environment
+
+check_environment()  # plain words before an import below fails
+
 import argparse
 import os
 import sys
@@ -68,6 +73,8 @@ def main() -> None:
     run_config.apply_resume(cfg, args.resume, log)
     run_config.enable_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if cfg.get('resume'):
+        run_config.require_fitting_checkpoint(runner)
     runner.train()
 
 

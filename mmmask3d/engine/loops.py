@@ -47,10 +47,19 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
     validation due between the checkpoint and the interruption is not made up for.
 
     Takes ``EpochBasedTrainLoop``'s arguments.
+
+    Raises:
+        ValueError: There is not a single batch to train on.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if len(self.dataloader) == 0:
+            raise ValueError(
+                f'train_dataloader gives no batch: {len(self.dataloader.sampler)} samples for this '
+                f'process are fewer than batch_size={self.dataloader.batch_size}, and '
+                'drop_last=True leaves out what does not fill a batch. Lower batch_size.'
+            )
         #: Batches of the current epoch done, including the one that is being trained on.
         self.batches_done = 0
         self._skip = 0

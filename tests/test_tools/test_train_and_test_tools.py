@@ -146,6 +146,26 @@ def test_test_tool_names_a_missing_checkpoint(tiny_config, tmp_path, call):
         call('test', tiny_config, tmp_path / 'gone.pth', '--work-dir', tmp_path / 'run')
 
 
+def test_a_checkpoint_of_another_model_is_neither_tested_nor_resumed(tiny_config, tmp_path, call):
+    work = tmp_path / 'run'
+    call('train', tiny_config, '--work-dir', work, '--cfg-options', ONE_EPOCH)
+    deeper = ('--cfg-options', 'model.backbone.arch.num_layers=3')
+    message = r'epoch_1\.pth does not fit MaskedRGBD(.|\n)*backbone\.layers\.2\.'
+    for name, more in (('test', ()), ('train', ('--resume',))):
+        chosen = [work / 'epoch_1.pth'] if name == 'test' else []
+        with pytest.raises(RuntimeError, match=message):
+            call(name, tiny_config, *chosen, '--work-dir', work, *more, *deeper)
+    assert not (work / 'epoch_2.pth').exists()
+
+
+def test_fewer_frames_than_a_batch(tiny_config, tmp_path, call):
+    with pytest.raises(ValueError, match=r'8 samples .* are fewer than batch_size=16'):
+        call(
+            *('train', tiny_config, '--work-dir', tmp_path / 'run'),
+            *('--cfg-options', 'train_dataloader.batch_size=16'),
+        )
+
+
 def free_port():
     with socket.socket() as server:
         server.bind(('127.0.0.1', 0))

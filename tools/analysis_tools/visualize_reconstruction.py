@@ -4,6 +4,11 @@ Example:
     python tools/analysis_tools/visualize_reconstruction.py CONFIG CHECKPOINT --out-dir pictures
 """
 
+# ruff: noqa: E402
+from mmmask3d.preflight import check_environment
+
+check_environment()  # plain words before an import below fails
+
 import argparse
 import re
 from pathlib import Path

@@ -8,6 +8,11 @@ grid is what ``mmpretrain.VisionTransformer`` needs to resize the position embed
 sizes by itself.
 """
 
+# ruff: noqa: E402
+from mmmask3d.preflight import check_environment
+
+check_environment()  # plain words before an import below fails
+
 import argparse
 import sys
 from collections.abc import Sequence
