@@ -34,3 +34,6 @@ val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=25, val_interval=25)
 default_hooks = dict(checkpoint=dict(interval=5), logger=dict(interval=13))
+# A weaker layer decay than a long pre-training would ask for: with a strong one the early layers of
+# the model from scratch would hardly learn, which would flatter the comparison.
+optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(layer_decay_rate=0.9))

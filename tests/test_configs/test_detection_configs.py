@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.registry import init_default_scope
 
 from mmmask3d.engine.run_config import load_config
 from mmmask3d.registry import MODELS
@@ -23,14 +23,6 @@ TOOL_OPTIONS = [
     'train_cfg.max_epochs=1',
     'default_hooks.logger.interval=1',
 ]
-
-
-@pytest.fixture(autouse=True)
-def keep_default_scope():
-    instances = DefaultScope._instance_dict.copy()
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(instances)
 
 
 def test_the_pyramid_has_the_strides_of_the_anchors():
