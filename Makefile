@@ -8,6 +8,8 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
+# Two pips at work on one environment, as under `make -j`, break it.
+.NOTPARALLEL:
 
 PYTHON ?= python3
 VENV := .venv
