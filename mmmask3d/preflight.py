@@ -26,7 +26,7 @@ MM_DISTRIBUTIONS = {
     'mmseg': ('onedl-mmsegmentation', ('mmsegmentation',)),
     'mmdet': ('onedl-mmdetection', ('mmdet',)),
 }
-# What each use needs besides torch, torchvision, numpy, mmengine, mmcv and mmpretrain.
+# What each use needs besides torch, torchvision, numpy, scipy, mmengine, mmcv and mmpretrain.
 USES = {'pretraining': (), 'segmentation': ('mmseg',), 'detection': ('mmdet',)}
 
 # Upstream's last releases, of 2024. A later one would be by somebody who has fixed these things.
@@ -64,8 +64,8 @@ def check_environment(need_ops: bool = False, need: Sequence[str] = ()) -> None:
 
     Args:
         need_ops: Also require mmcv's compiled ops, as mmdet does. This imports torch and mmcv.
-        need: Modules required besides torch, torchvision, numpy, mmengine, mmcv and mmpretrain:
-            'mmseg' for segmentation, 'mmdet' for detection.
+        need: Modules required besides torch, torchvision, numpy, scipy, mmengine, mmcv and
+            mmpretrain: 'mmseg' for segmentation, 'mmdet' for detection.
 
     Raises:
         EnvironmentProblem: with every problem that was found and what cures it.
@@ -108,6 +108,7 @@ def _torch_problems() -> list[Problem]:
             ),
             ('torchvision', 'pip install torchvision, the release that goes with your torch'),
             ('numpy', 'pip install numpy==2.2.6'),
+            ('scipy', "pip install 'scipy>=1.10'"),
         )
         if not _has_module(name)
     ]
@@ -317,7 +318,7 @@ def _first_line(error: Exception) -> str:
 def version_table() -> list[tuple[str, str]]:
     """Return (name, version with its distribution or 'not installed') of all that matters."""
     rows = [('python', f'{sys.version.split()[0]}  ({sys.executable})'), ('mmmask3d', __version__)]
-    for name in ('torch', 'torchvision', 'numpy'):
+    for name in ('torch', 'torchvision', 'numpy', 'scipy'):
         rows.append((name, _version(name) or 'not installed'))
     for module, (maintained, upstream) in MM_DISTRIBUTIONS.items():
         found = [(name, _version(name)) for name in (maintained, *upstream)]

@@ -99,7 +99,7 @@ def test_the_wheel_asks_for_nothing_that_replaces_torch_or_mmcv(wheel):
     fields = [line.split(': ', 1) for line in head.splitlines() if ': ' in line]
     required = [Requirement(value) for key, value in fields if key == 'Requires-Dist']
     always = {item.name for item in required if item.marker is None}
-    assert always == {'numpy', 'safetensors'}
+    assert always == {'numpy', 'safetensors', 'scipy'}
     in_mm = {item.name for item in required if item.marker and 'extra == "mm"' in str(item.marker)}
     assert in_mm == set(pins('mm'))
     assert dict(fields)['Version'] == mmmask3d.__version__
@@ -208,7 +208,7 @@ def test_no_distribution_is_pinned_twice():
 
 def test_all_third_party_imports_of_the_package_are_declared():
     """A module imported anywhere in the package comes with torch, mm or runtime pins, or theirs."""
-    brought_along = {'cv2', 'matplotlib', 'PIL', 'scipy', 'yaml', 'einops', 'rich', 'pycocotools'}
+    brought_along = {'cv2', 'matplotlib', 'PIL', 'yaml', 'einops', 'rich', 'pycocotools'}
     declared = {'torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain', 'mmseg', 'mmdet'}
     declared |= {name.replace('-', '_') for name in pins('runtime')} | brought_along
     # Those are brought along by the mm packages: their own metadata must say so.

@@ -18,6 +18,7 @@ MAINTAINED = {
     'torch': '2.9.1',
     'torchvision': '0.24.1',
     'numpy': '2.2.6',
+    'scipy': '1.17.1',
     'onedl-mmengine': '0.10.12',
     'onedl-mmcv': '2.3.6',
     'onedl-mmpretrain': '1.3.6',
@@ -31,6 +32,7 @@ UPSTREAM = {
     'torch': '2.5.1',
     'torchvision': '0.20.1',
     'numpy': '1.26.4',
+    'scipy': '1.15.3',
     'mmengine': '0.10.7',
     'mmcv': '2.1.0',
     'mmpretrain': '1.2.0',
@@ -151,8 +153,8 @@ def test_missing_torch(install):
 def test_everything_missing_is_listed_at_once(tmp_path):
     code, text = run(tmp_path)
     assert code == 1
-    assert '4 problems:' in text
-    for name in ('torch', 'torchvision', 'numpy', 'mmengine, mmcv, mmpretrain'):
+    assert '5 problems:' in text
+    for name in ('torch', 'torchvision', 'numpy', 'scipy', 'mmengine, mmcv, mmpretrain'):
         assert f'- {name} ' in text
 
 

@@ -1,7 +1,7 @@
 """Metrics and the non-learned baselines they are printed next to."""
 
 from .alignment import align_scale_shift, align_target_to_depth, fit_scale_shift
-from .interpolation import inverse_distance_fill
+from .interpolation import inverse_distance_fill, linear_fill
 from .masked_depth_metric import MaskedDepthMetric, comparable_depth, depth_figures
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     'depth_figures',
     'fit_scale_shift',
     'inverse_distance_fill',
+    'linear_fill',
 ]

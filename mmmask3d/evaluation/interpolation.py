@@ -1,14 +1,21 @@
-"""Inverse-distance interpolation of sparse depth: the baseline a network has to beat.
+"""Interpolation of sparse depth: what a network has to beat, or may start from.
 
-Shepard's method (D. Shepard, *A two-dimensional interpolation function for irregularly-spaced
-data*, ACM 1968): an unknown pixel is the mean of **all** known pixels, weighted by
-``distance ** -power``. Both sums are convolutions over the pixel grid, so two FFTs replace the
-sum over every pair of pixels.
+:func:`linear_fill` (a plane over every Delaunay triangle of the known pixels) is the strongest of
+the simple ones, hence the baseline of the evaluation; it runs on the CPU.
+
+:func:`inverse_distance_fill` is D. Shepard's method (*A two-dimensional interpolation function for
+irregularly-spaced data*, ACM 1968): an unknown pixel is the mean of **all** known pixels, weighted
+by ``distance ** -power``. Both sums are convolutions over the pixel grid, so two FFTs replace the
+sum over every pair of pixels, on any device and fast enough for training batches.
 """
 
 from functools import lru_cache
 
+import numpy as np
 import torch
+from scipy.interpolate import LinearNDInterpolator
+from scipy.ndimage import distance_transform_edt
+from scipy.spatial import Delaunay
 from torch import Tensor
 
 # The weight sum of a pixel must exceed the rounding error of the FFT by this factor; pixels far
@@ -16,6 +23,71 @@ from torch import Tensor
 _FFT_SAFETY = 1e6
 # Pairs of pixels held at a time by the direct sum (float64: 8 bytes each).
 _DIRECT_PAIRS = 4_000_000
+
+
+def linear_fill(depth: Tensor, known: Tensor) -> Tensor:
+    """Fill unknown pixels linearly from the known pixels of their frame.
+
+    The known pixels are triangulated (Delaunay); within their convex hull a pixel lies on the plane
+    through the corners of its triangle, outside it takes the nearest reading. Where four known
+    pixels lie on one circle and none within it, either diagonal is a valid triangulation; which
+    one is used is Qhull's choice, the same for the same ``known``. Known pixels that all lie on
+    one line (or are fewer than three) span no triangle: every pixel takes the nearest.
+
+    Computed in float64 on the CPU, whatever the input type and device.
+
+    Args:
+        depth: Depth maps (B, 1, H, W), any unit. Where ``known`` is False the value is never
+            read; it may be NaN or inf.
+        known: Which pixels carry a reading, bool (B, 1, H, W).
+
+    Returns:
+        (B, 1, H, W) in type and on device of ``depth``: known pixels unchanged, all others
+        interpolated. A frame without any known pixel is all 0.
+
+    Raises:
+        ValueError: If the shapes differ, are not (B, 1, H, W), ``known`` is not bool, or a known
+            pixel is NaN or inf.
+    """
+    _check_maps(depth, known)
+    if not bool(torch.isfinite(depth[known]).all()):
+        raise ValueError('depth is NaN or inf where known is True; such pixels are no readings')
+    filled = np.zeros(depth.shape)
+    maps = zip(filled, depth.detach().double().cpu().numpy(), known.cpu().numpy(), strict=True)
+    for out, readings, mask in maps:
+        if mask.any():
+            out[0] = _linear_frame(readings[0], mask[0])
+    interpolated = torch.from_numpy(filled).to(depth)
+    return torch.where(known, depth, interpolated)
+
+
+def _linear_frame(depth: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Fill one map (H, W) of float64 with at least one known pixel."""
+    row, column = distance_transform_edt(~known, return_distances=False, return_indices=True)
+    filled = depth[row, column]
+    # The Voronoi cell of a pixel with four known neighbours is the pixel's own square, or less, so
+    # the circles around its triangles have radii below 0.71 and no unknown pixel lies in them.
+    # Leaving such pixels out gives the same planes over unknown pixels from far fewer points.
+    around = np.pad(known, 1)
+    inner = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+    corners = np.argwhere(known & ~inner)
+    if _on_one_line(corners):
+        return filled
+    plane = LinearNDInterpolator(Delaunay(corners), depth[tuple(corners.T)])
+    unknown = np.argwhere(~known)
+    value = plane(unknown)  # NaN outside the hull
+    inside = ~np.isnan(value)
+    filled[tuple(unknown[inside].T)] = value[inside]
+    return filled
+
+
+def _on_one_line(points: np.ndarray) -> bool:
+    """Whether integer points (N, 2), all different, lie on one line; exact."""
+    if len(points) < 3:
+        return True
+    offset = points - points[0]
+    along = offset[1]
+    return not (offset[:, 0] * along[1] - offset[:, 1] * along[0]).any()
 
 
 @lru_cache(maxsize=8)
@@ -36,7 +108,7 @@ def _kernel(height: int, width: int, power: float, device: torch.device) -> tupl
     return torch.fft.rfft2(kernel), kernel.norm()
 
 
-def inverse_distance_fill(depth: Tensor, known: Tensor, power: float = 3.0) -> Tensor:
+def inverse_distance_fill(depth: Tensor, known: Tensor, power: float = 4.0) -> Tensor:
     """Fill unknown pixels with the inverse-distance mean of all known pixels of their frame.
 
     Computed in float64 whatever the input type. Pixels whose weights are so small that the FFT's
@@ -48,7 +120,7 @@ def inverse_distance_fill(depth: Tensor, known: Tensor, power: float = 3.0) -> T
             read; it may be NaN or inf.
         known: Which pixels carry a reading, bool (B, 1, H, W).
         power: Exponent of the distance, > 0. Powers up to 2 tend to the mean of the frame, high
-            powers to the nearest reading.
+            powers to the nearest reading; docs/evaluation.md has the errors of several.
 
     Returns:
         (B, 1, H, W) in the type of ``depth``: known pixels unchanged, all others interpolated.
@@ -58,16 +130,13 @@ def inverse_distance_fill(depth: Tensor, known: Tensor, power: float = 3.0) -> T
         ValueError: If the shapes differ, are not (B, 1, H, W), ``known`` is not bool, or
             ``power`` is not positive.
     """
-    if depth.ndim != 4 or depth.shape[1] != 1 or depth.shape != known.shape:
-        raise ValueError(
-            f'depth and known must both be (B, 1, H, W), got {tuple(depth.shape)} and '
-            f'{tuple(known.shape)}'
-        )
-    if known.dtype != torch.bool:
-        raise ValueError(f'known must be a bool tensor, got {known.dtype}')
+    _check_maps(depth, known)
     if not power > 0:
         raise ValueError(f'power must be positive, got {power}')
 
+    # Default of 4: on real frames with 80% of the depth removed it errs 7% less than 3 and 2% more
+    # than 5, the best being 6. At 240x320, batch 8, one core, 3, 4 and 5 take 0.22 s alike; with
+    # 95% removed 4 still does, but 5 leaves a thousand pixels to the direct sum and takes 1.6 s.
     height, width = depth.shape[-2:]
     size = (2 * height, 2 * width)
     weight = known.double()
@@ -120,3 +189,13 @@ def _direct_fill(deviation: Tensor, known: Tensor, wanted: Tensor, power: float)
         weights = (squared / nearest) ** (-power / 2)
         out.append((weights @ value) / weights.sum(dim=1))
     return torch.cat(out)
+
+
+def _check_maps(depth: Tensor, known: Tensor) -> None:
+    if depth.ndim != 4 or depth.shape[1] != 1 or depth.shape != known.shape:
+        raise ValueError(
+            f'depth and known must both be (B, 1, H, W), got {tuple(depth.shape)} and '
+            f'{tuple(known.shape)}'
+        )
+    if known.dtype != torch.bool:
+        raise ValueError(f'known must be a bool tensor, got {known.dtype}')

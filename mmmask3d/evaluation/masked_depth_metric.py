@@ -1,8 +1,8 @@
 """Error of reconstructed depth on removed patches, next to baselines that learned nothing.
 
 At high depth ratios most of a depth map follows from the readings around a hole, so an error says
-little by itself: every figure comes with that of inverse-distance interpolation of the kept
-readings and that of their mean.
+little by itself: every figure comes with that of linear interpolation of the kept readings, the
+strongest of the simple ones (docs/evaluation.md compares them), and that of their mean.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..registry import METRICS
 from .alignment import align_patches, align_scale_shift, align_target_to_depth
-from .interpolation import inverse_distance_fill
+from .interpolation import linear_fill
 
 # Below this ratio of standard deviation to mean a depth map is flat: only rounding is left of it.
 _FLAT = 1e-6
@@ -150,7 +150,7 @@ class MaskedDepthMetric(BaseMetric):
       unit-free, taken on every frame.
     * ``rmse`` (metres), ``abs_rel``, ``delta1`` (share of pixels within a factor of 1.25): on
       metric frames only; frames of relative depth never enter them.
-    * ``interp_*``: the same, for :func:`inverse_distance_fill` of the kept readings.
+    * ``interp_*``: the same, for :func:`linear_fill` of the kept readings.
     * ``mean_*``: the same, for the mean of the kept readings as the only prediction.
     * ``beats_interp``: share of the frames with a smaller RMSE than the interpolation.
     * ``aligned_*``, ``aligned_mean_*``: frames of which no depth patch was kept (depth ratio 1.0)
@@ -163,7 +163,6 @@ class MaskedDepthMetric(BaseMetric):
       network nor baseline then knows the scale), or of flat depth, whose spread is zero.
 
     Args:
-        power: Exponent of the inverse-distance interpolation.
         cache_size: Frames whose baseline figures are remembered (a few numbers each), so that
             validating again on the same frames and masks does not interpolate again. The key is a
             digest of depth, validity and mask; nothing stale can be read. 0 turns it off.
@@ -177,7 +176,6 @@ class MaskedDepthMetric(BaseMetric):
 
     def __init__(
         self,
-        power: float = 3.0,
         cache_size: int = 10000,
         table: bool = True,
         collect_device: str = 'cpu',
@@ -185,9 +183,6 @@ class MaskedDepthMetric(BaseMetric):
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
-        if not power > 0:
-            raise ValueError(f'power must be positive, got {power}')
-        self.power = power
         self.cache_size = cache_size
         self.table = table
         self._baselines: OrderedDict[bytes, dict] = OrderedDict()
@@ -265,7 +260,7 @@ class MaskedDepthMetric(BaseMetric):
         if key in self._baselines:
             self._baselines.move_to_end(key)
             return self._baselines[key]
-        filled = inverse_distance_fill(depth[None, None], found.known[None, None], self.power)
+        filled = linear_fill(depth[None, None], found.known[None, None])
         mean = torch.full_like(depth, float(depth[found.known].mean()))
         baselines = {
             'interp': depth_figures(filled[0, 0], depth, found.evaluated, spread, metric),

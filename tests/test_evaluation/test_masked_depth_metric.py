@@ -8,7 +8,7 @@ import torch
 from mmengine.evaluator import Evaluator
 from mmengine.structures import BaseDataElement
 
-from mmmask3d.evaluation import MaskedDepthMetric, inverse_distance_fill
+from mmmask3d.evaluation import MaskedDepthMetric, linear_fill
 from mmmask3d.evaluation.masked_depth_metric import format_table, patches_to_pixels
 from mmmask3d.registry import METRICS
 
@@ -66,7 +66,7 @@ def loop_figures(prediction, sample):
 def baseline_maps(sample):
     removed = np.kron(sample['depth_mask'].numpy().reshape(GRID), np.ones((PATCH, PATCH))) > 0
     known = sample['valid'] & ~torch.from_numpy(removed)
-    filled = inverse_distance_fill(sample['depth'].double()[None, None], known[None, None])[0, 0]
+    filled = linear_fill(sample['depth'].double()[None, None], known[None, None])[0, 0]
     return filled, torch.full(SIZE, float(sample['depth'][known].double().mean()))
 
 
@@ -247,9 +247,9 @@ def test_baselines_are_interpolated_once_per_frame_and_mask(monkeypatch):
 
     def counted(*args):
         calls.append(1)
-        return inverse_distance_fill(*args)
+        return linear_fill(*args)
 
-    monkeypatch.setattr(module, 'inverse_distance_fill', counted)
+    monkeypatch.setattr(module, 'linear_fill', counted)
     metric = MaskedDepthMetric(cache_size=2)
     first = [make_sample(0), make_sample(1)]
     metric.process(None, first)
