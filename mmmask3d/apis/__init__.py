@@ -1,1 +1,1 @@
-"""Python API for notebooks and scripts."""
+"""Chains of the project's tools in which every step runs once, also after an interruption."""
