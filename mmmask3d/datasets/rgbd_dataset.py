@@ -41,8 +41,9 @@ class RGBDDataset(BaseDataset):
     are concatenated with mmengine's ``ConcatDataset``.
 
     In training with :class:`~mmmask3d.datasets.EpochIndexSampler`, everything the pipeline draws
-    from python's, numpy's and torch's global generators is a function of (``seed``, epoch,
-    index). In ``test_mode`` it is a function of (``seed``, index): the same masks each time.
+    from python's, numpy's and torch's global generators is a function of (``seed``, the run's
+    seed, epoch, index). In ``test_mode`` it is a function of (``seed``, index): the same masks
+    each time, whatever the run's seed.
 
     Args:
         ann_file: Index file, relative to ``data_root``. '' scans the folders.
@@ -60,7 +61,7 @@ class RGBDDataset(BaseDataset):
         on_error: 'raise', or 'drop' to leave out unusable frames, count them and warn. At
             start-up these are frames without partner; while loading, unreadable ones and those
             without a single depth reading, in whose place the next usable frame is given.
-        seed: Seed of the draws of this data set.
+        seed: Seed of the draws of this data set, beside that of the run.
         pipeline: Transforms.
         test_mode: Whether the draws are the same in each epoch.
         serialize_data: Whether to hold the frames serialised.
@@ -439,7 +440,7 @@ class RGBDDataset(BaseDataset):
         if self.test_mode:
             return sample_rng(self.seed, 0, index)
         if isinstance(idx, EpochIndex):
-            return sample_rng(self.seed, idx.epoch, idx.origin)
+            return sample_rng(self.seed, idx.seed, idx.epoch, idx.origin)
         return nullcontext()  # an ordinary sampler: mmengine's worker seeds rule
 
     def _note_unreadable(self, index: int, error: Exception) -> None:

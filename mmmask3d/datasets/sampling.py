@@ -1,4 +1,4 @@
-"""Make every random draw of a sample a function of (seed, epoch, index).
+"""Make every random draw of a sample a function of (seeds, epoch, index).
 
 mmengine seeds its workers without regard to the epoch and saves no RNG state, so a resumed run
 does not repeat the uninterrupted one. Here the sampler hands the epoch to the data set inside the
@@ -30,34 +30,41 @@ class EpochIndex(int):
         value: The index.
         epoch: The epoch, from 0.
         origin: The index in the outermost data set; ``value`` by default.
+        seed: The seed of the run, at least 0.
     """
 
     epoch: int
     origin: int
+    seed: int
 
-    def __new__(cls, value: int, epoch: int, origin: int | None = None) -> 'EpochIndex':
+    def __new__(
+        cls, value: int, epoch: int, origin: int | None = None, seed: int = 0
+    ) -> 'EpochIndex':
         """Create the index (``int`` is immutable, so not in ``__init__``)."""
         index = super().__new__(cls, value)
         index.epoch = int(epoch)
         index.origin = int(value if origin is None else origin)
+        index.seed = int(seed)
         return index
 
     def __sub__(self, other: int) -> 'EpochIndex':
-        return EpochIndex(int(self) - int(other), self.epoch, self.origin)
+        return EpochIndex(int(self) - int(other), self.epoch, self.origin, self.seed)
 
     def __mod__(self, other: int) -> 'EpochIndex':
-        return EpochIndex(int(self) % int(other), self.epoch, self.origin)
+        return EpochIndex(int(self) % int(other), self.epoch, self.origin, self.seed)
 
     def __reduce__(self) -> tuple:
-        return EpochIndex, (int(self), self.epoch, self.origin)
+        return EpochIndex, (int(self), self.epoch, self.origin, self.seed)
 
     def __repr__(self) -> str:
-        return f'EpochIndex({int(self)}, epoch={self.epoch}, origin={self.origin})'
+        return (
+            f'EpochIndex({int(self)}, epoch={self.epoch}, origin={self.origin}, seed={self.seed})'
+        )
 
 
 @DATA_SAMPLERS.register_module()
 class EpochIndexSampler(DefaultSampler):
-    """mmengine's ``DefaultSampler``, whose indices carry the epoch.
+    """mmengine's ``DefaultSampler``, whose indices carry the epoch and the seed of the run.
 
     Order, shuffling and distribution over ranks are the parent's. A loop that resumes in the
     middle of an epoch calls :meth:`set_start` with the number of samples this rank has already
@@ -66,7 +73,8 @@ class EpochIndexSampler(DefaultSampler):
     Args:
         dataset: The data set.
         shuffle: Whether to shuffle, differently in each epoch.
-        seed: Seed of the order, the same on all ranks. None draws one and shares it.
+        seed: Seed of the order and, through the indices, of what samples draw; the same on all
+            ranks. The runner passes its own; None draws one and shares it.
         round_up: Whether to repeat samples until all ranks have equally many.
     """
 
@@ -98,23 +106,21 @@ class EpochIndexSampler(DefaultSampler):
         start, self.start = self.start, 0
         epoch = self.epoch
         indices = list(super().__iter__())[start:]
-        return (EpochIndex(index, epoch) for index in indices)
+        return (EpochIndex(index, epoch, seed=self.seed) for index in indices)
 
 
 @contextmanager
-def sample_rng(seed: int, epoch: int, index: int) -> Iterator[None]:
+def sample_rng(*numbers: int) -> Iterator[None]:
     """Seed the global python, numpy and torch CPU generators for one sample.
 
     The transforms of mmcv and mmpretrain draw from the global generators; inside this context
-    those are a function of the three arguments alone, and on leaving it they are as before, so
+    those are a function of the arguments alone, and on leaving it they are as before, so
     the main process's own stream is not disturbed.
 
     Args:
-        seed: Seed of the data set, at least 0.
-        epoch: Epoch, at least 0.
-        index: Index of the sample, at least 0.
+        *numbers: What the draws depend on, each at least 0: seeds, epoch, index of the sample.
     """
-    words = np.random.SeedSequence([seed, epoch, index]).generate_state(8)
+    words = np.random.SeedSequence(numbers).generate_state(8)
     # torch.manual_seed would reach for the GPUs as well.
     torch_generator = torch.default_generator
     states = random.getstate(), np.random.get_state(legacy=False), torch_generator.get_state()

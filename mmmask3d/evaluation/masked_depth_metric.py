@@ -70,14 +70,15 @@ def comparable_depth(sample: dict) -> ComparableDepth:
     """Bring the prediction of a frame into the unit of its ground truth.
 
     Where the network saw depth, ``pred_depth`` is taken as it is: it was scaled by the kept
-    readings alone. Where no depth patch was kept, or ``pred_depth`` is absent because the target
-    cannot be turned back into depth, the prediction is aligned by scale and shift to the ground
-    truth of the evaluated pixels (:mod:`mmmask3d.evaluation.alignment`).
+    readings alone. Where no depth patch was kept, depth is no input of the network, or
+    ``pred_depth`` is absent because the target cannot be turned back into depth, the prediction is
+    aligned by scale and shift to the ground truth of the evaluated pixels
+    (:mod:`mmmask3d.evaluation.alignment`).
 
     Args:
         sample: Fields of a sample predicted by ``MaskedRGBD``: ``depth`` (H, W), ``valid``
             (H, W), ``depth_mask`` (N,), ``grid``, and ``pred_depth`` or ``pred_target`` (H, W);
-            ``target_mode`` where ``pred_depth`` is absent.
+            ``target_mode`` where ``pred_depth`` is absent; ``depth_input``, True where absent.
 
     Returns:
         Prediction, evaluated and known pixels. NaN in the prediction stays NaN.
@@ -100,7 +101,8 @@ def comparable_depth(sample: dict) -> ComparableDepth:
     removed = patches_to_pixels(sample['depth_mask'], grid, tuple(depth.shape))
     evaluated, known = valid & removed, valid & ~removed
 
-    if has_depth and not bool(sample['depth_mask'].all()):
+    saw_depth = sample.get('depth_input', True) and not bool(sample['depth_mask'].all())
+    if has_depth and saw_depth:
         return ComparableDepth(sample['pred_depth'].double(), evaluated, known, aligned=False)
     if has_depth:
         prediction = align_scale_shift(sample['pred_depth'][None], depth[None], evaluated[None])[0]

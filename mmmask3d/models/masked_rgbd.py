@@ -161,7 +161,8 @@ class MaskedRGBD(BaseSelfSupervisor):
             in units of the target; ``pred_depth`` ``(H, W)`` in metres (or relative), read with
             the statistics of the *kept* readings and absent where those do not lead there;
             ``pred_rgb`` ``(3, H, W)`` uint8 RGB; ``pred_normal`` ``(3, H, W)``. Metainfo:
-            ``patch_size``, ``grid``, ``target_mode``.
+            ``patch_size``, ``grid``, ``target_mode``, ``depth_input`` (whether the kept depth
+            patches were an input).
         """
         grid = self.grid(inputs)
         maps = self.reconstruct(inputs)
@@ -186,6 +187,7 @@ class MaskedRGBD(BaseSelfSupervisor):
                     patch_size=self.backbone.patch_size,
                     grid=grid,
                     target_mode=self.data_preprocessor.depth_target.mode,
+                    depth_input=self.depth_encoder is not None,
                 )
             )
             for name, value in fields.items():

@@ -27,8 +27,10 @@ def test_epoch_index_is_an_int_that_keeps_its_epoch():
     for inner, value in ((index - 10, 7), (index % 5, 2), ((index - 10) % 4, 3)):
         assert (inner, inner.epoch, inner.origin) == (value, 3, 17)
     assert type(index + 1) is int
+    index = EpochIndex(17, epoch=3, seed=5)
+    assert [((index - 10) % 4).seed, (index - 10).seed] == [5, 5]
     copy = pickle.loads(pickle.dumps(index - 10))
-    assert (copy, copy.epoch, copy.origin) == (7, 3, 17)
+    assert (copy, copy.epoch, copy.origin, copy.seed) == (7, 3, 17, 5)
     assert type(copy) is EpochIndex
 
 

@@ -165,6 +165,14 @@ def test_without_depth_input_the_target_is_aligned_and_named_so(mode):
     assert not {'rmse', 'std_rmse', 'interp_rmse', 'mean_rmse', 'beats_interp'} & set(got)
 
 
+def test_kept_patches_that_are_no_input_are_not_held_against_the_network():
+    sample = make_sample(0, depth_input=False)
+    assert not sample['depth_mask'].all()
+    got = run([sample])
+    assert 'aligned_rmse' in got
+    assert not {'rmse', 'interp_rmse', 'mean_rmse', 'beats_interp'} & got.keys()
+
+
 def test_aligned_pred_depth_matches_lstsq():
     sample = make_sample(0, removed=12)
     valid = sample['valid'].numpy()
