@@ -1,4 +1,4 @@
-# The demo: a 1.3M-parameter ViT on generated rooms at 96x128 with patches of 8, minutes on 2 cores.
+# The demo: a 1.6M-parameter ViT on generated rooms at 96x128 with patches of 8, minutes on 2 cores.
 # 192 patches, of which 38 RGB and 38 depth patches are kept. 384 frames / 16 = 24 iterations an
 # epoch, 45 epochs = 1,080.
 _base_ = './mask3d_vit-tiny_b32-100e_rooms-240x320.py'

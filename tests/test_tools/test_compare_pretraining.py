@@ -99,7 +99,7 @@ def test_changed_options_and_files_are_other_stages(compare, arguments, tiny_con
 
     before = folders()
     assert folders() == before
-    fewer = folders('--downstream-cfg-options', 'optim_wrapper.optimizer.lr=1e-3')
+    fewer = folders('--downstream-cfg-options', 'optim_wrapper.optimizer.lr=0.0123')
     assert fewer[0][:2] == before[0][:2]  # the pre-training is not affected
     assert not {*fewer[0][2:], *fewer[1]} & {*before[0], *before[1]}
     # what the config says already changes nothing
