@@ -75,6 +75,8 @@ def main() -> None:
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if cfg.get('resume'):
         run_config.require_fitting_checkpoint(runner)
+    else:
+        run_config.require_some_weights(runner)
     runner.train()
 
 

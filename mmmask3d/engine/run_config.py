@@ -204,3 +204,33 @@ def require_fitting_checkpoint(runner: Runner) -> None:
             ) from error
 
     runner.load_checkpoint = load_strictly
+
+
+def require_some_weights(runner: Runner) -> None:
+    """Make the runner refuse a ``load_from`` checkpoint of which it can use nothing.
+
+    mmengine only warns, and the run would start from random weights in silence. A checkpoint of
+    which some tensors fit is taken, as everywhere in OpenMMLab.
+
+    Raises:
+        RuntimeError: When the checkpoint is loaded; shows what its keys look like.
+    """
+    load = runner.load_checkpoint
+
+    def load_something(filename: str, *args: Any, **kwargs: Any) -> Any:
+        checkpoint = load(filename, *args, **kwargs)
+        given = checkpoint.get('state_dict', checkpoint)
+        given = {k.removeprefix('module.'): v for k, v in given.items() if hasattr(v, 'shape')}
+        model = runner.model.state_dict()
+        model = {k.removeprefix('module.'): v for k, v in model.items()}
+        if not any(k in model and model[k].shape == v.shape for k, v in given.items()):
+            raise RuntimeError(
+                f'load_from={filename}: none of its {len(given)} tensors fits '
+                f'{type(runner.model).__name__} by name and shape; it has '
+                f'{", ".join(list(given)[:2])}, ..., the model {", ".join(list(model)[:2])}, .... '
+                'An encoder goes into the backbone: model.backbone.init_cfg=dict(type='
+                "'Pretrained', checkpoint=...)."
+            )
+        return checkpoint
+
+    runner.load_checkpoint = load_something

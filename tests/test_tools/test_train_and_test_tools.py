@@ -158,6 +158,22 @@ def test_a_checkpoint_of_another_model_is_neither_tested_nor_resumed(tiny_config
     assert not (work / 'epoch_2.pth').exists()
 
 
+def test_load_from_takes_part_of_a_model_but_not_nothing(tiny_config, tmp_path, call):
+    work = tmp_path / 'run'
+    call('train', tiny_config, '--work-dir', work, '--cfg-options', ONE_EPOCH)
+    state = load_checkpoint_file(work / 'epoch_1.pth')['state_dict']
+    encoder = {k.removeprefix('backbone.'): v for k, v in state.items() if 'backbone.' in k}
+    torch.save({'state_dict': encoder}, tmp_path / 'encoder.pth')
+    other = ('--work-dir', tmp_path / 'other', '--cfg-options', ONE_EPOCH)
+    with pytest.raises(
+        RuntimeError, match=r'encoder\.pth: none of its \d+ tensors fits MaskedRGBD'
+    ):
+        call('train', tiny_config, *other, f'load_from={tmp_path / "encoder.pth"}')
+    more = ('model.decoders.depth.num_layers=2', f'load_from={work / "epoch_1.pth"}')
+    call('train', tiny_config, *other, *more)
+    assert (tmp_path / 'other' / 'epoch_1.pth').exists()
+
+
 def test_fewer_frames_than_a_batch(tiny_config, tmp_path, call):
     with pytest.raises(ValueError, match=r'8 samples .* are fewer than batch_size=16'):
         call(

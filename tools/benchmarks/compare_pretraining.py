@@ -13,6 +13,11 @@ its config, overrides and predecessors; with any of them changed it is another s
 folder, so adding a method or a seed costs only what is new.
 """
 
+# ruff: noqa: E402
+from mmmask3d.preflight import check_environment
+
+check_environment()  # plain words before an import below fails
+
 import argparse
 import json
 import os
