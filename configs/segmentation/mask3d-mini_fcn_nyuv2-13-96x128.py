@@ -11,4 +11,6 @@ model = dict(
 train_dataloader = dict(num_workers=1, dataset=dict(ann_file='splits/finetune_train.txt'))
 val_dataloader = dict(num_workers=1, dataset=dict(ann_file='splits/finetune_val.txt'))
 test_dataloader = val_dataloader
+# No layer decay: in so short a schedule it keeps the early layers where they are.
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=1.0))
 train_cfg = dict(max_epochs=25, val_interval=25)
