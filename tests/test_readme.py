@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope
 
 import mmmask3d
 from mmmask3d.engine import load_checkpoint_file
@@ -77,8 +77,8 @@ def test_the_export_loads_into_the_backbone_shown(trained):
     config = values['model']['backbone']
     assert config.pop('_delete_')
     config['init_cfg']['checkpoint'] = str(folder / 'encoder.pth')
-    init_default_scope('mmseg')
-    backbone = MODELS.build(config)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        backbone = MODELS.build(config)
     backbone.init_weights()
     saved = load_checkpoint_file(folder / 'work_dirs/mine/epoch_6.pth')['state_dict']
     for name, value in backbone.state_dict().items():

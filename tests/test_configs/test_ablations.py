@@ -54,6 +54,7 @@ def test_documented_ablation_trains(options, make_rgbd_folder, tmp_path):
     small = {} if 'arch=' in options else parse(SMALL)
     options = parse(options)
     cfg = load_config(CONFIG)
+    init_default_scope(cfg.default_scope)
     if small:
         cfg.model.backbone.arch = {}
     if options.get('model.depth_encoder', 0) is None:
@@ -64,7 +65,6 @@ def test_documented_ablation_trains(options, make_rgbd_folder, tmp_path):
         torch.save(reference.state_dict(), tmp_path / 'encoder.pth')
         options['model.backbone.init_cfg.checkpoint'] = str(tmp_path / 'encoder.pth')
     cfg.merge_from_dict({**small, **options})
-    init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)
     model.init_weights()
     for name in ('train_dataloader', 'val_dataloader'):
