@@ -14,24 +14,8 @@ from mmengine import fileio
 from mmseg.datasets.basesegdataset import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 
+from mmmask3d.datasets.classes import NYU13_CLASSES, NYU40_CLASSES
 from mmmask3d.registry import DATASETS, TRANSFORMS
-
-#: The 13 classes of Couprie et al., "Indoor Semantic Segmentation using depth information"
-#: (arXiv 1301.3572), in the order of the common label maps (1 = bed, ..., 13 = window).
-NYU13_CLASSES = (
-    'bed', 'books', 'ceiling', 'chair', 'floor', 'furniture', 'objects', 'picture', 'sofa',
-    'table', 'tv', 'wall', 'window',
-)  # fmt: skip
-
-#: The 40 classes of Gupta et al., "Perceptual Organization and Recognition of Indoor Scenes from
-#: RGB-D Images" (CVPR 2013), spelt as published.
-NYU40_CLASSES = (
-    'wall', 'floor', 'cabinet', 'bed', 'chair', 'sofa', 'table', 'door', 'window', 'bookshelf',
-    'picture', 'counter', 'blinds', 'desk', 'shelves', 'curtain', 'dresser', 'pillow', 'mirror',
-    'floor mat', 'clothes', 'ceiling', 'books', 'refridgerator', 'television', 'paper', 'towel',
-    'shower curtain', 'box', 'whiteboard', 'person', 'night stand', 'toilet', 'sink', 'lamp',
-    'bathtub', 'bag', 'otherstructure', 'otherfurniture', 'otherprop',
-)  # fmt: skip
 
 _IGNORE = 255
 

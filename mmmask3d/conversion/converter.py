@@ -1,0 +1,121 @@
+"""The interface of a converter: what differs between data sets."""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmmask3d.conversion.frame import Frame
+
+
+@dataclass(frozen=True)
+class FrameRef:
+    """A frame that can be read.
+
+    Attributes:
+        name: Stem of the output files, '/' between folders, see
+            :func:`~mmmask3d.conversion.paths.safe_name`.
+        locator: What :meth:`Converter.read` needs to find it; picklable.
+        split: Name of the split it belongs to; '' for none, which is listed in ``all`` only.
+    """
+
+    name: str
+    locator: Any
+    split: str = ''
+
+
+@dataclass
+class Plan:
+    """The frames of one source, and what is wrong with it.
+
+    Attributes:
+        frames: Frames that can be read.
+        problems: Parts that cannot, each a message that names the file (and offset).
+    """
+
+    frames: list[FrameRef] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+class Converter:
+    """Reads one data set as distributed.
+
+    A converter is pickled to the worker processes, so it holds options and small tables, no open
+    files. :meth:`sources` runs once, :meth:`plan` once per source, and then, for chunks of a
+    source's frames, :meth:`open` once and :meth:`read` per frame, all of these in workers.
+
+    Damage is reported as :class:`~mmmask3d.datasets.depth_io.FrameError` (one frame) or
+    :class:`~mmmask3d.conversion.paths.SourceError` (a source); ``OSError`` of a source file counts
+    as damage of that frame. Any other exception is a programming error and stops the run.
+
+    Args:
+        args: The parsed command line: ``source`` (Path) and what :meth:`add_arguments` added.
+    """
+
+    #: Name in the manifest, and of the script.
+    name: str = ''
+    #: Name of the data set in texts.
+    title: str = ''
+    #: Output folders and the suffix of their files; colour under ``rgb``, depth under ``depth``.
+    suffixes: Mapping[str, str] = {'rgb': '.jpg', 'depth': '.png'}
+    #: Stored units of depth per metre (relative depth: the stored value of 1.0).
+    depth_scale: float = 1000.0
+    #: 'metric' or 'relative'.
+    depth_kind: str = 'metric'
+    #: Classes of each label folder, in the order of the ids from 1.
+    classes: Mapping[str, Sequence[str]] = {}
+    #: COCO categories by id; empty for data sets without instances.
+    categories: Mapping[int, str] = {}
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.source: Path = args.source
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the options of this data set, beside those that all converters share."""
+
+    def options(self) -> dict:
+        """Options that decide the content of the output, as JSON, for the manifest.
+
+        A folder converted with other options is not added to.
+        """
+        return {}
+
+    def sources(self) -> Sequence[Any]:
+        """What is read independently: scenes, archives, or the data set as one; picklable."""
+        raise NotImplementedError
+
+    def plan(self, source: Any) -> Plan:
+        """Find the frames of a source without decoding them."""
+        raise NotImplementedError
+
+    @contextmanager
+    def open(self, source: Any) -> Iterator[Any]:
+        """Open a source for reading some of its frames; by default the source itself."""
+        yield source
+
+    def read(self, opened: Any, locator: Any) -> Frame:
+        """Read one frame."""
+        raise NotImplementedError
+
+    def splits(self, names: Mapping[str, str]) -> dict[str, list[str]]:
+        """Frames of each split file, sorted as they are to be listed.
+
+        Args:
+            names: Split of each converted frame by its name, sorted by name.
+        """
+        found: dict[str, list[str]] = {'all': list(names)}
+        for name, split in names.items():
+            if split:
+                found.setdefault(split, []).append(name)
+        return found
+
+    def extra_files(self, names: Mapping[str, str]) -> dict[str, bytes]:
+        """Further files of the output, by relative path: low-label lists, for example.
+
+        Args:
+            names: Split of each converted frame by its name, sorted by name.
+        """
+        return {}

@@ -1,0 +1,160 @@
+"""What one converted frame is, how it is brought to one size, encoded and measured."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+
+import cv2
+import numpy as np
+
+from mmmask3d.datasets.depth_io import FrameError, check_complete, decode_colour, decode_depth
+from mmmask3d.datasets.transforms.geometry import resize_nearest
+
+JPEG_QUALITY = 95
+_ASPECT_TOLERANCE = 0.03  # ScanNet's colour (1296x968) and depth (640x480) differ by 0.4 %
+
+
+@dataclass
+class Frame:
+    """One frame as a converter read it.
+
+    Attributes:
+        images: By output folder. Colour: (H, W, 3) uint8 BGR, or the bytes of a JPEG or PNG file,
+            which are stored unchanged where the size is right already. Depth: (H, W) uint16 in
+            stored units with 0 for "no reading", or float32 (stored as ``.npy``). Labels: (H, W)
+            uint8, 0 = unlabelled. Instances: (H, W) uint16, 0 = none.
+        categories: COCO category id of each id in ``images['instance']``. Ids that are left out
+            get no annotation.
+        extra: Anything else worth keeping of this frame, as JSON: pose, time stamps.
+    """
+
+    images: dict[str, np.ndarray | bytes]
+    categories: Mapping[int, int] = field(default_factory=dict)
+    extra: dict = field(default_factory=dict)
+
+
+def store_depth(depth: np.ndarray, valid: np.ndarray, scale: float) -> np.ndarray:
+    """Turn metres into 16 bits; what does not fit becomes "no reading" instead of wrapping round.
+
+    Args:
+        depth: (H, W) float, metres; anything where ``valid`` is False.
+        valid: (H, W) bool.
+        scale: Stored units per metre.
+
+    Returns:
+        (H, W) uint16, 0 where there is no reading.
+    """
+    with np.errstate(invalid='ignore', over='ignore'):
+        stored = np.rint(np.asarray(depth, np.float64) * scale)
+        fits = np.asarray(valid, bool) & (stored >= 1) & (stored <= 65535)
+    return np.where(fits, stored, 0).astype(np.uint16)
+
+
+def bring_to_size(
+    images: Mapping[str, np.ndarray | bytes], size: tuple[int, int] | None, where: str
+) -> dict[str, np.ndarray | bytes]:
+    """Bring all images of a frame to one size: colour by area, everything else nearest.
+
+    Args:
+        images: As in :class:`Frame`, with the colour image under ``rgb``.
+        size: (width, height); None for the size of ``depth``, or of ``rgb`` without depth.
+        where: The frame, for messages.
+
+    Raises:
+        FrameError: A file cannot be decoded, or the size has another aspect ratio.
+    """
+    size = size or _size_of(images['depth' if 'depth' in images else 'rgb'], where)
+    return {kind: _resized(kind, image, size, where) for kind, image in images.items()}
+
+
+def _size_of(image: np.ndarray | bytes, where: str) -> tuple[int, int]:
+    if isinstance(image, bytes):
+        image = decode_colour(image, where)
+    return image.shape[1], image.shape[0]
+
+
+def _resized(
+    kind: str, image: np.ndarray | bytes, size: tuple[int, int], where: str
+) -> np.ndarray | bytes:
+    array = decode_colour(image, where) if isinstance(image, bytes) else image
+    height, width = array.shape[:2]
+    if (width, height) == size:
+        return image
+    if abs(width * size[1] / (height * size[0]) - 1) > _ASPECT_TOLERANCE:
+        raise FrameError(
+            f'{where}: {kind} of {width}x{height} (width x height) would be distorted by bringing '
+            f'it to {size[0]}x{size[1]}. Choose --size with the aspect ratio of the data set.'
+        )
+    if array.ndim == 3:
+        # Area averages over all source pixels, so that shrinking does not alias.
+        return cv2.resize(array, size, interpolation=cv2.INTER_AREA)
+    return resize_nearest(array, size)
+
+
+def encode(image: np.ndarray | bytes, suffix: str, where: str) -> bytes:
+    """Encode an image and check that what was encoded decodes to the same.
+
+    Args:
+        image: As in :attr:`Frame.images`.
+        suffix: '.jpg', '.png' or '.npy'.
+        where: The frame, for messages.
+
+    Raises:
+        FrameError: Bytes given as they are do not decode, or are of another format than
+            ``suffix``.
+    """
+    if isinstance(image, bytes):
+        return _checked_bytes(image, suffix, where)
+    if suffix == '.npy':
+        buffer = BytesIO()
+        np.save(buffer, image)
+        data = buffer.getvalue()
+    else:
+        options = {
+            '.jpg': [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
+            '.png': [cv2.IMWRITE_PNG_COMPRESSION, 3],
+        }[suffix]
+        done, encoded = cv2.imencode(suffix, image, options)
+        if not done:
+            raise RuntimeError(f'{where}: OpenCV could not encode {image.shape} as {suffix}')
+        data = encoded.tobytes()
+    back = decode_colour(data, where) if image.ndim == 3 else decode_depth(data, where)
+    same = back.shape == image.shape if suffix == '.jpg' else np.array_equal(back, image)
+    if not same or (suffix != '.jpg' and back.dtype != image.dtype):
+        raise RuntimeError(
+            f'{where}: {suffix} decodes to {back.dtype}{back.shape} other than what was '
+            f'encoded, {image.dtype}{image.shape}'
+        )
+    return data
+
+
+def _checked_bytes(content: bytes, suffix: str, where: str) -> bytes:
+    check_complete(content, where)
+    starts = {'.jpg': b'\xff\xd8\xff', '.png': b'\x89PNG\r\n\x1a\n'}
+    if not content.startswith(starts[suffix]):
+        raise FrameError(f'{where}: expected a {suffix} file, found {content[:8]!r} at its start.')
+    decode_colour(content, where)
+    return content
+
+
+def measure(kind: str, image: np.ndarray | bytes) -> dict:
+    """What the manifest sums up about one image.
+
+    Returns:
+        Depth: ``invalid`` (share), ``low``, ``median``, ``high`` of the readings in stored units.
+        Labels and instances: ``pixels``, by id. Colour: nothing.
+    """
+    if isinstance(image, bytes) or image.ndim == 3:
+        return {}
+    if not kind.startswith('depth'):
+        counts = np.bincount(image.ravel())
+        return {'pixels': {str(i): int(counts[i]) for i in np.flatnonzero(counts)}}
+    readings = image[image > 0] if image.dtype.kind != 'f' else image[np.isfinite(image)]
+    if not readings.size:
+        return {'invalid': 1.0}
+    return {
+        'invalid': round(1 - readings.size / image.size, 6),
+        'low': float(readings.min()),
+        'median': float(np.median(readings)),
+        'high': float(readings.max()),
+    }
