@@ -127,12 +127,12 @@ def open_output(root: Path, identity: dict) -> Iterator[OutputFolder]:
             written by another process.
     """
     journal = root / _JOURNAL
-    if root.exists() and not journal.exists():
-        if not root.is_dir() or any(p.name != _STATE for p in root.iterdir()):
-            raise StorageError(
-                f'{root} exists and was not made by a converter of this project. Choose a new or '
-                f'empty folder.'
-            )
+    foreign = root.is_dir() and any(p.name != _STATE for p in root.iterdir())
+    if not journal.exists() and (foreign or (root.exists() and not root.is_dir())):
+        raise StorageError(
+            f'{root} exists and was not made by a converter of this project. Choose a new or '
+            f'empty folder.'
+        )
     try:
         (root / _TEMPORARY).mkdir(parents=True, exist_ok=True)
     except OSError as error:
