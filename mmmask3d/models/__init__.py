@@ -1,5 +1,7 @@
 """Pre-trainer, encoders, decoders, heads and losses."""
 
+from importlib.util import find_spec
+
 from .data_preprocessor import RGBDDataPreprocessor
 from .decoder import DepthDecoder, RGBDecoder
 from .depth_encoder import DepthEncoder
@@ -36,3 +38,7 @@ __all__ = [
     'RGBDecoder',
     'RGBHead',
 ]
+
+# Pre-training does not need mmseg: the parts for its depth estimator register where it is there.
+if find_spec('mmseg') is not None:
+    from . import depth_estimation as depth_estimation

@@ -1,5 +1,6 @@
 """Transforms that keep colour, depth and validity of a frame together."""
 
+from .depth_map import LoadDepthMap
 from .formatting import PackRGBDInputs
 from .geometry import RGBDCenterCrop, RGBDRandomFlip, RGBDRandomResizedCrop, RGBDResize
 from .loading import LoadRGBD
@@ -7,6 +8,7 @@ from .masking import DepthAwareMasking
 
 __all__ = [
     'DepthAwareMasking',
+    'LoadDepthMap',
     'LoadRGBD',
     'PackRGBDInputs',
     'RGBDCenterCrop',

@@ -1,0 +1,147 @@
+"""Monocular depth from RGB with mmseg's ``DepthEstimator``: preprocessor and head."""
+
+from collections.abc import Sequence
+
+import torch
+from mmseg.models.data_preprocessor import SegDataPreProcessor
+from mmseg.models.decode_heads.dpt_head import DPTHead
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from mmmask3d.registry import MODELS
+
+from .losses import DepthLoss
+
+
+@MODELS.register_module()
+class DepthEstimationPreprocessor(SegDataPreProcessor):
+    """mmseg's ``SegDataPreProcessor`` whose padding of depth maps means "no reading".
+
+    mmseg pads ``gt_depth_map`` with ``seg_pad_val``, 255 by default, which its losses and metrics
+    take for a depth of 255 m. Here it is 0, as everywhere in this package.
+
+    Args:
+        **kwargs: arguments of ``SegDataPreProcessor``.
+
+    Raises:
+        ValueError: ``seg_pad_val`` is something else than 0.
+    """
+
+    def __init__(self, **kwargs) -> None:
+        if kwargs.setdefault('seg_pad_val', 0) != 0:
+            raise ValueError(
+                f'DepthEstimationPreprocessor: depth is padded with 0, which means "no reading", '
+                f'got seg_pad_val={kwargs["seg_pad_val"]}. Leave it out.'
+            )
+        super().__init__(**kwargs)
+
+
+@MODELS.register_module()
+class DPTDepthHead(DPTHead):
+    """Dense prediction transformer (Ranftl et al., ICCV 2021) that gives depth in metres.
+
+    The blocks are those of mmseg's ``DPTHead``, which reads ``gt_sem_seg`` and pairs of map and
+    class token; this one reads ``gt_depth_map`` and plain maps. Depth lies between ``min_depth``
+    and ``max_depth``, through a sigmoid; readings outside and pixels without a reading enter no
+    loss.
+
+    Args:
+        in_channels: channels of the four maps, as the backbone gives them; equal for a ViT.
+        channels: width of the fusion blocks.
+        min_depth: smallest depth in metres.
+        max_depth: largest depth in metres.
+        loss_decode: one or several losses of :mod:`mmmask3d.models.losses`, on metres.
+        **kwargs: arguments of ``DPTHead``; ``embed_dims`` follows ``in_channels``.
+
+    Raises:
+        ValueError: the maps differ in channels, the range is empty, or ``readout_type`` asks for
+            a class token.
+        TypeError: a loss takes no mask of valid pixels.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int = 256,
+        min_depth: float = 1e-3,
+        max_depth: float = 10.0,
+        loss_decode: dict | Sequence[dict] = dict(type='mmmask3d.DepthSILogLoss', lam=0.85),  # noqa: B006
+        dropout_ratio: float = 0.0,
+        **kwargs,
+    ) -> None:
+        if len(set(in_channels)) != 1 or len(in_channels) != 4:
+            raise ValueError(
+                f'DPTDepthHead: expected four maps of equally many channels (out_indices of a '
+                f'ViT), got in_channels={list(in_channels)}.'
+            )
+        if not 0 < min_depth < max_depth:
+            raise ValueError(
+                f'DPTDepthHead: expected 0 < min_depth < max_depth, got {min_depth}, {max_depth}.'
+            )
+        if kwargs.get('readout_type', 'ignore') != 'ignore':
+            raise ValueError(
+                f'DPTDepthHead: the backbone gives maps without class token; readout_type must be '
+                f"'ignore', got {kwargs['readout_type']!r}."
+            )
+        super().__init__(
+            embed_dims=in_channels[0],
+            in_channels=list(in_channels),
+            in_index=list(range(4)),
+            input_transform='multiple_select',
+            channels=channels,
+            num_classes=1,
+            threshold=0.0,  # of binary segmentation; unused, and without it mmseg warns
+            loss_decode=loss_decode,
+            dropout_ratio=dropout_ratio,
+            **kwargs,
+        )
+        self.min_depth = min_depth
+        self.max_depth = max_depth
+        wrong = [type(m).__name__ for m in self._losses() if not isinstance(m, DepthLoss)]
+        if wrong:
+            raise TypeError(
+                f'DPTDepthHead: {", ".join(wrong)} takes no mask of valid pixels. Use the losses '
+                f'of mmmask3d: DepthSILogLoss, DepthL1Loss, DepthL2Loss, DepthBerHuLoss, '
+                f'DepthGradientLoss.'
+            )
+
+    def _losses(self) -> list[nn.Module]:
+        several = isinstance(self.loss_decode, nn.ModuleList)
+        return list(self.loss_decode) if several else [self.loss_decode]
+
+    def _transform_inputs(self, inputs: Sequence[Tensor]) -> list[tuple[Tensor, None]]:
+        # mmseg's blocks unpack (map, class token); a bare batch of exactly two passes their check
+        # of length 2 and is torn apart.
+        return [(feature, None) for feature in super()._transform_inputs(inputs)]
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Predict depth.
+
+        Args:
+            inputs: four maps ``(B, C, h, w)`` of one size.
+
+        Returns:
+            ``(B, 1, H', W')`` in metres, float32, at about half the input's resolution.
+        """
+        logits = super().forward(inputs).float()
+        return self.min_depth + (self.max_depth - self.min_depth) * logits.sigmoid()
+
+    def loss_by_feat(
+        self, pred_depth: Tensor, batch_data_samples: Sequence[SegDataSample]
+    ) -> dict[str, Tensor]:
+        """Loss over valid pixels.
+
+        Args:
+            pred_depth: ``(B, 1, h, w)`` metres.
+            batch_data_samples: with ``gt_depth_map`` of data ``(1, H, W)``, metres, 0 = none.
+        """
+        target = torch.stack([sample.gt_depth_map.data for sample in batch_data_samples])
+        pred_depth = nn.functional.interpolate(
+            pred_depth, target.shape[-2:], mode='bilinear', align_corners=self.align_corners
+        )
+        valid = (target >= self.min_depth) & (target <= self.max_depth)  # False for NaN
+        losses: dict[str, Tensor] = {}
+        for loss in self._losses():
+            name = f'loss_{type(loss).__name__.removesuffix("Loss").lower()}'
+            losses[name] = losses.get(name, 0) + loss(pred_depth, target, valid)
+        return losses
