@@ -12,6 +12,7 @@ from .checkpoint import (
 )
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import ResumableEpochBasedTrainLoop
+from .probe_hook import ProbeHook
 from .resume_hook import AtomicCheckpointHook, RNGStateHook
 from .visualization_hook import ReconstructionVisualizationHook
 
@@ -22,6 +23,7 @@ __all__ = [
     'AtomicCheckpointHook',
     'CheckpointError',
     'LayerDecayOptimWrapperConstructor',
+    'ProbeHook',
     'RNGStateHook',
     'ReconstructionVisualizationHook',
     'ResumableEpochBasedTrainLoop',

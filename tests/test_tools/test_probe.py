@@ -1,0 +1,80 @@
+"""The probe from its command line, and as a hook of a pre-training that it does not change."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.runner import Runner
+
+from mmmask3d.engine.run_config import load_config
+
+ROOT = Path(__file__).parents[2]
+HOOK = """
+probed = dict(type='RGBDDataset', data_root={root!r}, img_suffix='.png', pipeline=[
+    dict(type='LoadRGBD'), dict(type='RGBDResize', scale=(48, 32)), dict(type='PackRGBDInputs')])
+custom_hooks = [dict(type='ProbeHook', train_dataset=probed, val_dataset=probed, interval=1)]
+"""
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, ROOT / 'tools/analysis_tools/probe.py', *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_depth_of_pretraining_frames(tiny_config, tmp_path):
+    out = tmp_path / 'out' / 'figures.json'
+    done = run(tiny_config, '--random', '--out', out, '--limit', 6)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(out.read_text())
+    assert set(figures) == {'random'}
+    assert set(figures['random']) == {'linear', 'knn'}
+    for found in figures['random'].values():
+        assert set(found) == {'std_rmse', 'rmse', 'abs_rel', 'delta1'}
+        assert 0 < found['rmse'] < 10
+    assert '| random | linear |' in done.stdout
+
+
+def test_mistakes_are_named(tiny_config, tmp_path):
+    for arguments, message in (
+        ((), 'at least one --encoder, or --random'),
+        (('--encoder', 'nofile'), 'NAME=FILE'),
+        (('--encoder', 'a=x', 'a=y'), "'a' is named twice"),
+    ):
+        done = run(tiny_config, *arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+    missing = tmp_path / 'missing.pth'
+    done = run(tiny_config, '--encoder', f'a={missing}')
+    assert done.returncode == 1
+    assert str(missing) in done.stderr
+
+
+def pretrain(config, folder):
+    cfg = load_config(config)
+    cfg.work_dir = str(folder)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def test_hook_logs_and_leaves_the_training_alone(make_tiny_config, tmp_path):
+    (tmp_path / 'a').mkdir()
+    config = make_tiny_config(tmp_path / 'a')
+    plain = pretrain(config, tmp_path / 'plain')
+    with_hook = tmp_path / 'with_hook.py'
+    root = str(tmp_path / 'a' / 'frames')
+    with_hook.write_text(config.read_text() + HOOK.format(root=root))
+    probed = pretrain(with_hook, tmp_path / 'probed')
+    for ours, theirs in zip(plain.model.parameters(), probed.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    log = next((tmp_path / 'probed').glob('*/vis_data/scalars.json')).read_text()
+    lines = [json.loads(line) for line in log.splitlines()]
+    steps = [line['step'] for line in lines if 'probe/linear_rmse' in line]
+    assert steps == [1, 2]
+    assert all(line['probe/knn_abs_rel'] > 0 for line in lines if 'probe/knn_abs_rel' in line)
