@@ -36,7 +36,7 @@ SEGMENTATION = 'Metadata/SUNRGBD2Dseg.mat'
 ALL_SPLIT = 'traintestSUNRGBD/allsplit.mat'
 _DOCS = 'See docs/datasets/sunrgbd.md.'
 #: The lists name frames by paths of the authors' machine: /n/fs/sun3d/data/SUNRGBD/kv1/...
-_BEFORE_TREE = re.compile(r'^.*?/SUNRGBD/')
+_BEFORE_TREE = re.compile(r'^(?:.*?/)?SUNRGBD/')
 _LARGEST_SIDE = 8192
 _SPLIT_LIMITS = {'largest': 16 * 2**20, 'elements': 100_000}
 _META_LIMITS = {'largest': 2**30, 'elements': 100_000}
