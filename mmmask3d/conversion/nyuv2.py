@@ -7,17 +7,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.frame import Frame, store_depth
-from mmmask3d.conversion.matlab import (
+from mmmask3d.conversion.mat5 import read_mat5
+from mmmask3d.conversion.mat73 import (
     check_array,
     find,
     open_mat73,
-    read_mat5,
     read_part,
     read_text,
 )
@@ -41,7 +42,7 @@ SPLITS = 'splits.mat'
 VALID_REGION = (slice(44, 471), slice(40, 601))
 _FULL_SIZE = (480, 640)
 _LARGEST_SIDE = 8192
-_MAT5_LIMITS = {'largest': 4 * 2**20, 'elements': 100_000}
+_LARGEST_TABLE = 4 * 2**20  # bytes of splits.mat and of the maps, a hundredth of which they need
 #: Variables: axes between frame and width (as stored, reversed), kind of type, most bytes of it.
 _ARRAYS = {
     'images': ((3,), 'u', 1),
@@ -292,7 +293,7 @@ def read_splits(path: Path, count: int) -> dict[int, str]:
     """
     require(path, 'the official split, splits.mat', 'See docs/datasets/nyuv2.md, or --splits.')
     variables = {'train': 'trainNdxs', 'test': 'testNdxs'}
-    content = read_mat5(path, list(variables.values()), **_MAT5_LIMITS)
+    content = read_mat5(path, list(variables.values()), _LARGEST_TABLE)
     split: dict[int, str] = {}
     for part, variable in variables.items():
         ids = whole_numbers(content[variable], f'{path}: {variable}')
@@ -310,15 +311,14 @@ def read_splits(path: Path, count: int) -> dict[int, str]:
     return split
 
 
-def whole_numbers(array: np.ndarray, where: str) -> list[int]:
+def whole_numbers(values: Any, where: str) -> list[int]:
     """Integers of a MATLAB matrix of any numeric type.
 
     Raises:
         SourceError: It holds something else.
     """
-    values = np.asarray(array)
-    if values.dtype.kind not in 'uif' or not np.array_equal(values, np.trunc(values)):
-        raise SourceError(f'{where} holds {values.dtype}, expected whole numbers.')
+    if not isinstance(values, np.ndarray) or not np.array_equal(values, np.trunc(values)):
+        raise SourceError(f'{where} holds something else than whole numbers.')
     if values.dtype.kind == 'f' and not np.isfinite(values).all():
         raise SourceError(f'{where} holds numbers that are not finite.')
     return [int(v) for v in values.ravel()]
@@ -331,7 +331,7 @@ def read_map40(path: Path) -> np.ndarray:
         SourceError: It is damaged, or holds other ids than 0..40.
     """
     require(path, 'a file like classMapping40.mat', 'Leave --map40 out for the published map.')
-    content = read_mat5(path, ['mapClass'], **_MAT5_LIMITS)
+    content = read_mat5(path, ['mapClass'], _LARGEST_TABLE)
     return _ids(content['mapClass'], len(NYU40_CLASSES), f'{path}: mapClass')
 
 
@@ -342,17 +342,17 @@ def read_map13(path: Path) -> np.ndarray:
         SourceError: It is damaged, or holds other ids than 0..13.
     """
     require(path, 'a file like class13Mapping.mat', 'Leave --map13 out for the published map.')
-    content = read_mat5(path, ['classMapping13'], **_MAT5_LIMITS)['classMapping13']
+    records = read_mat5(path, ['classMapping13'], _LARGEST_TABLE)['classMapping13']
     where = f'{path}: classMapping13.labels13'
-    if content.dtype.names is None or 'labels13' not in content.dtype.names or content.size != 1:
+    if not isinstance(records, list) or len(records) != 1 or 'labels13' not in records[0]:
         raise SourceError(f'{where} is missing.')
-    ids = _ids(content.ravel()[0]['labels13'], len(NYU13_CLASSES), where)
+    ids = _ids(records[0]['labels13'], len(NYU13_CLASSES), where)
     if len(ids) != len(NYU40_CLASSES):
         raise SourceError(f'{where} has {len(ids)} entries, expected {len(NYU40_CLASSES)}.')
     return np.concatenate([np.zeros(1, np.uint8), ids])
 
 
-def _ids(array: np.ndarray, highest: int, where: str) -> np.ndarray:
+def _ids(array: Any, highest: int, where: str) -> np.ndarray:
     ids = whole_numbers(array, where)
     wrong = [i for i in ids if not 0 <= i <= highest]
     if wrong:

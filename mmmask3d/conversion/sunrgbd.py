@@ -16,12 +16,12 @@ from PIL import Image
 
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.frame import Frame
-from mmmask3d.conversion.matlab import (
+from mmmask3d.conversion.mat5 import read_mat5
+from mmmask3d.conversion.mat73 import (
     check_array,
     find,
     follow,
     open_mat73,
-    read_mat5,
     read_part,
 )
 from mmmask3d.conversion.nyuv2 import positive_metres
@@ -38,8 +38,8 @@ _DOCS = 'See docs/datasets/sunrgbd.md.'
 #: The lists name frames by paths of the authors' machine: /n/fs/sun3d/data/SUNRGBD/kv1/...
 _BEFORE_TREE = re.compile(r'^(?:.*?/)?SUNRGBD/')
 _LARGEST_SIDE = 8192
-_SPLIT_LIMITS = {'largest': 16 * 2**20, 'elements': 100_000}
-_META_LIMITS = {'largest': 2**30, 'elements': 100_000}
+_LARGEST_SPLIT = 64 * 2**20  # bytes
+_LARGEST_META = 2 * 2**30  # boxes of all frames, unpacked
 
 
 @dataclass(frozen=True)
@@ -196,15 +196,15 @@ def read_meta(path: Path) -> list[tuple[str, str, str]]:
     Raises:
         SourceError: The file is damaged or of another kind.
     """
-    meta = read_mat5(path, ['SUNRGBDMeta'], **_META_LIMITS)['SUNRGBDMeta']
     fields = ('rgbpath', 'rgbname', 'depthname')
-    missing = [f for f in fields if f not in (meta.dtype.names or ())]
-    if missing:
-        raise SourceError(f'{path}: SUNRGBDMeta has no field {", ".join(missing)}.')
+    name = 'SUNRGBDMeta'
+    meta = read_mat5(path, [name], _LARGEST_META, {name: fields})[name]
+    if not isinstance(meta, list):
+        raise SourceError(f'{path}: {name} is no struct array. Use the file as distributed.')
     frames = []
-    for i, record in enumerate(meta.ravel(), 1):
+    for i, record in enumerate(meta, 1):
         where = f'{path}, entry {i}'
-        rgbpath, image, depth = (text_of(record[f], f'{where}: {f}') for f in fields)
+        rgbpath, image, depth = (text_of(record, f, where) for f in fields)
         # .../frame/image/name; the authors' paths have doubled slashes here and there.
         folder, kind = os.path.split(os.path.dirname(rgbpath))
         if os.path.basename(rgbpath) != image or kind != 'image':
@@ -220,15 +220,17 @@ def read_split(path: Path) -> dict[str, str]:
         SourceError: The file is damaged, or a folder is listed twice.
     """
     variables = {'train': 'alltrain', 'test': 'alltest'}
-    content = read_mat5(path, list(variables.values()), **_SPLIT_LIMITS)
+    content = read_mat5(path, list(variables.values()), _LARGEST_SPLIT)
     split: dict[str, str] = {}
     for part, variable in variables.items():
         cells = content[variable]
-        if cells.dtype != object:
-            raise SourceError(f'{path}: {variable} is no cell array but {cells.dtype}.')
-        for i, cell in enumerate(cells.ravel(), 1):
+        if not isinstance(cells, list):
+            raise SourceError(f'{path}: {variable} is no cell array.')
+        for i, cell in enumerate(cells, 1):
             where = f'{path}: {variable}, entry {i}'
-            folder = os.path.normpath(folder_in_tree(text_of(cell, where), where))
+            if not isinstance(cell, str):
+                raise SourceError(f'{where} is no text.')
+            folder = os.path.normpath(folder_in_tree(cell, where))
             if folder in split:
                 both = 'twice' if split[folder] == part else 'in both parts'
                 raise SourceError(f'{where}: {folder} is listed {both}.')
@@ -236,17 +238,15 @@ def read_split(path: Path) -> dict[str, str]:
     return split
 
 
-def text_of(value: Any, where: str) -> str:
-    """A string as scipy reads it out of cells and structs, nested in arrays of one element.
+def text_of(record: Any, field: str, where: str) -> str:
+    """Text in a field of a struct array.
 
     Raises:
-        SourceError: It is something else.
+        SourceError: The field is missing or holds something else.
     """
-    while isinstance(value, np.ndarray) and value.size == 1:
-        value = value.item()
+    value = record.get(field) if isinstance(record, dict) else None
     if not isinstance(value, str):
-        kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-        raise SourceError(f'{where} is {kind}, expected text. The file is damaged.')
+        raise SourceError(f'{where} has no text in a field {field}. Use the file as distributed.')
     return value
 
 

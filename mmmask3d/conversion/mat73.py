@@ -1,8 +1,8 @@
-"""Read MATLAB files that may be damaged: version 5 through scipy, version 7.3 (HDF5) through h5py.
+"""Read MATLAB files of version 7.3, which are HDF5, that may be damaged.
 
-Version 7.3 stores arrays with their dimensions reversed, and cells and struct arrays as references
-to other objects of the file. Nothing is read before its declared shape, type and chunk size have
-been checked: a file of a few kilobytes can declare terabytes.
+Arrays are stored with their dimensions reversed, and cells and struct arrays as references to other
+objects of the file. Nothing is read before its declared shape, type and chunk size have been
+checked: a file of a few kilobytes can declare terabytes.
 """
 
 import os
@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import h5py
 import numpy as np
-import scipy.io
 
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.datasets.depth_io import FrameError
@@ -40,62 +39,6 @@ def _try(read: Callable[[], _T], path: str | Path, what: str, error: type[ValueE
             f'{path}: {what} cannot be read ({text[:300]}). The file is damaged or incomplete; '
             f'copy it again.'
         ) from reason
-
-
-# -------------------------------------------------------------------- version 5
-
-
-def read_mat5(path: Path, names: Sequence[str], largest: int, elements: int) -> dict[str, Any]:
-    """Read some variables of a MATLAB file of version 5.
-
-    Args:
-        path: The file.
-        names: Variables that have to be there; others are not read.
-        largest: Most bytes that such a file has.
-        elements: Most elements that one of these variables has.
-
-    Returns:
-        Variables as scipy gives them: cells as object arrays, structs as records.
-
-    Raises:
-        SourceError: The file is larger, of another format, damaged, or lacks a variable.
-    """
-    size = path.stat().st_size
-    if size > largest:
-        raise SourceError(f'{path}: {size} bytes, expected at most {largest} of such a file.')
-    with path.open('rb') as file:
-        start = file.read(_USER_BLOCK + len(_SIGNATURE))
-    if _SIGNATURE in start:
-        raise SourceError(
-            f'{path}: a MATLAB file of version 7.3 (HDF5), expected version 5 as distributed.'
-        )
-    listed = _try(lambda: scipy.io.whosmat(str(path)), path, 'its list of variables', SourceError)
-    shapes = {name: shape for name, shape, _ in listed}
-    missing = [name for name in names if name not in shapes]
-    if missing:
-        raise SourceError(
-            f'{path}: lacks the variable {", ".join(missing)}, found '
-            f'{", ".join(sorted(shapes)) or "none"}. Is this another file?'
-        )
-    for name in names:
-        # Products of dimensions are taken in Python, where they do not overflow.
-        count = 1
-        for side in shapes[name]:
-            count *= max(0, int(side))
-        if count > elements:
-            raise SourceError(
-                f'{path}: {name} is declared as {"x".join(map(str, shapes[name]))}, more than '
-                f'the {elements} elements that are expected at most.'
-            )
-    return _try(
-        lambda: scipy.io.loadmat(str(path), variable_names=list(names)),
-        path,
-        ', '.join(names),
-        SourceError,
-    )
-
-
-# -------------------------------------------------------------------- version 7.3
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What MATLAB files declare is checked before it is read."""
+"""What MATLAB 7.3 files declare is checked before it is read."""
 
 import re
 
@@ -7,64 +7,16 @@ import numpy as np
 import pytest
 import scipy.io
 
-from mmmask3d.conversion.matlab import (
+from mmmask3d.conversion.mat73 import (
     check_array,
     find,
     follow,
     open_mat73,
-    read_mat5,
     read_part,
     read_text,
 )
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.datasets.depth_io import FrameError
-
-LIMITS = dict(largest=10_000, elements=100)
-
-
-@pytest.fixture
-def mat5(tmp_path):
-    path = tmp_path / 'a.mat'
-    cells = np.empty((1, 2), object)
-    cells[:] = ['one', 'two']
-    scipy.io.savemat(path, {'numbers': np.arange(6).reshape(2, 3), 'cells': cells, 'more': 1})
-    return path
-
-
-def test_version_5(mat5):
-    found = read_mat5(mat5, ['numbers', 'cells'], **LIMITS)
-    np.testing.assert_array_equal(found['numbers'], [[0, 1, 2], [3, 4, 5]])
-    assert [c.item() for c in found['cells'].ravel()] == ['one', 'two']
-    assert 'more' not in found
-
-
-def test_version_5_damaged(mat5, tmp_path):
-    with pytest.raises(SourceError, match=r'a\.mat: lacks the variable absent, found cells, more'):
-        read_mat5(mat5, ['numbers', 'absent'], **LIMITS)
-    with pytest.raises(SourceError, match=r'bytes, expected at most 9 '):
-        read_mat5(mat5, ['numbers'], largest=9, elements=100)
-    with pytest.raises(SourceError, match=r'numbers is declared as 2x3, more than the 5'):
-        read_mat5(mat5, ['numbers'], largest=10_000, elements=5)
-    content = mat5.read_bytes()
-    for size in (0, 1, 100, 127, 128, 130, 136, 150, len(content) - 40):
-        mat5.write_bytes(content[:size])
-        with pytest.raises(SourceError, match=r'a\.mat: '):
-            read_mat5(mat5, ['numbers', 'cells', 'more'], **LIMITS)
-    with h5py.File(tmp_path / 'new.mat', 'w', userblock_size=512) as file:
-        file['numbers'] = 1
-    with pytest.raises(SourceError, match=r'version 7\.3 \(HDF5\), expected version 5'):
-        read_mat5(tmp_path / 'new.mat', ['numbers'], **LIMITS)
-
-
-@pytest.mark.parametrize('sides', [(2**31 - 1, 2**31 - 1), (2**16, 2**16)])
-def test_version_5_that_declares_terabytes(mat5, sides):
-    """The dimensions of the first variable, overwritten where it stands uncompressed."""
-    content = bytearray(mat5.read_bytes())
-    place = content.index(np.array([5, 8, 2, 3], '<i4').tobytes()) + 8  # int32, 8 bytes, 2 by 3
-    content[place : place + 8] = np.array(sides, '<i4').tobytes()
-    mat5.write_bytes(content)
-    with pytest.raises(SourceError, match=rf'numbers is declared as {sides[0]}x{sides[1]}'):
-        read_mat5(mat5, ['numbers'], **LIMITS)
 
 
 def test_version_73(mat73, tmp_path):
@@ -81,10 +33,11 @@ def test_version_73(mat73, tmp_path):
         assert follow(file, names[0, 0], 'names').shape == (3, 1)
 
 
-def test_not_version_73(mat5, tmp_path):
+def test_not_version_73(tmp_path):
+    scipy.io.savemat(tmp_path / 'old.mat', {'depth': 1})
     with (
         pytest.raises(SourceError, match=r'no HDF5 signature at byte 0 or 512.*another version'),
-        open_mat73(mat5),
+        open_mat73(tmp_path / 'old.mat'),
     ):
         pass
     (tmp_path / 'empty.mat').write_bytes(b'')
