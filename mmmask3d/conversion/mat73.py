@@ -119,21 +119,23 @@ def check_array(
             f'{where} is declared as {dtype} {is_} (as stored), expected {wanted}{limit} of kind '
             f'{" or ".join(kinds)}. The file is damaged, or not the one distributed.'
         )
-    outside = _try(
-        lambda: dataset.external is not None or dataset.is_virtual,
-        where,
-        'its layout',
-        SourceError,
-    )
+    outside, chunk = _try(lambda: _layout(dataset), where, 'its layout', SourceError)
     if outside:
         raise SourceError(f'{where} is stored in other files, which are not read.')
-    chunk = _try(lambda: dataset.chunks, where, 'its layout', SourceError)
-    if chunk and int(np.prod(chunk, dtype=object)) * dtype.itemsize > _LARGEST_CHUNK:
+    if int(np.prod(chunk, dtype=object)) * dtype.itemsize > _LARGEST_CHUNK:
         raise SourceError(
             f'{where} is stored in chunks of {"x".join(map(str, chunk))} {dtype}, more than '
             f'{_LARGEST_CHUNK >> 20} MiB each.'
         )
     return dataset
+
+
+def _layout(dataset: h5py.Dataset) -> tuple[bool, tuple[int, ...]]:
+    """Whether an array is stored in other files, and the sides of its chunks, if it has any."""
+    created = dataset.id.get_create_plist()
+    kind = created.get_layout()
+    outside = kind == h5py.h5d.VIRTUAL or created.get_external_count() > 0
+    return outside, created.get_chunk() if kind == h5py.h5d.CHUNKED else ()
 
 
 def read_part(dataset: h5py.Dataset, part: Any, where: str) -> np.ndarray:

@@ -46,8 +46,11 @@ def make_frames(count=COUNT, height=HEIGHT, width=WIDTH, seed=0):
     labels[4:8], instances[4:8, : width // 2], instances[4:8, width // 2 :] = RAW['chair'], 1, 2
     labels[8:10, : width // 2], instances[8:10, : width // 2] = RAW['monitor'], 1
     labels[8:10, width // 2 :], instances[8:10, width // 2 :] = RAW['air vent'], 1
+    # Red rises downwards, green to the right, blue from frame to frame.
+    axes = np.meshgrid(*(np.linspace(20, 230, n) for n in (height, width, count)), indexing='ij')
+    images = np.stack(axes, axis=2) + rng.uniform(-5, 5, (height, width, 3, count))
     return {
-        'images': rng.integers(0, 256, (height, width, 3, count), np.uint8),
+        'images': images.astype(np.uint8),
         'rawDepths': raw,
         'depths': filled,
         'labels': labels,
@@ -95,7 +98,7 @@ def arrays():
     frames = make_frames()
     # What is no reading: not a number, infinite, negative, and the 10 m of the toolbox's limit.
     frames['rawDepths'][0, :6, 0] = [np.nan, np.inf, -np.inf, -1, 10, 9.9996]
-    frames['rawDepths'][1, :3, 0] = [0.0004, 0.0006, 1.2345]
+    frames['rawDepths'][1, :3, 0] = [0.0004, 0.0006, 1.2344]
     return frames
 
 
@@ -148,7 +151,7 @@ def test_every_pixel_arrives(converted, arrays, number):
 
 def test_what_is_no_reading_is_zero(converted):
     depth = load(converted, 'depth/0001.png')
-    # 10 m rounded down to by the toolbox, and 9.9996 m, a reading that rounds to 10000 mm.
+    # 10 m is where the toolbox cuts off; 9.9996 m is a reading, of 10000 mm when rounded.
     assert depth[0, :6].tolist() == [0, 0, 0, 0, 0, 10000]
     assert depth[1, :3].tolist() == [0, 1, 1234]  # less than half a millimetre is not 0 mm
 
@@ -189,8 +192,8 @@ def test_colour_is_jpeg_by_default(source, arrays, tmp_path):
     assert run(NYUv2Converter, [str(source), str(out), '--limit', '2', '--workers', '1']) == 0
     assert sorted(p.name for p in (out / 'rgb').iterdir()) == ['0001.jpg', '0002.jpg']
     decoded = load(out, 'rgb/0001.jpg')[..., ::-1].astype(float)
-    # Noise is the worst case of JPEG; wrong channels or axes would be off by more than 80.
-    assert np.abs(decoded - arrays['images'][..., 0]).mean() < 35
+    # Exchanged channels or axes would be off by more than 50.
+    assert np.abs(decoded - arrays['images'][..., 0]).mean() < 6
     manifest = json.loads((out / 'manifest.json').read_text())
     assert manifest['suffixes']['rgb'] == '.jpg'
 
@@ -451,12 +454,12 @@ def test_splits_that_cannot_be(source, tmp_path, split, message):
         read_all(source, '--splits', str(tmp_path / 'mine.mat'))
 
 
-def test_splits_of_another_type(source, tmp_path):
+def test_splits_of_another_type(tmp_path):
     mine = tmp_path / 'mine.mat'
     for wrong in ([1.5], [np.nan], [np.inf], '1', [1j], {'a': 1}):
         scipy.io.savemat(mine, {'trainNdxs': wrong, 'testNdxs': [2]})
         with pytest.raises(SourceError, match=r'mine\.mat: (trainNdxs holds|.*class 6)'):
-            read_all(source, '--splits', str(mine))
+            nyuv2.read_splits(mine, COUNT)
 
 
 def test_missing_files_say_where_to_get_them(tmp_path, source, capsys):
@@ -555,13 +558,13 @@ def fuzz(folder, count, seed):
 
 
 def test_damage_is_always_reported_as_damage(mat73, tmp_path):
-    """300 seeded mutations: cut, overwritten, moved and flipped bytes."""
+    """150 seeded mutations: cut, overwritten, moved and flipped bytes."""
     names = sorted(['wall', 'chair', 'monitor', 'air vent', *NAMES[:16]])
     frames = make_frames(3)
     for name, _, _ in LABELLED:
         frames['labels'][frames['labels'] == RAW[name]] = names.index(name) + 1
     split = {'trainNdxs': [1, 2], 'testNdxs': [3]}
     write_labelled(tmp_path, mat73, frames, names, split)
-    refused, whole = fuzz(tmp_path, count=300, seed=0)
-    assert refused > 50
-    assert whole > 50
+    refused, whole = fuzz(tmp_path, count=150, seed=0)
+    assert refused > 25
+    assert whole > 25
