@@ -275,7 +275,8 @@ def read_label(file: h5py.File, reference: Any, shape: tuple[int, int], where: s
     """
     array = check_array(follow(file, reference, where), shape[::-1], 'uif', where)
     stored = read_part(array, (), where).T
-    label = stored.astype(np.uint8)
+    with np.errstate(invalid='ignore'):  # what is no number is told apart below
+        label = stored.astype(np.uint8)
     if not np.array_equal(label, stored):
         raise FrameError(
             f'{where} holds {stored.dtype} from {stored.min()} to {stored.max()}, expected ids of '
