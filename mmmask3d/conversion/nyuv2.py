@@ -103,7 +103,7 @@ class NYUv2Converter(Converter):
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """See :meth:`Converter.add_arguments`."""
-        parser.add_argument('--splits', type=Path, help=f'default: {SPLITS} beside the {LABELLED}')
+        parser.add_argument('--splits', type=Path, help=f'{SPLITS}, if not beside the {LABELLED}')
         parser.add_argument(
             '--rgb', choices=['jpg', 'png'], default='jpg', help='the source is uncompressed'
         )
@@ -122,8 +122,8 @@ class NYUv2Converter(Converter):
         parser.add_argument(
             '--categories', choices=CATEGORY_SETS, default='nyu40', help='of the COCO files'
         )
-        parser.add_argument('--map40', type=Path, help='your own classMapping40.mat')
-        parser.add_argument('--map13', type=Path, help='your own class13Mapping.mat')
+        parser.add_argument('--map40', type=Path, help='a classMapping40.mat of your own')
+        parser.add_argument('--map13', type=Path, help='a class13Mapping.mat of your own')
 
     def options(self) -> dict:
         """See :meth:`Converter.options`."""

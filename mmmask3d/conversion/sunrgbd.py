@@ -85,7 +85,7 @@ class SUNRGBDConverter(Converter):
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """See :meth:`Converter.add_arguments`."""
-        parser.add_argument('--toolbox', type=Path, help=f'default: {TOOLBOX} in the source')
+        parser.add_argument('--toolbox', type=Path, help=f'{TOOLBOX}, if not in the source')
         parser.add_argument(
             '--filled', action='store_true', help='also the in-filled depth (depth_bfx)'
         )
