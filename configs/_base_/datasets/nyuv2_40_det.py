@@ -46,8 +46,6 @@ metainfo = dict(
 )
 train_dataloader = dict(dataset=dict(data_root=data_root, metainfo=metainfo))
 val_dataloader = dict(
-    dataset=dict(
-        data_root=data_root, metainfo=metainfo, ann_file='annotations/instances_test.json'
-    )
+    dataset=dict(data_root=data_root, metainfo=metainfo, ann_file='annotations/instances_test.json')
 )
 test_dataloader = val_dataloader
