@@ -31,3 +31,8 @@ SCANNET20_CLASSES = tuple(NYU40_CLASSES[i - 1] for i in SCANNET20_NYU40_IDS)
 
 #: The 18 countable classes of the ScanNet benchmark: the 20 without wall and floor.
 SCANNET18_CLASSES = SCANNET20_CLASSES[2:]
+
+#: The 37 classes of SUN RGB-D (Song et al., CVPR 2015; ``seg37list.mat`` of its toolbox): the
+#: first 37 of NYU-40, spelt as NYU-40 spells them. The toolbox writes floor_mat, fridge, tv,
+#: shower_curtain and night_stand.
+SUNRGBD37_CLASSES = NYU40_CLASSES[:37]

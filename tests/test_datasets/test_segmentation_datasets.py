@@ -1,4 +1,4 @@
-"""Label maps of NYUv2 and of the generated rooms: ids, class subsets and what is refused."""
+"""Label maps of NYUv2, SUN RGB-D and the rooms: ids, class subsets and what is refused."""
 
 import cv2
 import numpy as np
@@ -9,8 +9,10 @@ pytest.importorskip('mmseg')
 from mmmask3d.datasets.segmentation import (
     NYU13_CLASSES,
     NYU40_CLASSES,
+    SUNRGBD37_CLASSES,
     NYUv2SegDataset,
     RoomsSegDataset,
+    SUNRGBDSegDataset,
     distinct_palette,
 )
 
@@ -22,6 +24,7 @@ CASES = {
     'rooms': (RoomsSegDataset, 'semantic', 13, {}),
     'nyu13': (NYUv2SegDataset, 'label13', 13, {}),
     'nyu40': (NYUv2SegDataset, 'label40', 40, dict(num_classes=40)),
+    'sunrgbd': (SUNRGBDSegDataset, 'label37', 37, {}),
 }
 
 
@@ -69,7 +72,10 @@ def test_classes_and_colours(case):
     build, _, _, num_classes = case
     meta = build().metainfo
     assert len(meta['classes']) == len(set(meta['classes'])) == len(meta['palette']) == num_classes
-    assert meta['classes'] == {13: NYU13_CLASSES, 40: NYU40_CLASSES}[num_classes]
+    assert (
+        meta['classes']
+        == {13: NYU13_CLASSES, 37: SUNRGBD37_CLASSES, 40: NYU40_CLASSES}[num_classes]
+    )
     assert {'bed', 'floor', 'wall'} < set(meta['classes'])
 
 

@@ -1,0 +1,12 @@
+"""Convert SUN RGB-D as distributed; docs/datasets/sunrgbd.md describes input and output.
+
+python tools/dataset_converters/sunrgbd.py downloads/sunrgbd data/sunrgbd
+"""
+
+import sys
+
+from mmmask3d.conversion.command_line import run
+from mmmask3d.conversion.sunrgbd import SUNRGBDConverter
+
+if __name__ == '__main__':
+    sys.exit(run(SUNRGBDConverter))
