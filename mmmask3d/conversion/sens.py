@@ -37,7 +37,9 @@ COLOUR_FORMATS = {0: 'raw', 1: 'png', 2: 'jpeg'}
 DEPTH_FORMATS = {0: 'raw_ushort', 1: 'zlib_ushort', 2: 'occi_ushort'}
 _LONGEST_NAME = 4096  # bytes; it is 'StructureSensor' in ScanNet
 _AFTER_NAME = struct.Struct('<64f2i4IfQ')
-_FRAME = struct.Struct('<16f4Q')
+_FRAME_BYTES = 96  # of a frame before its images
+_AFTER_POSE = struct.Struct('<4Q')
+_POSE_BYTES = 64
 _INERTIAL_BYTES = 128
 
 
@@ -146,17 +148,17 @@ class SensReader:
             self._file = -1
 
     def _bytes(self, offset: int, length: int, what: str) -> bytes:
-        parts = []
-        while length > 0:
-            part = os.pread(self._file, length, offset)
+        parts, missing = [], length
+        while missing > 0:
+            part = os.pread(self._file, missing, offset + length - missing)
             if not part:
                 raise SourceError(
-                    f'{self.path}: {what} at byte {offset} misses {length} bytes, the file ends '
-                    f'at byte {self.size}. It is truncated; copy it again.'
+                    f'{self.path}: {what} at byte {offset} misses {missing} of {length} bytes, the '
+                    f'file ends at byte {offset + length - missing}. It is truncated; copy it '
+                    f'again.'
                 )
             parts.append(part)
-            offset += len(part)
-            length -= len(part)
+            missing -= len(part)
         return b''.join(parts)
 
     def _read_header(self) -> tuple[SensHeader, int]:
@@ -229,7 +231,7 @@ class SensReader:
         for number in range(declared):
             entry = self._entry(number, offset)
             yield entry
-            offset += _FRAME.size + entry.colour_bytes + entry.depth_bytes
+            offset += _FRAME_BYTES + entry.colour_bytes + entry.depth_bytes
         if not self._frame_follows(offset):
             return
         raise SourceError(
@@ -240,7 +242,7 @@ class SensReader:
     def _frame_follows(self, offset: int) -> bool:
         """Whether there is a frame where the inertial readings should be, or the end."""
         rest = self.size - offset
-        if rest < _FRAME.size:
+        if rest < _FRAME_BYTES:
             return False
         (readings,) = struct.unpack('<Q', self._bytes(offset, 8, 'the inertial readings'))
         if rest == 8 + _INERTIAL_BYTES * readings:
@@ -253,10 +255,10 @@ class SensReader:
 
     def _entry(self, number: int, offset: int) -> SensEntry:
         what = f'frame {number} of {self.header.num_frames}'
-        head = self._bytes(offset, _FRAME.size, what)
-        entry = SensEntry(number, offset, *_FRAME.unpack(head)[18:])
+        head = self._bytes(offset, _FRAME_BYTES, what)
+        entry = SensEntry(number, offset, *_AFTER_POSE.unpack_from(head, _POSE_BYTES)[2:])
         self._check_lengths(entry, what)
-        end = offset + _FRAME.size + entry.colour_bytes + entry.depth_bytes
+        end = offset + _FRAME_BYTES + entry.colour_bytes + entry.depth_bytes
         if end > self.size:
             raise SourceError(
                 f'{self.path}: {what} at byte {offset} reaches to byte {end}, the file ends at '
@@ -288,21 +290,19 @@ class SensReader:
         where = f'{self.path}, frame {entry.number} at byte {entry.offset}'
         try:
             self._check_lengths(entry, f'frame {entry.number}')
-            total = _FRAME.size + entry.colour_bytes + entry.depth_bytes
+            total = _FRAME_BYTES + entry.colour_bytes + entry.depth_bytes
             data = self._bytes(entry.offset, total, f'frame {entry.number}')
         except SourceError as error:
             raise FrameError(str(error)) from error
-        fields = _FRAME.unpack_from(data)
-        if fields[18:] != entry[2:]:
+        *times, colour_bytes, depth_bytes = _AFTER_POSE.unpack_from(data, _POSE_BYTES)
+        if (colour_bytes, depth_bytes) != (entry.colour_bytes, entry.depth_bytes):
             raise FrameError(
-                f'{where}: holds {fields[18]} and {fields[19]} bytes of colour and depth, and held '
-                f'{entry.colour_bytes} and {entry.depth_bytes} before. The file has changed.'
+                f'{where}: holds {colour_bytes} and {depth_bytes} bytes of colour and depth, and '
+                f'held {entry.colour_bytes} and {entry.depth_bytes} before. The file has changed.'
             )
-        middle = _FRAME.size + entry.colour_bytes
-        pose = np.array(fields[:16], np.float32).reshape(4, 4)
-        return SensFrame(
-            where, pose, fields[16], fields[17], data[_FRAME.size : middle], data[middle:]
-        )
+        pose = np.frombuffer(data, '<f4', 16).reshape(4, 4).copy()
+        middle = _FRAME_BYTES + colour_bytes
+        return SensFrame(where, pose, *times, data[_FRAME_BYTES:middle], data[middle:])
 
     def colour(self, frame: SensFrame) -> np.ndarray:
         """Decode the colour image.
