@@ -9,8 +9,9 @@ from pathlib import Path
 from mmmask3d.conversion.paths import SourceError, path_inside
 from mmmask3d.datasets.depth_io import FrameError
 
-#: What the zipfile module raises on damaged archives, beside OSError.
+#: What the zipfile module raises on damaged archives.
 _DAMAGE = (
+    OSError,
     zipfile.BadZipFile,
     zlib.error,
     struct.error,

@@ -143,9 +143,9 @@ def test_truncated_at_every_byte(tmp_path):
     for image, distance, _ in frames:
         offset += FRAME + len(writer.encode_colour(image)) + len(writer.encode_depth(distance))
         ends.append(offset)
-    path = tmp_path / 'a.sens'
-    for length in range(len(content)):
-        path.write_bytes(content[:length])
+    path, read = write(tmp_path, content), set()
+    for length in reversed(range(len(content))):
+        os.truncate(path, length)
         if length < HEADER:
             with pytest.raises(SourceError, match=r'a\.sens.*truncated'):
                 SensReader(path)
@@ -159,12 +159,14 @@ def test_truncated_at_every_byte(tmp_path):
             assert f'ends at byte {length}' in problem
         else:
             assert problem is None  # the inertial readings are not needed
-        if found:
+        if len(found) not in read:
+            read.add(len(found))
             with SensReader(path) as reader:
                 for entry in found:
                     np.testing.assert_array_equal(
                         reader.depth(reader.read(entry)), frames[entry.number][1]
                     )
+    assert read == {3, 2, 1, 0}
 
 
 def test_more_frames_than_there_are(tmp_path):
