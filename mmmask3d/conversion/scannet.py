@@ -17,12 +17,15 @@ from mmmask3d.conversion.scannet_labels import read_label_map
 from mmmask3d.conversion.scannet_lists import (
     SCENE,
     draw_low_label_lists,
-    read_low_label_lists,
+    read_given_lists,
     read_splits,
 )
 from mmmask3d.conversion.scannet_scenes import FramesScene, Scene, SensScene
 from mmmask3d.datasets.classes import NYU40_CLASSES, SCANNET18_CLASSES, SCANNET20_CLASSES
 from mmmask3d.datasets.depth_io import FrameError
+
+#: Folders of scenes, as the official download script and archives call them.
+_ROOTS = ('scans', 'scans_test', 'scannet_frames_25k', 'scannet_frames_test')
 
 
 class ScanNetConverter(Converter):
@@ -66,10 +69,12 @@ class ScanNetConverter(Converter):
             '--low-label-seed', type=int, default=0, metavar='SEED', help='of the low-label lists'
         )
         parser.add_argument(
-            '--low-label-lists',
+            '--scene-lists',
             type=Path,
-            metavar='FOLDER',
-            help='published low-label lists (*<per cent>.txt) instead of drawn ones',
+            nargs='+',
+            default=[],
+            metavar='TXT',
+            help='published lists of training scenes; each becomes splits/<name of the file>.txt',
         )
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -88,20 +93,16 @@ class ScanNetConverter(Converter):
             self.suffixes['instance'] = '.png'
             self.categories = dict(enumerate(SCANNET18_CLASSES, 1))
         splits = read_splits(args.splits)
-        self.low_label_lists = None
-        if args.low_label_lists:
-            self.low_label_lists = read_low_label_lists(args.low_label_lists, splits)
+        self.given_lists = read_given_lists(args.scene_lists, splits)
         self.scenes = self._find_scenes(splits, args.unlisted)
         self.label_map = self._label_map(args.label_map)
 
     def _find_scenes(self, splits: Mapping[str, str], unlisted: str) -> list[Scene]:
         require(self.source, 'ScanNet', 'Correct the path.')
-        # 'scans' and 'scans_test' are what the official download script makes.
-        official = [self.source / name for name in ('scans', 'scans_test')]
-        roots = [root for root in official if root.is_dir()] or [self.source]
+        roots = [root for root in map(self.source.joinpath, _ROOTS) if root.is_dir()]
         folders = [
             folder
-            for root in roots
+            for root in roots or [self.source]
             for folder in sorted(root.iterdir())
             if SCENE.fullmatch(folder.name) and folder.is_dir()
         ]
@@ -109,7 +110,7 @@ class ScanNetConverter(Converter):
             require(
                 self.source / 'scene0000_00',
                 'folders named like this one',
-                'Give the folder that holds scans/, or that of scannet_frames_25k.',
+                f'Give the folder that holds them, or that of {", ".join(_ROOTS)}.',
             )
         others = [folder.name for folder in folders if folder.name not in splits]
         if others and unlisted == 'error':
@@ -185,29 +186,20 @@ class ScanNetConverter(Converter):
         return opened.read(locator)
 
     def splits(self, names: Mapping[str, str]) -> dict[str, list[str]]:
-        """See :meth:`Converter.splits`; with the low-label lists, ``train_01`` to ``train_80``."""
+        """See :meth:`Converter.splits`; with the parts of the training scenes."""
         found = super().splits(names)
-        for share, scenes in self._low_label(names).items():
+        for part, scenes in (self._drawn_lists(names) | self.given_lists).items():
             chosen = set(scenes)
-            found[share] = [name for name in found['train'] if _scene_of(name) in chosen]
-        return {share: listed for share, listed in found.items() if listed}
+            found[part] = [name for name in found.get('train', ()) if _scene_of(name) in chosen]
+        return {split: listed for split, listed in found.items() if listed}
 
-    def _low_label(self, names: Mapping[str, str]) -> dict[str, list[str]]:
+    def _drawn_lists(self, names: Mapping[str, str]) -> dict[str, list[str]]:
         train = {_scene_of(name) for name, split in names.items() if split == 'train'}
-        if not train:
-            return {}
-        if self.low_label_lists is not None:
-            return self.low_label_lists
         return draw_low_label_lists(sorted(train), self.low_label_seed)
 
     def extra_files(self, names: Mapping[str, str]) -> dict[str, bytes]:
-        """See :meth:`Converter.extra_files`: how the low-label lists were made, and the cameras."""
-        drawn = self.low_label_lists is None
-        low_label = {
-            'source': 'drawn by mmmask3d' if drawn else 'given lists',
-            'seed': self.low_label_seed if drawn else None,
-            'scenes': self._low_label(names),
-        }
+        """See :meth:`Converter.extra_files`: scenes of the low-label lists, and the cameras."""
+        low_label = {'seed': self.low_label_seed, 'scenes': self._drawn_lists(names)}
         first: dict[str, int] = {}
         for name in names:
             first.setdefault(_scene_of(name), int(name.rpartition('/')[2]))

@@ -12,6 +12,8 @@ SCENE = re.compile(r'scene\d{4}_\d{2}')
 #: Shares of the training scenes, in per cent, that label efficiency is measured at.
 LOW_LABEL_SHARES = (1, 5, 10, 20, 40, 60, 80)
 _SPLITS = ('train', 'val', 'test')
+_RESERVED = {'all', *_SPLITS, *(f'train_{share:02d}' for share in LOW_LABEL_SHARES)}
+_NAME = re.compile(r'[A-Za-z0-9_-]+')
 
 
 def read_scene_list(path: Path) -> list[str]:
@@ -61,30 +63,28 @@ def read_splits(folder: Path) -> dict[str, str]:
     return splits
 
 
-def read_low_label_lists(folder: Path, splits: Mapping[str, str]) -> dict[str, list[str]]:
-    """Read published lists of training scenes: any ``*<per cent>.txt``.
+def read_given_lists(paths: Sequence[Path], splits: Mapping[str, str]) -> dict[str, list[str]]:
+    """Read published lists of training scenes.
 
-    Returns:
-        Scenes of each list, under the name of its split: ``train_05`` for 5 %.
+    Args:
+        paths: The files; a list goes by the stem of its file.
+        splits: Split of each scene.
 
     Raises:
-        SourceError: There is none, two are of one share, or one names other than training scenes.
+        SourceError: One is damaged, names other than training scenes, or has the name of another.
     """
     lists: dict[str, list[str]] = {}
-    require(folder, 'lists of scenes', 'Correct --low-label-lists.')
-    for path in sorted(folder.glob('*.txt')):
-        match = re.search(r'(?<!\d)([1-9]\d?)$', path.stem)
-        if not match:
-            continue
-        name = f'train_{int(match[1]):02d}'
-        if name in lists:
-            raise SourceError(f'{folder}: two lists of {match[1]} %, the second is {path.name}.')
+    for path in paths:
+        name = path.stem
+        if not _NAME.fullmatch(name) or name in _RESERVED or name in lists:
+            raise SourceError(
+                f'{path}: splits/{name}.txt cannot be made of it, that name is taken or has other '
+                f'characters than letters, digits, "_" and "-". Rename the file.'
+            )
         lists[name] = read_scene_list(path)
         other = [scene for scene in lists[name] if splits.get(scene) != 'train']
         if other:
             raise SourceError(f'{path}: {other[0]} is not a training scene.')
-    if not lists:
-        raise SourceError(f'{folder}: no list named after its per cent, such as train_5.txt.')
     return lists
 
 

@@ -1,6 +1,6 @@
-"""Semantic segmentation data sets that mmseg lacks: NYUv2 with 13 or 40 classes, generated rooms.
+"""Semantic segmentation data sets that mmseg lacks: NYUv2, ScanNet and generated rooms.
 
-Both store label 0 for "unlabelled" and 1..C for the classes, so ``reduce_zero_label`` is on by
+All store label 0 for "unlabelled" and 1..C for the classes, so ``reduce_zero_label`` is on by
 default: 0 becomes the ignored 255 and class c becomes c - 1. mmseg's own ``NYUDataset`` is depth
 estimation over scene classes and is something else.
 """
@@ -14,7 +14,7 @@ from mmengine import fileio
 from mmseg.datasets.basesegdataset import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 
-from mmmask3d.datasets.classes import NYU13_CLASSES, NYU40_CLASSES
+from mmmask3d.datasets.classes import NYU13_CLASSES, NYU40_CLASSES, SCANNET20_CLASSES
 from mmmask3d.registry import DATASETS, TRANSFORMS
 
 _IGNORE = 255
@@ -197,6 +197,26 @@ class RoomsSegDataset(_CheckedSegDataset):
     ) -> None:
         super().__init__(
             data_prefix=data_prefix or dict(img_path='rgb', seg_map_path='semantic'),
+            reduce_zero_label=reduce_zero_label,
+            **kwargs,
+        )
+
+
+@DATASETS.register_module()
+class ScanNetSegDataset(_CheckedSegDataset):
+    """ScanNet (``tools/dataset_converters/scannet.py``) with the 20 classes of its benchmark.
+
+    ``rgb/<scene>/<frame>.jpg``, ``label20/<scene>/<frame>.png`` (uint8, 0 = unlabelled, 1..20) and
+    ``splits/{train,val}.txt`` below ``data_root``.
+    """
+
+    METAINFO = dict(classes=SCANNET20_CLASSES, palette=distinct_palette(len(SCANNET20_CLASSES)))
+
+    def __init__(
+        self, data_prefix: dict | None = None, reduce_zero_label: bool = True, **kwargs
+    ) -> None:
+        super().__init__(
+            data_prefix=data_prefix or dict(img_path='rgb', seg_map_path='label20'),
             reduce_zero_label=reduce_zero_label,
             **kwargs,
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmengine.registry import DefaultScope, init_default_scope
 from pycocotools.coco import COCO
 
 from mmmask3d.conversion.command_line import build_parser, run
@@ -19,6 +20,8 @@ from mmmask3d.conversion.job import ConversionError, JobOptions, convert
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.scannet import ScanNetConverter
 from mmmask3d.conversion.scannet_scenes import in_millimetres
+from mmmask3d.engine.run_config import load_config
+from mmmask3d.registry import DATASETS
 
 _SPEC = importlib.util.spec_from_file_location(
     'sens_writer', Path(__file__).with_name('sens_writer.py')
@@ -26,7 +29,8 @@ _SPEC = importlib.util.spec_from_file_location(
 writer = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(writer)
 
-TOOL = Path(__file__).parents[2] / 'tools/dataset_converters/scannet.py'
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / 'tools/dataset_converters/scannet.py'
 # ScanNet id, NYU-40 id, label of the benchmark (see test_scannet_labels.py for the source).
 IDS = [(0, 0, 0), (1, 1, 1), (2, 5, 5), (3, 2, 2), (8, 15, 0), (22, 23, 0), (131, 39, 20)]
 SPLITS = {
@@ -132,10 +136,11 @@ def joint_ids(ids, instance):
 
 @pytest.fixture
 def frames_25k(tmp_path):
-    root = tmp_path / 'scannet_frames_25k'
+    """`tasks` of the download script, unpacked; the test scenes are an archive of their own."""
+    root = tmp_path / 'tasks'
     for split, scenes in SPLITS.items():
         for scene in scenes:
-            folder = root / scene
+            folder = root / f'scannet_frames_{"test" if split == "test" else "25k"}' / scene
             kinds = ['color', 'depth', 'pose'] + ['label', 'instance'] * (split != 'test')
             for kind in kinds:
                 (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -235,7 +240,7 @@ def test_index_files(streams, lists, label_map, tmp_path):
         assert names_in(out / f'splits/{split}.txt') == expected
     assert len(names_in(out / 'splits/all.txt')) == 10
     low = json.loads((out / 'splits/low_label.json').read_text())
-    assert (low['source'], low['seed']) == ('drawn by mmmask3d', 0)
+    assert low['seed'] == 0
     assert list(low['scenes']) == [f'train_{p:02d}' for p in (1, 5, 10, 20, 40, 60, 80)]
     for share, scenes in low['scenes'].items():
         assert set(scenes) <= set(SPLITS['train'])
@@ -392,6 +397,11 @@ def test_frames_25k_by_value(frames_25k, lists, tmp_path):
     }
 
 
+def test_one_folder_of_scenes(frames_25k, lists, tmp_path):
+    converter = make(frames_25k / 'scannet_frames_25k', lists)
+    assert [s.name for s in converter.sources()] == SPLITS['train'] + SPLITS['val']
+
+
 def test_both_ways_agree(streams, frames_25k, lists, label_map, tmp_path):
     """Labels and annotations of one frame, whether from archives or from scannet_frames_25k."""
     one, two = tmp_path / 'one', tmp_path / 'two'
@@ -407,8 +417,48 @@ def test_both_ways_agree(streams, frames_25k, lists, label_map, tmp_path):
     assert found[0]
 
 
+def config_dataset(config, root, **change):
+    """The training data of a config, and the process left as it was."""
+    cfg = load_config(ROOT / 'configs' / config)
+    before = DefaultScope._instance_dict.copy()
+    try:
+        init_default_scope(cfg.default_scope)
+        return DATASETS.build(cfg.train_dataloader.dataset | dict(data_root=str(root), **change))
+    finally:
+        DefaultScope._instance_dict.clear()
+        DefaultScope._instance_dict.update(before)
+
+
+def test_the_configs_read_it(frames_25k, lists, tmp_path):
+    pytest.importorskip('mmdet')
+    out = tmp_path / 'out'
+    convert(make(frames_25k, lists), out)
+    config = 'segmentation/mask3d-base_upernet_scannet-20-240x320.py'
+    load = [dict(type='LoadImageFromFile'), dict(type='mmmask3d.LoadSegLabels')]
+    data = config_dataset(config, out, pipeline=load)
+    assert len(data) == 6
+    assert data.metainfo['classes'][19] == 'otherfurniture'
+    expected = label20(make_labels(0)[0]).astype(int) - 1
+    expected[expected < 0] = 255
+    np.testing.assert_array_equal(data[0]['gt_seg_map'], expected)
+    config = 'detection/mask3d-base_mask-rcnn_scannet-18-240x320.py'
+    data = config_dataset(config, out, pipeline=[], filter_cfg=None)
+    names = data.metainfo['classes']
+    found = [(names[i['bbox_label']], i['bbox']) for i in data[0]['instances']]
+    expected = [({3: 'chair', 18: 'otherfurniture'}[c], m) for c, m in objects(*make_labels(0))]
+    assert [name for name, _ in sorted(found)] == sorted(name for name, _ in expected)
+    assert len(found) > 0
+    assert data[0]['img_path'] == f'{out}/rgb/scene0000_00/000000.jpg'
+    config = 'mask3d/mask3d_vit-base_8xb64-amp-100e_scannet-240x320.py'
+    data = config_dataset(config, out, pipeline=[dict(type='mmmask3d.LoadRGBD')])
+    assert len(data) == 6
+    millimetres = writer.make_frames(2, seed=0)[0][1]
+    np.testing.assert_allclose(data[0]['depth'], millimetres / 1000, rtol=1e-6)
+    np.testing.assert_array_equal(data[0]['valid'], millimetres > 0)
+
+
 def damaged_frames(frames_25k, scene='scene0000_00'):
-    folder = frames_25k / scene
+    folder = frames_25k / 'scannet_frames_25k' / scene
     label, joint = folder / 'label/000000.png', folder / 'instance/000000.png'
     return {
         'has the label 41': (label, png(np.full((36, 48), 41, np.uint8))),
@@ -571,22 +621,27 @@ def test_unlisted_scenes(streams, lists, label_map, tmp_path):
     assert (out / 'label20/scene0999_00/000000.png').exists()
 
 
-def test_given_low_label_lists(frames_25k, lists, tmp_path):
-    given = tmp_path / 'by_images'
-    given.mkdir()
-    (given / 'scannetv2_train_5.txt').write_text('scene0001_00\n')
-    (given / 'scannetv2_train_20.txt').write_text('scene0001_00\nscene0000_01\n')
+def test_given_lists(frames_25k, lists, tmp_path):
+    five, twenty = tmp_path / 'scannetv2_train_5.txt', tmp_path / 'scannetv2_train_20.txt'
+    five.write_text('scene0001_00\n')
+    twenty.write_text('scene0001_00\nscene0000_01\n')
     out = tmp_path / 'out'
-    convert(make(frames_25k, lists, '--low-label-lists', given), out)
-    assert sorted(p.stem for p in (out / 'splits').glob('train_*')) == ['train_05', 'train_20']
-    assert names_in(out / 'splits/train_05.txt') == ['scene0001_00/000000', 'scene0001_00/000100']
-    assert len(names_in(out / 'splits/train_20.txt')) == 4
-    low = json.loads((out / 'splits/low_label.json').read_text())
-    assert (low['source'], low['seed']) == ('given lists', None)
-    # Other lists need no frame to be converted again.
-    result = convert(make(frames_25k, lists, '--low-label-seed', 3), out)
+    convert(make(frames_25k, lists), out)
+    # Lists need no frame to be converted again.
+    result = convert(
+        make(frames_25k, lists, '--low-label-seed', 3, '--scene-lists', five, twenty), out
+    )
     assert result.made == 0
-    assert json.loads((out / 'splits/low_label.json').read_text())['seed'] == 3
+    assert names_in(out / 'splits/scannetv2_train_5.txt') == [
+        'scene0001_00/000000',
+        'scene0001_00/000100',
+    ]
+    assert len(names_in(out / 'splits/scannetv2_train_20.txt')) == 4
+    assert (out / 'annotations/instances_scannetv2_train_20.json').exists()
+    low = json.loads((out / 'splits/low_label.json').read_text())
+    assert low['seed'] == 3
+    for share, scenes in low['scenes'].items():
+        assert {n.partition('/')[0] for n in names_in(out / f'splits/{share}.txt')} == set(scenes)
 
 
 def test_the_converter_goes_to_workers(streams, lists, label_map):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.scannet_lists import (
     draw_low_label_lists,
-    read_low_label_lists,
+    read_given_lists,
     read_scene_list,
     read_splits,
 )
@@ -80,23 +80,21 @@ def test_small_sets(n, seed):
 
 def test_given_lists(tmp_path):
     splits = {'scene0001_00': 'train', 'scene0002_00': 'train', 'scene0003_00': 'val'}
-    write(tmp_path / 'scannetv2_train_5.txt', 'scene0002_00')
-    write(tmp_path / '20.txt', 'scene0002_00', 'scene0001_00')
-    write(tmp_path / 'readme.txt', 'not a list')
-    write(tmp_path / 'scannetv2_train.txt', 'no share in the name')
-    assert read_low_label_lists(tmp_path, splits) == {
-        'train_05': ['scene0002_00'],
-        'train_20': ['scene0002_00', 'scene0001_00'],
+    five, twenty = tmp_path / 'scannetv2_train_5.txt', tmp_path / '20.txt'
+    write(five, 'scene0002_00')
+    write(twenty, 'scene0002_00', 'scene0001_00')
+    assert read_given_lists([five, twenty], splits) == {
+        'scannetv2_train_5': ['scene0002_00'],
+        '20': ['scene0002_00', 'scene0001_00'],
     }
-    write(tmp_path / 'again_20.txt', 'scene0001_00')
-    with pytest.raises(SourceError, match='two lists of 20 %'):
-        read_low_label_lists(tmp_path, splits)
-    (tmp_path / 'again_20.txt').unlink()
-    write(tmp_path / '40.txt', 'scene0003_00')
-    with pytest.raises(SourceError, match=r'40\.txt: scene0003_00 is not a training scene'):
-        read_low_label_lists(tmp_path, splits)
-    with pytest.raises(SourceError, match='absent does not exist'):
-        read_low_label_lists(tmp_path / 'absent', splits)
-    (tmp_path / 'empty').mkdir()
-    with pytest.raises(SourceError, match='no list named after its per cent'):
-        read_low_label_lists(tmp_path / 'empty', splits)
+    with pytest.raises(SourceError, match=r'20\.txt: splits/20\.txt cannot be made'):
+        read_given_lists([twenty, twenty], splits)
+    for name in ('train', 'all', 'train_05', 'a b', '..a'):
+        write(tmp_path / f'{name}.txt', 'scene0002_00')
+        with pytest.raises(SourceError, match='cannot be made of it'):
+            read_given_lists([tmp_path / f'{name}.txt'], splits)
+    write(five, 'scene0003_00')
+    with pytest.raises(SourceError, match=r'5\.txt: scene0003_00 is not a training scene'):
+        read_given_lists([five], splits)
+    with pytest.raises(SourceError, match=r'absent\.txt: cannot be read'):
+        read_given_lists([tmp_path / 'absent.txt'], splits)

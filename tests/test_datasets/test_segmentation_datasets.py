@@ -1,4 +1,4 @@
-"""Label maps of NYUv2 and of the generated rooms: ids, class subsets and what is refused."""
+"""Label maps of NYUv2, ScanNet and the generated rooms: ids, class subsets and what is refused."""
 
 import cv2
 import numpy as np
@@ -6,11 +6,13 @@ import pytest
 
 pytest.importorskip('mmseg')
 
+from mmmask3d.datasets.classes import SCANNET20_CLASSES
 from mmmask3d.datasets.segmentation import (
     NYU13_CLASSES,
     NYU40_CLASSES,
     NYUv2SegDataset,
     RoomsSegDataset,
+    ScanNetSegDataset,
     distinct_palette,
 )
 
@@ -22,6 +24,7 @@ CASES = {
     'rooms': (RoomsSegDataset, 'semantic', 13, {}),
     'nyu13': (NYUv2SegDataset, 'label13', 13, {}),
     'nyu40': (NYUv2SegDataset, 'label40', 40, dict(num_classes=40)),
+    'scannet': (ScanNetSegDataset, 'label20', 20, {}),
 }
 
 
@@ -69,7 +72,14 @@ def test_classes_and_colours(case):
     build, _, _, num_classes = case
     meta = build().metainfo
     assert len(meta['classes']) == len(set(meta['classes'])) == len(meta['palette']) == num_classes
-    assert meta['classes'] == {13: NYU13_CLASSES, 40: NYU40_CLASSES}[num_classes]
+    assert (
+        meta['classes']
+        == {
+            13: NYU13_CLASSES,
+            20: SCANNET20_CLASSES,
+            40: NYU40_CLASSES,
+        }[num_classes]
+    )
     assert {'bed', 'floor', 'wall'} < set(meta['classes'])
 
 
