@@ -1,4 +1,4 @@
-"""Semantic segmentation data sets that mmseg lacks: NYUv2 (13 or 40 classes), SUN RGB-D, rooms.
+"""Semantic segmentation data sets that mmseg lacks: NYUv2, ScanNet, SUN RGB-D, generated rooms.
 
 All store label 0 for "unlabelled" and 1..C for the classes, so ``reduce_zero_label`` is on by
 default: 0 becomes the ignored 255 and class c becomes c - 1. mmseg's own ``NYUDataset`` is depth
@@ -14,7 +14,12 @@ from mmengine import fileio
 from mmseg.datasets.basesegdataset import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 
-from mmmask3d.datasets.classes import NYU13_CLASSES, NYU40_CLASSES, SUNRGBD37_CLASSES
+from mmmask3d.datasets.classes import (
+    NYU13_CLASSES,
+    NYU40_CLASSES,
+    SCANNET20_CLASSES,
+    SUNRGBD37_CLASSES,
+)
 from mmmask3d.registry import DATASETS, TRANSFORMS
 
 _IGNORE = 255
@@ -182,8 +187,23 @@ class NYUv2SegDataset(_CheckedSegDataset):
         return {i: position.get(name, _IGNORE) for i, name in enumerate(self._all_classes)}
 
 
+class _OneLabelFolderSegDataset(_CheckedSegDataset):
+    """A data set with one set of classes, whose label maps lie in one folder."""
+
+    LABEL_FOLDER: str
+
+    def __init__(
+        self, data_prefix: dict | None = None, reduce_zero_label: bool = True, **kwargs
+    ) -> None:
+        super().__init__(
+            data_prefix=data_prefix or dict(img_path='rgb', seg_map_path=self.LABEL_FOLDER),
+            reduce_zero_label=reduce_zero_label,
+            **kwargs,
+        )
+
+
 @DATASETS.register_module()
-class RoomsSegDataset(_CheckedSegDataset):
+class RoomsSegDataset(_OneLabelFolderSegDataset):
     """Generated rooms (``tools/dataset_converters/generate_rooms.py``) with semantic labels.
 
     ``rgb/<frame>.<suffix>``, ``semantic/<frame>.png`` (uint8, 0 = unlabelled, 1..13) and
@@ -191,19 +211,23 @@ class RoomsSegDataset(_CheckedSegDataset):
     """
 
     METAINFO = dict(classes=NYU13_CLASSES, palette=distinct_palette(len(NYU13_CLASSES)))
-
-    def __init__(
-        self, data_prefix: dict | None = None, reduce_zero_label: bool = True, **kwargs
-    ) -> None:
-        super().__init__(
-            data_prefix=data_prefix or dict(img_path='rgb', seg_map_path='semantic'),
-            reduce_zero_label=reduce_zero_label,
-            **kwargs,
-        )
+    LABEL_FOLDER = 'semantic'
 
 
 @DATASETS.register_module()
-class SUNRGBDSegDataset(_CheckedSegDataset):
+class ScanNetSegDataset(_OneLabelFolderSegDataset):
+    """ScanNet (``tools/dataset_converters/scannet.py``) with the 20 classes of its benchmark.
+
+    ``rgb/<scene>/<frame>.jpg``, ``label20/<scene>/<frame>.png`` (uint8, 0 = unlabelled, 1..20) and
+    ``splits/{train,val}.txt`` below ``data_root``.
+    """
+
+    METAINFO = dict(classes=SCANNET20_CLASSES, palette=distinct_palette(len(SCANNET20_CLASSES)))
+    LABEL_FOLDER = 'label20'
+
+
+@DATASETS.register_module()
+class SUNRGBDSegDataset(_OneLabelFolderSegDataset):
     """SUN RGB-D with its 37 classes, as ``tools/dataset_converters/sunrgbd.py`` writes it.
 
     ``rgb/<frame>.jpg``, ``label37/<frame>.png`` (uint8, 0 = unlabelled, 1..37) and
@@ -211,12 +235,4 @@ class SUNRGBDSegDataset(_CheckedSegDataset):
     """
 
     METAINFO = dict(classes=SUNRGBD37_CLASSES, palette=distinct_palette(len(SUNRGBD37_CLASSES)))
-
-    def __init__(
-        self, data_prefix: dict | None = None, reduce_zero_label: bool = True, **kwargs
-    ) -> None:
-        super().__init__(
-            data_prefix=data_prefix or dict(img_path='rgb', seg_map_path='label37'),
-            reduce_zero_label=reduce_zero_label,
-            **kwargs,
-        )
+    LABEL_FOLDER = 'label37'

@@ -1,4 +1,4 @@
-"""Label maps of NYUv2, SUN RGB-D and the rooms: ids, class subsets and what is refused."""
+"""Label maps of the indoor data sets: ids, class subsets and what is refused."""
 
 import cv2
 import numpy as np
@@ -6,12 +6,14 @@ import pytest
 
 pytest.importorskip('mmseg')
 
+from mmmask3d.datasets.classes import SCANNET20_CLASSES
 from mmmask3d.datasets.segmentation import (
     NYU13_CLASSES,
     NYU40_CLASSES,
     SUNRGBD37_CLASSES,
     NYUv2SegDataset,
     RoomsSegDataset,
+    ScanNetSegDataset,
     SUNRGBDSegDataset,
     distinct_palette,
 )
@@ -24,6 +26,7 @@ CASES = {
     'rooms': (RoomsSegDataset, 'semantic', 13, {}),
     'nyu13': (NYUv2SegDataset, 'label13', 13, {}),
     'nyu40': (NYUv2SegDataset, 'label40', 40, dict(num_classes=40)),
+    'scannet': (ScanNetSegDataset, 'label20', 20, {}),
     'sunrgbd': (SUNRGBDSegDataset, 'label37', 37, {}),
 }
 
@@ -74,6 +77,11 @@ def test_classes_and_colours(case):
     assert len(meta['classes']) == len(set(meta['classes'])) == len(meta['palette']) == num_classes
     assert (
         meta['classes']
+        == {
+            13: NYU13_CLASSES,
+            20: SCANNET20_CLASSES,
+            40: NYU40_CLASSES,
+        }[num_classes]
         == {13: NYU13_CLASSES, 37: SUNRGBD37_CLASSES, 40: NYU40_CLASSES}[num_classes]
     )
     assert {'bed', 'floor', 'wall'} < set(meta['classes'])

@@ -1,0 +1,26 @@
+# ViT-B + Mask R-CNN on ScanNet (18 classes) at 240x320: scannet_frames_25k, 1,201 / 312 scenes.
+# About 19,500 frames / batch 16 = 1,217 iterations per epoch; 40 epochs = 49k iterations.
+# From an encoder:
+#   --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=ENCODER
+_base_ = [
+    '../_base_/models/mask3d_mask-rcnn_vit-tiny.py',
+    '../_base_/datasets/scannet_18_det.py',
+    '../_base_/schedules/finetune_40e.py',
+    '../_base_/default_runtime_det.py',
+]
+channels = 768
+model = dict(
+    backbone=dict(arch='base'),
+    neck=[
+        dict(
+            type='mmseg.Feature2Pyramid',
+            embed_dim=channels,
+            rescales=[4, 2, 1, 0.5],
+            norm_cfg=dict(type='BN', requires_grad=True),
+        ),
+        dict(type='FPN', in_channels=[channels] * 4, out_channels=256, num_outs=5),
+    ],
+    roi_head=dict(bbox_head=dict(num_classes=18), mask_head=dict(num_classes=18)),
+)
+train_dataloader = dict(batch_size=16, num_workers=8)
+optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(layer_decay_rate=0.7))
