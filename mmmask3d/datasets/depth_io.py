@@ -11,13 +11,12 @@ import cv2
 import mmcv
 import numpy as np
 
-from mmmask3d.datasets.image_header import declared_size
+from mmmask3d.datasets.image_header import declared_size, png_damage
 
 #: Pixels a file may declare, 134 million: five times the largest frames of public RGB-D data sets
 #: (ETH3D, 24 million), decoded into 400 MB at most.
 MAX_PIXELS = 2**27
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
-_PNG_END = b'IEND\xaeB`\x82'
 _PNG_COLOUR_TYPES = {
     2: '3 channels (RGB)',
     3: 'a colour palette',
@@ -56,19 +55,18 @@ def check_complete(content: bytes, path: str) -> None:
         FrameError: The end marker is missing.
     """
     if content.startswith(_PNG_SIGNATURE):
-        complete = _PNG_END in content[-12:] or _PNG_END in content
-        kind, marker = 'PNG', 'IEND chunk'
+        kind, damage = 'PNG', png_damage(content)
     elif content.startswith(_JPEG_SIGNATURE):
         # An embedded thumbnail has an end marker too, hence "after the last scan began".
         complete = content.endswith(_JPEG_END) or (
             content.rfind(_JPEG_END) > content.rfind(_JPEG_START_OF_SCAN) > 0
         )
-        kind, marker = 'JPEG', 'end-of-image marker'
+        kind, damage = 'JPEG', '' if complete else 'no end-of-image marker'
     else:
         return
-    if not complete:
+    if damage:
         raise FrameError(
-            f'{path}: truncated {kind} file ({len(content)} bytes, no {marker}). '
+            f'{path}: truncated {kind} file ({len(content)} bytes, {damage}). '
             f'Copy or convert the file again.'
         )
 

@@ -1,9 +1,12 @@
-"""The size that a PNG or JPEG file declares, read without decoding it.
+"""What a PNG or JPEG file declares, read without decoding it.
 
-A damaged or hostile file of a few bytes can declare billions of pixels, which a decoder would make
-room for, so this is looked at first.
+A damaged or hostile file of a few bytes can declare billions of pixels, or a PNG chunk of two
+gigabytes. A decoder may make room for either before it finds that they are not there (OpenCV 4.12
+does for both), so this is looked at first.
 """
 
+_PNG_SIGNATURE_BYTES = 8
+_PNG_CHUNK_BYTES = 12  # of a chunk without its data: length, type, CRC
 _PNG_START = b'\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR'
 _JPEG_START = b'\xff\xd8\xff'
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # ITU-T T.81, table B.1
@@ -45,3 +48,23 @@ def _jpeg_size(content: bytes) -> tuple[int, int] | None:
         else:
             position += 2 + max(2, int.from_bytes(content[position + 2 : position + 4], 'big'))
     return None
+
+
+def png_damage(content: bytes) -> str:
+    """Follow the chunks of a PNG file from its signature to IEND.
+
+    Args:
+        content: The bytes of the file.
+
+    Returns:
+        What is wrong and at which byte; '' if nothing is. What follows IEND is not looked at.
+    """
+    position = _PNG_SIGNATURE_BYTES
+    while (left := len(content) - position - _PNG_CHUNK_BYTES) >= 0:
+        length = int.from_bytes(content[position : position + 4], 'big')
+        if length > left:
+            return f'the chunk at byte {position} declares {length} bytes, {left} are left'
+        if content[position + 4 : position + 8] == b'IEND':
+            return ''
+        position += _PNG_CHUNK_BYTES + length
+    return f'no IEND chunk from byte {position} on'
