@@ -6,18 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmmask3d.conversion.converter import Converter
-from mmmask3d.conversion.job import ConversionError, JobOptions, Result, convert
+from mmmask3d.conversion.job import ConversionError, JobOptions, Result, WorkerError, convert
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.storage import StorageError
 
 _LARGEST_SIDE = 8192
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds defaults where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
+
+
 def build_parser(converter: type[Converter]) -> argparse.ArgumentParser:
     """Build the parser of a converter: shared options and those of the data set."""
     parser = argparse.ArgumentParser(
         description=converter.__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Formatter,
     )
     parser.add_argument('source', type=Path, help='the data set as distributed')
     parser.add_argument('out', type=Path, help='folder to fill: new, empty, or interrupted before')
@@ -27,7 +34,7 @@ def build_parser(converter: type[Converter]) -> argparse.ArgumentParser:
         type=int,
         nargs=2,
         metavar=('WIDTH', 'HEIGHT'),
-        help='size of the output (default: that of the depth maps)',
+        help='size of the output (default: that of the depth maps, else of the colour images)',
     )
     parser.add_argument(
         '--on-error',
@@ -66,7 +73,7 @@ def run(converter: type[Converter], arguments: Sequence[str] | None = None) -> i
     )
     try:
         result = convert(converter(args), args.out, options)
-    except (ConversionError, SourceError, StorageError) as error:
+    except (ConversionError, SourceError, StorageError, WorkerError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -96,12 +103,12 @@ def summary(result: Result, out: Path) -> str:
         )
     if manifest['left_out']:
         lines.append(f'  left out, see manifest.json: {len(manifest["left_out"])}')
-    lines += ['In a config:', f"  dict(type='RGBDDataset', data_root={str(out)!r},"]
-    lines.append(
-        f"       ann_file='splits/all.txt', img_suffix={manifest['suffixes']['rgb']!r}, "
-        f'depth_suffix={manifest["suffixes"]["depth"]!r},'
-    )
-    lines.append(
-        f'       depth_scale={manifest["depth_scale"]:g}, depth_kind={manifest["depth_kind"]!r})'
-    )
+    settings = {
+        'type': 'mmmask3d.RGBDDataset',
+        'data_root': str(out),
+        'ann_file': 'splits/all.txt',
+        **manifest['rgbd_dataset'],
+    }
+    lines.append('In a config:')
+    lines.append('  dict(' + ',\n       '.join(f'{k}={v!r}' for k, v in settings.items()) + ')')
     return '\n'.join(lines)

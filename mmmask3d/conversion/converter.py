@@ -59,13 +59,18 @@ class Converter:
     #: Name of the data set in texts.
     title: str = ''
     #: Output folders and the suffix of their files; colour under ``rgb``, depth under ``depth``.
+    #: Images of a frame that are not named here are measured for the manifest and not stored.
     suffixes: Mapping[str, str] = {'rgb': '.jpg', 'depth': '.png'}
     #: Stored units of depth per metre (relative depth: the stored value of 1.0).
     depth_scale: float = 1000.0
     #: 'metric' or 'relative'.
     depth_kind: str = 'metric'
-    #: Classes of each label folder, in the order of the ids from 1.
+    #: Classes of each label folder, in the order of their ids.
     classes: Mapping[str, Sequence[str]] = {}
+    #: Id of the first class in label folders where it is not 1.
+    first_ids: Mapping[str, int] = {}
+    #: Id of unlabelled pixels in label folders where it is not 0.
+    ignore_ids: Mapping[str, int] = {}
     #: COCO categories by id; empty for data sets without instances.
     categories: Mapping[int, str] = {}
 
@@ -82,6 +87,10 @@ class Converter:
         A folder converted with other options is not added to.
         """
         return {}
+
+    def source_version(self) -> str:
+        """What is known of the release or state of the source, for the manifest."""
+        return ''
 
     def sources(self) -> Sequence[Any]:
         """What is read independently: scenes, archives, or the data set as one; picklable."""
@@ -111,6 +120,27 @@ class Converter:
             if split:
                 found.setdefault(split, []).append(name)
         return found
+
+    def index_line(self, name: str, extra: Mapping[str, Any]) -> str:
+        """Line of a split file.
+
+        Args:
+            name: Of the frame.
+            extra: Its :attr:`~mmmask3d.conversion.frame.Frame.extra`.
+        """
+        return name
+
+    def dataset_settings(self) -> dict[str, Any]:
+        """Arguments of ``RGBDDataset`` beside ``data_root`` that read the output; as JSON."""
+        suffixes = {
+            'img_suffix': self.suffixes.get('rgb'),
+            'depth_suffix': self.suffixes.get('depth'),
+        }
+        return {
+            **{key: suffix for key, suffix in suffixes.items() if suffix},
+            'depth_scale': self.depth_scale,
+            'depth_kind': self.depth_kind,
+        }
 
     def extra_files(self, names: Mapping[str, str]) -> dict[str, bytes]:
         """Further files of the output, by relative path: low-label lists, for example.

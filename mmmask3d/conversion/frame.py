@@ -1,6 +1,6 @@
 """What one converted frame is, how it is brought to one size, encoded and measured."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 
@@ -21,16 +21,33 @@ class Frame:
     Attributes:
         images: By output folder. Colour: (H, W, 3) uint8 BGR, or the bytes of a JPEG or PNG file,
             which are stored unchanged where the size is right already. Depth: (H, W) uint16 in
-            stored units with 0 for "no reading", or float32 (stored as ``.npy``). Labels: (H, W)
-            uint8, 0 = unlabelled. Instances: (H, W) uint16, 0 = none.
+            stored units (uint8 where the source holds no more) with 0 for "no reading", or
+            float32 (stored as ``.npy``), where NaN, infinity and negative values are no reading
+            either. Labels: (H, W) uint8, 0 = unlabelled. Instances: (H, W) uint16, 0 = none.
         categories: COCO category id of each id in ``images['instance']``. Ids that are left out
             get no annotation.
-        extra: Anything else worth keeping of this frame, as JSON: pose, time stamps.
+        crowds: Ids in ``images['instance']`` that are a group of things, COCO's ``iscrowd``.
+        extra: Anything else worth keeping of this frame, as JSON: pose, time stamps. The lines of
+            ``frames.jsonl`` in the output.
     """
 
     images: dict[str, np.ndarray | bytes]
     categories: Mapping[int, int] = field(default_factory=dict)
     extra: dict = field(default_factory=dict)
+    crowds: Collection[int] = ()
+
+
+class CheckedBytes(bytes):
+    """Bytes of a colour file that were decoded without damage, so need not be once more.
+
+    Attributes:
+        shape: What they decode to, (H, W, 3).
+    """
+
+    def __new__(cls, content: bytes, shape: tuple[int, ...]) -> 'CheckedBytes':  # noqa: D102
+        self = super().__new__(cls, content)
+        self.shape = shape
+        return self
 
 
 def store_depth(depth: np.ndarray, valid: np.ndarray, scale: float) -> np.ndarray:
@@ -52,34 +69,57 @@ def store_depth(depth: np.ndarray, valid: np.ndarray, scale: float) -> np.ndarra
 
 def bring_to_size(
     images: Mapping[str, np.ndarray | bytes], size: tuple[int, int] | None, where: str
-) -> dict[str, np.ndarray | bytes]:
+) -> dict[str, np.ndarray | CheckedBytes]:
     """Bring all images of a frame to one size: colour by area, everything else nearest.
 
     Args:
-        images: As in :class:`Frame`, with the colour image under ``rgb``.
+        images: As in :class:`Frame`.
         size: (width, height); None for the size of ``depth``, or of ``rgb`` without depth.
         where: The frame, for messages.
 
+    Returns:
+        Arrays of one size; a colour file that has it already as :class:`CheckedBytes`.
+
     Raises:
         FrameError: A file cannot be decoded, or the size has another aspect ratio.
+        TypeError: An image is not of a type that :class:`Frame` allows.
     """
-    size = size or _size_of(images['depth' if 'depth' in images else 'rgb'], where)
-    return {kind: _resized(kind, image, size, where) for kind, image in images.items()}
+    arrays = {
+        kind: decode_colour(image, where) if isinstance(image, bytes) else image
+        for kind, image in images.items()
+    }
+    for kind, array in arrays.items():
+        _check_type(kind, array, where)
+    if size is None:
+        leading = next(kind for kind in ('depth', 'rgb', *arrays) if kind in arrays)
+        size = arrays[leading].shape[1::-1]
+    result: dict[str, np.ndarray | CheckedBytes] = {}
+    for kind, array in arrays.items():
+        original = images[kind]
+        if array.shape[1::-1] == size:
+            is_file = isinstance(original, bytes)
+            result[kind] = CheckedBytes(original, array.shape) if is_file else original
+        else:
+            result[kind] = _resized(kind, array, size, where)
+    return result
 
 
-def _size_of(image: np.ndarray | bytes, where: str) -> tuple[int, int]:
-    if isinstance(image, bytes):
-        image = decode_colour(image, where)
-    return image.shape[1], image.shape[0]
+def _check_type(kind: str, array: np.ndarray, where: str) -> None:
+    """Raise where a converter gives what would be stored as something else."""
+    if kind == 'rgb' or array.ndim == 3:
+        fits = array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8
+        expected = '(H, W, 3) uint8'
+    else:
+        depth = kind.startswith('depth')
+        types = (np.uint8, np.uint16, np.float32) if depth else (np.uint8, np.uint16)
+        fits = array.ndim == 2 and array.dtype in types
+        expected = f'(H, W) of {", ".join(t.__name__ for t in types)}'
+    if not fits or not array.size:
+        raise TypeError(f'{where}: {kind} is {array.shape} {array.dtype}, expected {expected}')
 
 
-def _resized(
-    kind: str, image: np.ndarray | bytes, size: tuple[int, int], where: str
-) -> np.ndarray | bytes:
-    array = decode_colour(image, where) if isinstance(image, bytes) else image
+def _resized(kind: str, array: np.ndarray, size: tuple[int, int], where: str) -> np.ndarray:
     height, width = array.shape[:2]
-    if (width, height) == size:
-        return image
     if abs(width * size[1] / (height * size[0]) - 1) > _ASPECT_TOLERANCE:
         raise FrameError(
             f'{where}: {kind} of {width}x{height} (width x height) would be distorted by bringing '
@@ -102,9 +142,12 @@ def encode(image: np.ndarray | bytes, suffix: str, where: str) -> bytes:
     Raises:
         FrameError: Bytes given as they are do not decode, or are of another format than
             ``suffix``.
+        TypeError: The suffix cannot hold the type of the image.
     """
     if isinstance(image, bytes):
         return _checked_bytes(image, suffix, where)
+    if suffix == '.png' and image.dtype.kind == 'f':  # OpenCV would store 8 bits of it
+        raise TypeError(f'{where}: {image.dtype} cannot be stored as .png; use .npy')
     if suffix == '.npy':
         buffer = BytesIO()
         np.save(buffer, image)
@@ -133,7 +176,8 @@ def _checked_bytes(content: bytes, suffix: str, where: str) -> bytes:
     starts = {'.jpg': b'\xff\xd8\xff', '.png': b'\x89PNG\r\n\x1a\n'}
     if not content.startswith(starts[suffix]):
         raise FrameError(f'{where}: expected a {suffix} file, found {content[:8]!r} at its start.')
-    decode_colour(content, where)
+    if not isinstance(content, CheckedBytes):
+        decode_colour(content, where)
     return content
 
 
@@ -141,15 +185,15 @@ def measure(kind: str, image: np.ndarray | bytes) -> dict:
     """What the manifest sums up about one image.
 
     Returns:
-        Depth: ``invalid`` (share), ``low``, ``median``, ``high`` of the readings in stored units.
-        Labels and instances: ``pixels``, by id. Colour: nothing.
+        Depth: ``invalid`` (share), and of the readings, if there is any, ``low``, ``median``,
+        ``high`` in stored units. Labels and instances: ``pixels``, by id. Colour: nothing.
     """
     if isinstance(image, bytes) or image.ndim == 3:
         return {}
     if not kind.startswith('depth'):
         counts = np.bincount(image.ravel())
         return {'pixels': {str(i): int(counts[i]) for i in np.flatnonzero(counts)}}
-    readings = image[image > 0] if image.dtype.kind != 'f' else image[np.isfinite(image)]
+    readings = image[(image > 0) & (image < np.inf)]  # NaN compares False
     if not readings.size:
         return {'invalid': 1.0}
     return {

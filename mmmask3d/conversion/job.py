@@ -4,12 +4,16 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import islice
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import cv2
@@ -20,13 +24,20 @@ from mmmask3d.conversion.coco import annotate, coco_content
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.frame import bring_to_size, encode, measure
 from mmmask3d.conversion.paths import SourceError, safe_name
-from mmmask3d.conversion.storage import OutputFolder, open_output, write_file
+from mmmask3d.conversion.storage import (
+    OutputFolder,
+    StorageError,
+    open_output,
+    remove_files,
+    write_file,
+)
 from mmmask3d.datasets.depth_io import FrameError
 from mmmask3d.version import __version__
 
 #: Raise it when the same options give other files: folders made before are then not added to.
 FORMAT = 1
 MANIFEST = 'manifest.json'
+FRAMES = 'frames.jsonl'
 _CHUNK = 16  # frames a worker converts between two notes in the journal
 
 
@@ -34,16 +45,22 @@ class ConversionError(RuntimeError):
     """Part of the source is damaged, and it was not asked to leave damaged frames out."""
 
 
+class WorkerError(RuntimeError):
+    """A worker process was killed."""
+
+
 @dataclass(frozen=True)
 class JobOptions:
     """How a conversion runs; only ``size`` decides what it makes.
 
     Attributes:
-        size: (width, height) of the output; None for the size of the depth maps.
+        size: (width, height) of the output; None for the size of the depth map of each frame,
+            or, where a frame has none, of its colour image.
         workers: Number of processes.
         on_error: 'raise' to convert what can be converted and then fail, 'drop' to leave damaged
             frames out and name them in the manifest.
-        limit: Convert the first frames only, to have a look.
+        limit: Convert only as many frames, the first ones, to have a look. Index files and manifest
+            name these alone; a later call without it goes on.
     """
 
     size: tuple[int, int] | None = None
@@ -58,7 +75,7 @@ class Result:
 
     Attributes:
         manifest: Content of ``manifest.json``.
-        made: Number of frames that had to be converted.
+        made: Number of frames that had to be converted and were.
         problems: What was left out.
     """
 
@@ -78,6 +95,7 @@ def convert(converter: Converter, out: Path, options: JobOptions = JobOptions())
             there and a later call does not repeat them; index files and manifest are not written.
         SourceError: The source as a whole cannot be read, or has no frame.
         StorageError: The output folder cannot be used or written to.
+        WorkerError: A worker process was killed. A later call goes on.
     """
     identity = {
         'format': FORMAT,
@@ -93,14 +111,16 @@ def convert(converter: Converter, out: Path, options: JobOptions = JobOptions())
                 f'{converter.source}: no frame of {converter.title} can be read. '
                 + '; '.join(problems[:3])
             )
-        missing = _missing(frames, output)
-        (out / MANIFEST).unlink(missing_ok=True) if missing else None
+        missing = {name: found for name, found in frames.items() if name not in output.records}
+        if missing:
+            remove_files(out, [MANIFEST])  # it would speak of a folder that is being changed
         problems += _convert_missing(missing, sources, output, options, run)
+        made = sum(name in output.records for name in missing)
         names = {n: frames[n][1].split for n in sorted(frames) if n in output.records}
         if problems and (options.on_error == 'raise' or not names):
             raise ConversionError(_describe(problems, len(names), len(frames)))
         manifest = _finish(converter, output, identity, names, problems, options.limit)
-    return Result(manifest, len(missing), problems)
+    return Result(manifest, made, problems)
 
 
 def _describe(problems: Sequence[str], done: int, total: int) -> str:
@@ -124,9 +144,19 @@ def _start_worker(converter: Converter) -> None:
     cv2.setNumThreads(1)  # the workers are the parallelism
 
 
-def _start_worker_process(converter: Converter) -> None:
+def _start_worker_process(converter: Converter, parent: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _start_worker(converter)
+
+
+def _end_with(parent: Connection) -> None:
+    """End this process when the parent closes its end of a pipe, or dies.
+
+    A worker of ``concurrent.futures`` outlives a parent that was killed, waiting for work.
+    """
+    parent.poll(None)
+    os._exit(1)
 
 
 class _pool:
@@ -140,6 +170,7 @@ class _pool:
 
     def __enter__(self) -> '_pool':
         if self.workers == 1:
+            self.threads = cv2.getNumThreads()
             _start_worker(self.converter)
             return self
         # A copy of a process that has used OpenCV's threads may hang, hence no plain fork.
@@ -147,28 +178,49 @@ class _pool:
         context = multiprocessing.get_context('forkserver' if 'forkserver' in methods else 'spawn')
         if 'forkserver' in methods:
             context.set_forkserver_preload([__name__])
+        self.theirs, self.ours = context.Pipe(duplex=False)
         self.executor = ProcessPoolExecutor(
-            self.workers, context, _start_worker_process, (self.converter,)
+            self.workers, context, _start_worker_process, (self.converter, self.theirs)
         )
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.executor:
-            self.executor.shutdown(cancel_futures=True)
-
-    def __call__(self, function: Callable, tasks: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
-        """Yield (number of the task, result) as results come."""
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self.executor is None:
-            yield from ((i, function(*task)) for i, task in enumerate(tasks))
+            global _converter
+            _converter = None
+            cv2.setNumThreads(self.threads)
             return
-        futures: dict[Future, int] = {
-            self.executor.submit(function, *task): i for i, task in enumerate(tasks)
-        }
+        if error is not None:
+            self.ours.close()  # ends the workers now; files are complete or absent all the same
+        self.executor.shutdown(cancel_futures=True)
+        self.ours.close()
+        self.theirs.close()
+
+    def __call__(self, function: Callable, tasks: Iterable[tuple]) -> Iterator[tuple[int, Any]]:
+        """Yield (number of the task, result) as results come.
+
+        Few tasks are under way at a time, so that results do not pile up.
+        """
+        numbered = enumerate(tasks)
+        if self.executor is None:
+            yield from ((number, function(*task)) for number, task in numbered)
+            return
+        running: dict[Future, int] = {}
         try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
+            while True:
+                for number, task in islice(numbered, 2 * self.workers - len(running)):
+                    running[self.executor.submit(function, *task)] = number
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
         except BrokenProcessPool as error:
-            raise RuntimeError(
+            raise WorkerError(
                 'A worker process died, killed by the system or for lack of memory. The same call '
                 'goes on where this one stopped; fewer --workers need less memory.'
             ) from error
@@ -194,9 +246,21 @@ def _convert_chunk(
                     records.append(_convert_frame(root, size, opened, ref))
                 except damage as error:
                     problems.append(f'frame {ref.name}: {error}')
+                    _remove_frame(root, ref)
     except damage as error:
-        problems += [f'frame {ref.name}: {error}' for ref in refs[len(records) + len(problems) :]]
+        for ref in refs[len(records) + len(problems) :]:
+            problems.append(f'frame {ref.name}: {error}')
+            _remove_frame(root, ref)
     return records, problems
+
+
+def _remove_frame(root: Path, ref: FrameRef) -> None:
+    """Remove what an earlier, interrupted call left of a frame."""
+    remove_files(root, [_file(kind, ref.name) for kind in _converter.suffixes])
+
+
+def _file(kind: str, name: str) -> str:
+    return f'{kind}/{name}{_converter.suffixes[kind]}'
 
 
 def _convert_frame(root: Path, size: tuple[int, int] | None, opened: Any, ref: FrameRef) -> dict:
@@ -204,39 +268,52 @@ def _convert_frame(root: Path, size: tuple[int, int] | None, opened: Any, ref: F
     images = bring_to_size(frame.images, size, ref.name)
     measures = {kind: measure(kind, image) for kind, image in images.items()}
     _check(measures, ref.name)
+    stored = {kind: image for kind, image in images.items() if kind in _converter.suffixes}
     # Everything is encoded before anything is written.
     data = {
-        kind: encode(image, _converter.suffixes[kind], ref.name) for kind, image in images.items()
+        _file(kind, ref.name): encode(image, _converter.suffixes[kind], ref.name)
+        for kind, image in stored.items()
     }
-    files = {}
-    for kind, content in data.items():
-        file = f'{kind}/{ref.name}{_converter.suffixes[kind]}'
-        files[file] = write_file(root, file, content)
-    depth = images.get('depth', next(i for i in images.values() if not isinstance(i, bytes)))
+    try:
+        files = {file: write_file(root, file, content) for file, content in data.items()}
+    except StorageError:
+        _remove_frame(root, ref)
+        raise
+    height, width = next(iter(images.values())).shape[:2]
     record = {
         'name': ref.name,
         'files': files,
-        'size': [depth.shape[1], depth.shape[0]],
+        'size': [width, height],
         'measures': {kind: found for kind, found in measures.items() if found},
     }
     if frame.categories:
-        record['instances'] = annotate(images['instance'], frame.categories)
+        record['instances'] = annotate(images['instance'], frame.categories, crowds=frame.crowds)
     if frame.extra:
         record['extra'] = frame.extra
     return record
 
 
-def _check(measures: dict[str, dict], name: str) -> None:
+def _check(measures: Mapping[str, dict], name: str) -> None:
     for kind, found in measures.items():
-        if found.get('invalid') == 1:
+        if kind.startswith('depth') and 'low' not in found:
             raise FrameError(f'{name}: {kind} has no reading in the whole frame.')
         if kind in _converter.classes:
-            wrong = [i for i in found['pixels'] if int(i) > len(_converter.classes[kind])]
+            expected = _label_ids(_converter, kind)
+            wrong = [i for i in found['pixels'] if int(i) not in expected]
             if wrong:
+                unlabelled, *ids = expected
                 raise FrameError(
-                    f'{name}: {kind} has the ids {", ".join(wrong)}, expected 0 (unlabelled) to '
-                    f'{len(_converter.classes[kind])}.'
+                    f'{name}: {kind} has the ids {", ".join(wrong)}, expected {unlabelled} '
+                    f'(unlabelled) or {ids[0]} to {ids[-1]}.'
                 )
+
+
+def _label_ids(converter: Converter, kind: str) -> dict[int, str]:
+    """Ids and what they mean of a label folder, the id of unlabelled pixels first."""
+    first = converter.first_ids.get(kind, 1)
+    ids = {converter.ignore_ids.get(kind, 0): 'unlabelled'}
+    ids.update(enumerate(converter.classes[kind], first))
+    return ids
 
 
 # -------------------------------------------------------------------- steps
@@ -261,7 +338,10 @@ def _plan(
                 break
     frames: dict[str, tuple[int, FrameRef]] = {}
     problems = []
+    # What a limit leaves is the same for any number of workers, problems included.
     for number in sorted(plans):
+        if options.limit is not None and len(frames) >= options.limit:
+            break
         problems += plans[number].problems
         for ref in plans[number].frames:
             if safe_name(ref.name) != ref.name:
@@ -269,19 +349,11 @@ def _plan(
             if ref.name in frames:
                 other = sources[frames[ref.name][0]]
                 raise SourceError(
-                    f'{sources[number]} and {other} both have a frame {ref.name!r}. '
-                    f'Convert them into separate folders.'
+                    f'{other} and {sources[number]} both have a frame {ref.name!r} (blanks, '
+                    f'commas and # become _). Rename one, or convert them into separate folders.'
                 )
             frames[ref.name] = number, ref
-    if options.limit is not None:
-        frames = dict(list(frames.items())[: options.limit])
-    return frames, problems
-
-
-def _missing(
-    frames: dict[str, tuple[int, FrameRef]], output: OutputFolder
-) -> dict[str, tuple[int, FrameRef]]:
-    return {name: found for name, found in frames.items() if name not in output.records}
+    return dict(islice(frames.items(), options.limit)), problems
 
 
 def _convert_missing(
@@ -316,32 +388,42 @@ def _finish(
     problems: list[str],
     limit: int | None,
 ) -> dict:
-    """Write index files, COCO files and, last, the manifest."""
+    """Write index files, COCO files, what else is known of frames and, last, the manifest."""
+    extras = {name: output.records[name].get('extra', {}) for name in names}
     files: dict[str, bytes] = {}
     splits = {}
     for split, listed in converter.splits(names).items():
-        files[f'splits/{split}.txt'] = ''.join(f'{name}\n' for name in listed).encode()
+        lines = (converter.index_line(name, extras[name]) for name in listed)
+        files[f'splits/{split}.txt'] = ''.join(f'{line}\n' for line in lines).encode()
         splits[split] = {'frames': len(listed)}
         if converter.categories:
             content = _coco(converter, output, listed)
             splits[split]['instances'] = len(content['annotations'])
             files[f'annotations/instances_{split}.json'] = (json.dumps(content) + '\n').encode()
+    if any(extras.values()):
+        lines = (json.dumps({'name': name, **extra}) for name, extra in extras.items())
+        files[FRAMES] = ''.join(f'{line}\n' for line in lines).encode()
     files |= converter.extra_files(names)
+    noted = output.write_index(files)
     manifest = {
         **identity,
         'title': converter.title,
         'mmmask3d': __version__,
         'source': os.path.basename(os.path.abspath(converter.source)),
+        'source_version': converter.source_version(),
         'frames': len(names),
         'splits': splits,
         'depth_kind': converter.depth_kind,
         'depth_scale': converter.depth_scale,
         'suffixes': dict(converter.suffixes),
+        'rgbd_dataset': converter.dataset_settings(),
         'classes': {kind: list(classes) for kind, classes in converter.classes.items()},
+        'first_ids': {kind: converter.first_ids.get(kind, 1) for kind in converter.classes},
+        'ignore_ids': {kind: converter.ignore_ids.get(kind, 0) for kind in converter.classes},
         'limit': limit,
         'left_out': problems,
         **_sum_up(converter, [output.records[name] for name in names]),
-        'crc32': {name: output.write(name, data)[1] for name, data in files.items()},
+        'crc32': {name: crc for name, (_, crc) in noted.items()},
     }
     output.write(MANIFEST, (json.dumps(manifest, indent=2) + '\n').encode())
     return manifest
@@ -375,6 +457,6 @@ def _sum_up(converter: Converter, records: Sequence[dict]) -> dict:
             for f in found:
                 pixels.update({int(i): n for i, n in f['pixels'].items()})
             total = sum(pixels.values())
-            classes = ('unlabelled', *converter.classes[kind])
-            labels[kind] = {c: round(pixels[i] / total, 6) for i, c in enumerate(classes)}
+            ids = _label_ids(converter, kind)
+            labels[kind] = {c: round(pixels[i] / total, 6) for i, c in ids.items()}
     return {'depth': depth, 'pixel_share': labels}

@@ -6,7 +6,9 @@ from pathlib import Path
 
 _UNWANTED = re.compile(r'[\s#,]+')
 _CONTROL = re.compile(r'[\x00-\x1f\x7f]')
-_MAX_PART = 200  # file systems allow 255 bytes; suffixes and temporary names need some
+_SURROGATE = re.compile(r'[\ud800-\udfff]')  # how Python holds names that are not UTF-8
+_MAX_PART = 200  # bytes; file systems allow 255, and suffixes need some
+_MAX_NAME = 1000  # bytes; systems allow 1024 (macOS) or 4096 with the output folder in front
 
 
 class SourceError(ValueError):
@@ -27,22 +29,26 @@ def safe_name(name: str) -> str:
 
     Raises:
         SourceError: The name is empty or absolute, climbs with ``..``, has a hidden part, a
-            backslash or a control character, or is too long.
+            backslash, a control character or one that UTF-8 does not have, or is too long.
     """
-    parts = name.split('/')
-    for part in parts:
-        if (
-            not part
-            or part.startswith('.')
-            or '\\' in part
-            or _CONTROL.search(part)
-            or len(part.encode(errors='surrogatepass')) > _MAX_PART
-        ):
-            raise SourceError(
-                f'{name!r} cannot name a frame: expected parts of 1 to {_MAX_PART} bytes separated '
-                "by '/', none of them hidden, '..', or with a backslash or control character."
-            )
+    encoded = [part.encode(errors='surrogatepass') for part in name.split('/')]
+    if (
+        any(not 1 <= len(part) <= _MAX_PART or part.startswith(b'.') for part in encoded)
+        or len(b'/'.join(encoded)) > _MAX_NAME
+        or '\\' in name
+        or _CONTROL.search(name)
+        or _SURROGATE.search(name)
+    ):
+        raise SourceError(
+            f'{_shortened(name)} cannot name a frame: expected parts of 1 to {_MAX_PART} bytes '
+            f"separated by '/', {_MAX_NAME} in all, none of them hidden or '..', in UTF-8, "
+            'without backslashes and control characters. Rename it.'
+        )
     return _UNWANTED.sub('_', name)
+
+
+def _shortened(name: str) -> str:
+    return repr(name) if len(name) <= 100 else f'{name[:100]!r}... ({len(name)} characters)'
 
 
 def path_inside(root: Path, name: str, listed_in: str | Path) -> Path:
@@ -56,18 +62,22 @@ def path_inside(root: Path, name: str, listed_in: str | Path) -> Path:
         listed_in: Where the name was found, for the message.
 
     Raises:
-        SourceError: The name is empty, absolute, or climbs out of ``root``.
+        SourceError: The name is empty, absolute, too long, climbs out of ``root``, or has
+            characters that no file of a data set has.
     """
     normal = os.path.normpath(name) if name else '..'
     if (
         os.path.isabs(name)
-        or normal == '..'
+        or normal in ('.', '..')
         or normal.startswith('../')
         or '\\' in name
         or _CONTROL.search(name)
+        or _SURROGATE.search(name)
+        or any(len(part.encode()) > 255 for part in normal.split('/'))
+        or len(normal) > 4 * _MAX_NAME
     ):
         raise SourceError(
-            f'{listed_in}: names the file {name!r}, which does not lie inside {root}. '
+            f'{listed_in}: names the file {_shortened(name)}, which cannot lie inside {root}. '
             f'The list is damaged, or not one of this data set.'
         )
     return root / normal

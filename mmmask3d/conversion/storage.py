@@ -5,14 +5,18 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import IO
+
+from mmmask3d.conversion.paths import path_inside
 
 _STATE = '.conversion'  # hidden, so that scans of the data set pass over it
 _JOURNAL = f'{_STATE}/journal.jsonl'
+_INDEX = f'{_STATE}/index'
 _TEMPORARY = f'{_STATE}/tmp'
 _LOCK = f'{_STATE}/lock'
 _numbers = count()
@@ -41,8 +45,9 @@ def write_file(root: Path, name: str, data: bytes) -> list[int]:
     """
     target = root / name
     temporary = root / _TEMPORARY / f'{os.getpid()}-{next(_numbers)}'
+    _refuse_links(root, target.parent)
     try:
-        _make_folder(root, target.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.write_bytes(data)
             if temporary.read_bytes() != data:
@@ -51,26 +56,48 @@ def write_file(root: Path, name: str, data: bytes) -> list[int]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        free = shutil.disk_usage(root).free / 2**20
-        raise StorageError(
-            f'{target}: {len(data)} bytes cannot be written ({error.strerror or error}; '
-            f'{free:.0f} MiB are free there). Nothing half-written is left; make room or choose '
-            f'another folder, and the same call goes on.'
-        ) from error
+        raise _not_writable(root, target, error) from error
     return [len(data), zlib.crc32(data)]
 
 
-def _make_folder(root: Path, folder: Path) -> None:
-    """Create a folder below ``root``, none of whose parts may be a symbolic link."""
+def remove_files(root: Path, names: Iterable[str]) -> None:
+    """Remove files below an opened output folder, where they exist.
+
+    Raises:
+        SourceError: A name leads out of the folder.
+        StorageError: One cannot be removed, or lies beyond a symbolic link.
+    """
+    for name in names:
+        path = path_inside(root, name, root)
+        _refuse_links(root, path.parent)
+        try:
+            path.unlink(missing_ok=True)
+        except NotADirectoryError:
+            continue  # a file lies where its folder would be, so it does not exist
+        except OSError as error:
+            raise StorageError(f'{path} cannot be removed ({error.strerror}).') from error
+
+
+def _not_writable(root: Path, target: Path, error: OSError) -> StorageError:
+    existing = next(p for p in (root, *root.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free / 2**20
+    return StorageError(
+        f'{target} cannot be written ({error.strerror or error}; {free:.0f} MiB are free there). '
+        f'No half-written file is left. Make room, allow writing, or choose another folder; the '
+        f'same call goes on.'
+    )
+
+
+def _refuse_links(root: Path, path: Path) -> None:
+    """Raise where a part of ``path`` below ``root`` is a symbolic link."""
     current = root
-    for part in folder.relative_to(root).parts:
+    for part in path.relative_to(root).parts:
         current = current / part
         if current.is_symlink():
             raise StorageError(
                 f'{current} is a symbolic link, which would lead the output out of {root}. '
                 f'Remove it, or choose another output folder.'
             )
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def unchanged(root: Path, files: Mapping[str, list[int]]) -> bool:
@@ -99,17 +126,42 @@ class OutputFolder:
 
     def add(self, records: list[dict]) -> None:
         """Note frames as complete; their files are written already."""
-        lines = ''.join(json.dumps(r, separators=(',', ':')) + '\n' for r in records)
+        lines = b''.join(_line(record) for record in records)
         try:
-            with (self.root / _JOURNAL).open('a', encoding='utf-8') as file:
+            with (self.root / _JOURNAL).open('ab') as file:
                 file.write(lines)
         except OSError as error:
-            raise StorageError(f'{self.root / _JOURNAL}: cannot be written ({error}).') from error
+            raise _not_writable(self.root, self.root / _JOURNAL, error) from error
         self.records.update((r['name'], r) for r in records)
 
     def write(self, name: str, data: bytes) -> list[int]:
-        """See :func:`write_file`."""
-        return write_file(self.root, name, data)
+        """Write a file (see :func:`write_file`), unless it is there with this content."""
+        noted = [len(data), zlib.crc32(data)]
+        return noted if unchanged(self.root, {name: noted}) else write_file(self.root, name, data)
+
+    def write_index(self, files: Mapping[str, bytes]) -> dict[str, list[int]]:
+        """Write index files, and remove those that an earlier call made and that are no more.
+
+        Args:
+            files: Content by relative name.
+
+        Returns:
+            Size and CRC-32 by name.
+        """
+        before = self._noted_index()
+        # Noted first, so that a file written before an interruption is known afterwards.
+        self.write(_INDEX, _line({'files': sorted(before | set(files))}))
+        remove_files(self.root, sorted(before - set(files)))
+        noted = {name: self.write(name, data) for name, data in files.items()}
+        self.write(_INDEX, _line({'files': sorted(files)}))
+        return noted
+
+    def _noted_index(self) -> set[str]:
+        try:
+            found = _parsed((self.root / _INDEX).read_bytes().removesuffix(b'\n'))
+        except FileNotFoundError:
+            return set()
+        return set(found['files']) if found else set()  # damaged: an old index file may stay
 
 
 @contextmanager
@@ -126,30 +178,77 @@ def open_output(root: Path, identity: dict) -> Iterator[OutputFolder]:
         StorageError: The folder holds something else, was made with other options, or is being
             written by another process.
     """
-    journal = root / _JOURNAL
-    foreign = root.is_dir() and any(p.name != _STATE for p in root.iterdir())
-    if not journal.exists() and (foreign or (root.exists() and not root.is_dir())):
+    try:
+        _check_ours(root)
+        (root / _TEMPORARY).mkdir(parents=True, exist_ok=True)
+        lock = (root / _LOCK).open('wb')
+    except OSError as error:
+        raise _not_writable(root, root, error) from error
+    with lock:
+        _take(lock, root)
+        try:
+            _clear_temporary(root)
+            if not (root / _JOURNAL).exists():
+                write_file(root, _JOURNAL, _line(identity))
+            records = _read_journal(root, identity)
+        except OSError as error:
+            raise _not_writable(root, root / _STATE, error) from error
+        try:
+            yield OutputFolder(root, records)
+        finally:
+            # Left by worker processes that were stopped. What cannot be removed now, for example
+            # because the disk is gone, the next call removes.
+            with suppress(OSError):
+                _clear_temporary(root)
+
+
+def _check_ours(root: Path) -> None:
+    """Raise where the folder holds something else, or what is ours is a link to elsewhere."""
+    for name in (_JOURNAL, _INDEX, _TEMPORARY, _LOCK):
+        _refuse_links(root, root / name)
+    if not root.exists() or (root / _JOURNAL).is_file():
+        return
+    if not root.is_dir() or any(path.name != _STATE for path in root.iterdir()):
         raise StorageError(
             f'{root} exists and was not made by a converter of this project. Choose a new or '
             f'empty folder.'
         )
+
+
+def _take(lock: IO[bytes], root: Path) -> None:
     try:
-        (root / _TEMPORARY).mkdir(parents=True, exist_ok=True)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise StorageError(
+            f'{root} is being written by another process. Wait for it, or choose another folder.'
+        ) from error
     except OSError as error:
-        raise StorageError(f'{root} cannot be created ({error}).') from error
-    with (root / _LOCK).open('w') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StorageError(
-                f'{root} is being written by another process. Wait for it, or choose another '
-                f'folder.'
-            ) from error
-        for leftover in (root / _TEMPORARY).iterdir():
-            leftover.unlink()
-        if not journal.exists():
-            write_file(root, _JOURNAL, (json.dumps(identity) + '\n').encode())
-        yield OutputFolder(root, _read_journal(root, identity))
+        raise StorageError(
+            f'{root} cannot be locked against other processes ({error.strerror}). Choose a folder '
+            f'on a file system with locks.'
+        ) from error
+
+
+def _clear_temporary(root: Path) -> None:
+    for leftover in (root / _TEMPORARY).iterdir():
+        leftover.unlink()
+
+
+# -------------------------------------------------------------------- journal
+#
+# One line a frame: CRC-32 of the rest in eight hexadecimal digits, a blank, the record as JSON.
+# The first line is what decides the content of the folder.
+
+
+def _line(record: dict) -> bytes:
+    content = json.dumps(record, separators=(',', ':')).encode()
+    return b'%08x %s\n' % (zlib.crc32(content), content)
+
+
+def _parsed(line: bytes) -> dict | None:
+    """Content of a line, or None if it is damaged."""
+    crc, _, content = line.partition(b' ')
+    return json.loads(content) if crc == b'%08x' % zlib.crc32(content) else None
 
 
 def _read_journal(root: Path, identity: dict) -> dict[str, dict]:
@@ -158,13 +257,13 @@ def _read_journal(root: Path, identity: dict) -> dict[str, dict]:
     end = content.rfind(b'\n') + 1
     if end < len(content):  # killed while a line was written
         os.truncate(journal, end)
-    lines = content[:end].splitlines()
-    try:
-        found = json.loads(lines[0])
-    except (IndexError, ValueError) as error:
+    first, *lines = content[:end].split(b'\n')
+    found = _parsed(first)
+    if found is None:
         raise StorageError(
-            f'{journal}: its first line is damaged ({error}). Remove {root} and convert again.'
-        ) from error
+            f'{journal}: its first line, which says how {root} was made, is damaged. Remove '
+            f'{root} and convert again.'
+        )
     differing = _differences(found, json.loads(json.dumps(identity)))
     if differing:
         raise StorageError(
@@ -172,12 +271,10 @@ def _read_journal(root: Path, identity: dict) -> dict[str, dict]:
             f'it, or another folder.'
         )
     records = {}
-    for line in lines[1:]:
-        try:
-            record = json.loads(line)
+    for line in lines:
+        record = _parsed(line)
+        if record is not None:  # a damaged line costs its frame, which is converted again
             records[record['name']] = record
-        except (ValueError, KeyError, TypeError):
-            continue  # a damaged line costs its frame, which is converted again
     with ThreadPoolExecutor(8) as pool:
         kept = pool.map(lambda r: unchanged(root, r['files']), records.values())
         return {n: r for (n, r), k in zip(list(records.items()), kept, strict=True) if k}

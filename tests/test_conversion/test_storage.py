@@ -1,0 +1,346 @@
+"""Files complete or absent, and a folder that only its own conversion writes to."""
+
+import errno
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmmask3d.conversion import storage
+from mmmask3d.conversion.paths import SourceError
+from mmmask3d.conversion.storage import (
+    StorageError,
+    open_output,
+    remove_files,
+    unchanged,
+    write_file,
+)
+
+IDENTITY = {'converter': 'x', 'options': {'size': (4, 3), 'unit': 'mm'}}
+
+
+def fill(root, names=('a', 'b/c', 'd')):
+    """Write one file per name and note it; returns the records."""
+    with open_output(root, IDENTITY) as output:
+        for name in names:
+            file = f'depth/{name}.png'
+            noted = output.write(file, name.encode() * 50)
+            output.add([{'name': name, 'files': {file: noted}}])
+        return dict(output.records)
+
+
+def reopen(root, identity=IDENTITY):
+    with open_output(root, identity) as output:
+        return dict(output.records)
+
+
+def files_of(root):
+    return sorted(str(p.relative_to(root)) for p in root.rglob('*') if p.is_file())
+
+
+def test_a_file_is_noted_by_size_and_checksum(tmp_path):
+    with open_output(tmp_path / 'out', IDENTITY) as output:
+        assert output.write('rgb/a/1.jpg', b'content') == [7, zlib.crc32(b'content')]
+        assert (tmp_path / 'out/rgb/a/1.jpg').read_bytes() == b'content'
+        assert unchanged(output.root, {'rgb/a/1.jpg': [7, zlib.crc32(b'content')]})
+        before = (tmp_path / 'out/rgb/a/1.jpg').stat().st_mtime_ns
+        output.write('rgb/a/1.jpg', b'content')  # is there already
+        assert (tmp_path / 'out/rgb/a/1.jpg').stat().st_mtime_ns == before
+        output.write('rgb/a/1.jpg', b'other')
+        assert (tmp_path / 'out/rgb/a/1.jpg').read_bytes() == b'other'
+
+
+def test_noted_frames_are_kept(tmp_path):
+    noted = fill(tmp_path / 'out')
+    assert list(noted) == ['a', 'b/c', 'd']
+    assert reopen(tmp_path / 'out') == noted
+
+
+@pytest.mark.parametrize('change', ['altered', 'truncated', 'longer', 'removed', 'a folder'])
+def test_a_changed_file_costs_its_frame(tmp_path, change):
+    fill(tmp_path / 'out')
+    path = tmp_path / 'out/depth/b/c.png'
+    content = path.read_bytes()
+    path.unlink()
+    if change == 'a folder':
+        path.mkdir()
+    elif change != 'removed':
+        new = {'altered': b'X' + content[1:], 'truncated': content[:-1], 'longer': content + b'X'}
+        path.write_bytes(new[change])
+    assert list(reopen(tmp_path / 'out')) == ['a', 'd']
+
+
+def test_a_journal_cut_anywhere_keeps_its_complete_lines(tmp_path):
+    noted = fill(tmp_path / 'out')
+    journal = tmp_path / 'out/.conversion/journal.jsonl'
+    content = journal.read_bytes()
+    ends = [i + 1 for i, byte in enumerate(content) if byte == ord('\n')]
+    for length in range(len(content) + 1):
+        journal.write_bytes(content[:length])
+        complete = sum(end <= length for end in ends)
+        if not complete:
+            with pytest.raises(StorageError, match=r'journal\.jsonl: its first line.*damaged'):
+                reopen(tmp_path / 'out')
+            continue
+        assert reopen(tmp_path / 'out') == dict(list(noted.items())[: complete - 1])
+        assert journal.read_bytes() == content[: ends[complete - 1]]  # ready for the next line
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=st.data())
+def test_a_damaged_line_costs_at_most_its_frame(tmp_path_factory, data):
+    root = tmp_path_factory.mktemp('damaged') / 'out'
+    noted = fill(root)
+    journal = root / '.conversion/journal.jsonl'
+    content = bytearray(journal.read_bytes())
+    start = content.index(b'\n') + 1
+    position = data.draw(st.integers(start, len(content) - 1))
+    content[position] ^= data.draw(st.integers(1, 255))
+    journal.write_bytes(content)
+    # A line break that is lost or gained joins or splits lines: two frames are touched then.
+    kept = reopen(root)
+    assert len(kept) >= len(noted) - 2
+    assert all(noted[name] == record for name, record in kept.items())
+
+
+def test_other_options_are_named(tmp_path):
+    fill(tmp_path / 'out')
+    other = {'converter': 'x', 'options': {'size': (8, 6), 'unit': 'mm', 'new': 1}}
+    with pytest.raises(StorageError, match=r'options\.size \[4, 3\] \(asked for: \[8, 6\]\)'):
+        reopen(tmp_path / 'out', other)
+    with pytest.raises(StorageError, match=r'options\.new None \(asked for: 1\)'):
+        reopen(tmp_path / 'out', other)
+    assert len(reopen(tmp_path / 'out')) == 3
+
+
+def test_what_is_not_ours_is_left_alone(tmp_path):
+    (tmp_path / 'photos').mkdir()
+    (tmp_path / 'photos/holiday.jpg').write_bytes(b'x')
+    with pytest.raises(StorageError, match='not made by a converter'):
+        reopen(tmp_path / 'photos')
+    (tmp_path / 'file').write_bytes(b'x')
+    with pytest.raises(StorageError, match='not made by a converter'):
+        reopen(tmp_path / 'file')
+    assert files_of(tmp_path) == ['file', 'photos/holiday.jpg']
+    with pytest.raises(StorageError, match='cannot be written'):
+        reopen(tmp_path / 'file/below')
+
+
+def test_an_empty_folder_and_one_left_before_its_first_line_are_taken(tmp_path):
+    (tmp_path / 'out').mkdir()
+    assert reopen(tmp_path / 'out') == {}
+    (tmp_path / 'killed/.conversion/tmp').mkdir(parents=True)
+    (tmp_path / 'killed/.conversion/tmp/77-3').write_bytes(b'half a jour')
+    assert reopen(tmp_path / 'killed') == {}
+    assert list((tmp_path / 'killed/.conversion/tmp').iterdir()) == []
+
+
+@pytest.mark.parametrize('part', ['depth', 'depth/b'])
+def test_a_planted_link_to_a_folder_is_not_followed(tmp_path, part):
+    (tmp_path / 'elsewhere').mkdir()
+    fill(tmp_path / 'out', ['a'])
+    target = tmp_path / 'out' / part
+    if target.exists():
+        target.rename(tmp_path / 'out/moved')
+    target.symlink_to(tmp_path / 'elsewhere')
+    with (
+        open_output(tmp_path / 'out', IDENTITY) as output,
+        pytest.raises(StorageError, match=f'{part} is a symbolic link'),
+    ):
+        output.write('depth/b/c.png', b'x')
+    (tmp_path / 'elsewhere/c.png').write_bytes(b'theirs')
+    with pytest.raises(StorageError, match='is a symbolic link'):
+        remove_files(tmp_path / 'out', ['depth/b/c.png'])
+    assert files_of(tmp_path / 'elsewhere') == ['c.png']
+
+
+def test_a_planted_link_to_a_file_is_replaced_not_followed(tmp_path):
+    (tmp_path / 'precious').write_bytes(b'theirs')
+    fill(tmp_path / 'out', ['a'])
+    target = tmp_path / 'out/depth/b.png'
+    target.symlink_to(tmp_path / 'precious')
+    with open_output(tmp_path / 'out', IDENTITY) as output:
+        output.write('depth/b.png', b'ours')
+    assert (tmp_path / 'precious').read_bytes() == b'theirs'
+    assert not target.is_symlink()
+    assert target.read_bytes() == b'ours'
+
+
+@pytest.mark.parametrize('name', ['', 'tmp', 'journal.jsonl', 'lock', 'index'])
+def test_a_planted_link_in_the_state_is_refused(tmp_path, name):
+    fill(tmp_path / 'out', ['a'])
+    elsewhere = tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    (elsewhere / 'precious').write_bytes(b'theirs')
+    planted = tmp_path / 'out/.conversion' / name
+    if planted.exists():
+        planted.rename(tmp_path / 'moved')
+    file = name not in ('', 'tmp')
+    planted.symlink_to(elsewhere / 'precious' if file else elsewhere)
+    with pytest.raises(StorageError, match='is a symbolic link'):
+        reopen(tmp_path / 'out')
+    assert (elsewhere / 'precious').read_bytes() == b'theirs'
+
+
+def test_a_link_to_the_output_folder_itself_is_the_user_s_choice(tmp_path):
+    (tmp_path / 'big_disk').mkdir()
+    (tmp_path / 'out').symlink_to(tmp_path / 'big_disk')
+    assert list(fill(tmp_path / 'out', ['a'])) == ['a']
+    assert (tmp_path / 'big_disk/depth/a.png').exists()
+
+
+@pytest.mark.parametrize('name', ['../x', '/x', 'depth/../../x', ''])
+def test_nothing_outside_is_removed(tmp_path, name):
+    (tmp_path / 'x').write_bytes(b'theirs')
+    with pytest.raises(SourceError):
+        remove_files(tmp_path / 'out', [name])
+    assert files_of(tmp_path) == ['x']
+
+
+def test_index_files_that_are_no_more_are_removed(tmp_path):
+    with open_output(tmp_path / 'out', IDENTITY) as output:
+        output.write_index({'splits/all.txt': b'a\n', 'splits/val.txt': b'a\n'})
+    (tmp_path / 'out/splits/mine.txt').write_bytes(b'a\n')
+    with open_output(tmp_path / 'out', IDENTITY) as output:
+        noted = output.write_index({'splits/all.txt': b'b\n'})
+    assert noted == {'splits/all.txt': [2, zlib.crc32(b'b\n')]}
+    assert sorted(p.name for p in (tmp_path / 'out/splits').iterdir()) == ['all.txt', 'mine.txt']
+
+
+def test_a_forged_index_removes_nothing_outside(tmp_path):
+    (tmp_path / 'x').write_bytes(b'theirs')
+    fill(tmp_path / 'out', ['a'])
+    content = json.dumps({'files': ['../x']}, separators=(',', ':')).encode()
+    index = tmp_path / 'out/.conversion/index'
+    index.write_bytes(content + b'\n')  # without its checksum: not believed
+    with open_output(tmp_path / 'out', IDENTITY) as output:
+        output.write_index({})
+    index.write_bytes(b'%08x %s\n' % (zlib.crc32(content), content))
+    with open_output(tmp_path / 'out', IDENTITY) as output, pytest.raises(SourceError):
+        output.write_index({})
+    assert (tmp_path / 'x').read_bytes() == b'theirs'
+
+
+def test_only_one_process_writes(tmp_path):
+    code = (
+        'import sys; from pathlib import Path\n'
+        'from mmmask3d.conversion.storage import open_output, StorageError\n'
+        'try:\n    open_output(Path(sys.argv[1]), {}).__enter__()\n'
+        'except StorageError as e:\n    print(e)\n'
+    )
+    with open_output(tmp_path / 'out', {}):
+        # A second description of the lock file stands for a second process.
+        with pytest.raises(StorageError, match='is being written by another process'):
+            reopen(tmp_path / 'out', {})
+        done = subprocess.run(
+            [sys.executable, '-c', code, tmp_path / 'out'], capture_output=True, text=True
+        )
+        assert 'is being written by another process' in done.stdout, done.stderr
+    assert reopen(tmp_path / 'out', {}) == {}
+
+
+# ---------------------------------------------------------------- what the kernel refuses
+
+
+def forked(function):
+    """Run a function in a copy of this process and return its text."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            result = function()
+        except BaseException as error:
+            result = f'{type(error).__name__}: {error}'
+        os.write(write, result.encode()[:60000])
+        os._exit(0)
+    os.close(write)
+    with open(read, 'rb') as file:
+        text = file.read().decode()
+    os.waitpid(pid, 0)
+    return text
+
+
+def test_a_file_beyond_the_limit_of_the_process_leaves_nothing(tmp_path):
+    def work():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        with open_output(tmp_path / 'out', IDENTITY) as output:
+            output.write('rgb/small.jpg', bytes(1000))
+            output.write('rgb/large.jpg', bytes(1001))
+        return 'no error'
+
+    text = forked(work)
+    assert text.startswith('StorageError: ')
+    assert 'rgb/large.jpg cannot be written (File too large' in text
+    assert 'the same call goes on' in text
+    assert files_of(tmp_path / 'out/rgb') == ['small.jpg']
+    assert files_of(tmp_path / 'out/.conversion/tmp') == []
+
+
+def test_a_journal_that_cannot_grow_says_so_and_is_taken_up(tmp_path):
+    fill(tmp_path / 'out', ['a'])
+    size = (tmp_path / 'out/.conversion/journal.jsonl').stat().st_size
+
+    def work():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, size + 20))
+        with open_output(tmp_path / 'out', IDENTITY) as output:
+            output.add([{'name': 'b', 'files': {}}])
+        return 'no error'
+
+    assert 'journal.jsonl cannot be written (File too large' in forked(work)
+    assert list(reopen(tmp_path / 'out')) == ['a']
+    assert (tmp_path / 'out/.conversion/journal.jsonl').stat().st_size == size
+
+
+def test_a_folder_that_may_not_be_written():
+    def work(path):
+        if os.getuid() == 0:  # may write everywhere
+            os.setuid(65534)
+        return str(reopen(path))
+
+    with tempfile.TemporaryDirectory() as name:  # pytest's own are closed to other users
+        folder = Path(name)
+        fill(folder / 'out', ['a'])
+        for path in (folder, folder / 'out', folder / 'out/.conversion'):
+            path.chmod(0o555)
+        text = forked(lambda: work(folder / 'out'))
+        assert text.startswith('StorageError: ')
+        assert 'Permission denied' in text
+        text = forked(lambda: work(folder / 'new'))
+        assert f'StorageError: {folder}/new cannot be written (Permission denied' in text
+        for path in (folder, folder / 'out', folder / 'out/.conversion'):
+            path.chmod(0o755)
+
+
+def test_a_file_that_does_not_read_back_is_no_file(tmp_path, monkeypatch):
+    """A disk that returns other bytes cannot be had; its reading is replaced."""
+    with open_output(tmp_path / 'out', IDENTITY) as output:
+        with monkeypatch.context() as patch:
+            patch.setattr('pathlib.Path.read_bytes', lambda self: b'other')
+            with pytest.raises(StorageError, match='does not read back the same'):
+                write_file(output.root, 'rgb/a.jpg', b'content')
+        assert files_of(tmp_path / 'out/rgb') == []
+
+
+def test_a_disk_that_fails_while_locking_is_no_lock(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr(storage.fcntl, 'flock', refuse)
+    with pytest.raises(StorageError, match=r'cannot be locked.*No locks available'):
+        reopen(tmp_path / 'out')
+
+
+def test_many_frames_are_checked_in_any_order(tmp_path):
+    names = [f'{i:03d}' for i in np.random.default_rng(0).permutation(60)]
+    fill(tmp_path / 'out', names)
+    (tmp_path / 'out/depth/007.png').unlink()
+    assert list(reopen(tmp_path / 'out')) == [n for n in names if n != '007']
