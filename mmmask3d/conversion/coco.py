@@ -1,6 +1,6 @@
 """COCO annotations from instance maps."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -9,7 +9,10 @@ SMALLEST_INSTANCE = 30  # pixels; smaller parts are left out
 
 
 def annotate(
-    instance: np.ndarray, categories: Mapping[int, int], smallest: int = SMALLEST_INSTANCE
+    instance: np.ndarray,
+    categories: Mapping[int, int],
+    smallest: int = SMALLEST_INSTANCE,
+    crowds: Collection[int] = (),
 ) -> list[dict]:
     """Annotations, without ids, of the instances in one frame.
 
@@ -17,10 +20,11 @@ def annotate(
         instance: (H, W) ids of instances, unsigned; 0 = none.
         categories: Category of each id; others get no annotation.
         smallest: Instances of fewer visible pixels are left out.
+        crowds: Ids that stand for a group of things that were not told apart.
 
     Returns:
         ``category_id``, ``bbox`` (x, y, width, height in pixels), ``area``, ``segmentation``
-        (compressed run lengths) and ``iscrowd`` (0), by rising instance id.
+        (compressed run lengths) and ``iscrowd`` (0 or 1), by rising instance id.
     """
     found = []
     pixels = np.bincount(instance.ravel())
@@ -35,7 +39,7 @@ def annotate(
                 'bbox': [int(v) for v in coco_mask.toBbox(runs)],
                 'area': int(pixels[thing]),
                 'segmentation': {'size': runs['size'], 'counts': runs['counts'].decode('ascii')},
-                'iscrowd': 0,
+                'iscrowd': int(int(thing) in crowds),
             }
         )
     return found

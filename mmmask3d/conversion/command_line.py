@@ -97,6 +97,12 @@ def summary(result: Result, out: Path) -> str:
     if manifest['left_out']:
         lines.append(f'  left out, see manifest.json: {len(manifest["left_out"])}')
     lines += ['In a config:', f"  dict(type='RGBDDataset', data_root={str(out)!r},"]
+    folders = manifest['folders']
+    if (folders['rgb'], folders['depth']) != ('rgb', 'depth'):
+        lines.append(
+            f'       data_prefix=dict(img_path={folders["rgb"]!r}, '
+            f'depth_path={folders["depth"]!r}),'
+        )
     lines.append(
         f"       ann_file='splits/all.txt', img_suffix={manifest['suffixes']['rgb']!r}, "
         f'depth_suffix={manifest["suffixes"]["depth"]!r},'

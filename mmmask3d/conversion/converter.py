@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmmask3d.conversion.coco import SMALLEST_INSTANCE
 from mmmask3d.conversion.frame import Frame
 
 
@@ -58,8 +59,10 @@ class Converter:
     name: str = ''
     #: Name of the data set in texts.
     title: str = ''
-    #: Output folders and the suffix of their files; colour under ``rgb``, depth under ``depth``.
+    #: Kinds of images and how their files end; colour is ``rgb``, depth is ``depth``.
     suffixes: Mapping[str, str] = {'rgb': '.jpg', 'depth': '.png'}
+    #: Output folders of kinds that are not named like their kind.
+    folders: Mapping[str, str] = {}
     #: Stored units of depth per metre (relative depth: the stored value of 1.0).
     depth_scale: float = 1000.0
     #: 'metric' or 'relative'.
@@ -68,6 +71,8 @@ class Converter:
     classes: Mapping[str, Sequence[str]] = {}
     #: COCO categories by id; empty for data sets without instances.
     categories: Mapping[int, str] = {}
+    #: Instances of fewer pixels are not annotated.
+    smallest_instance: int = SMALLEST_INSTANCE
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.source: Path = args.source
@@ -111,6 +116,15 @@ class Converter:
             if split:
                 found.setdefault(split, []).append(name)
         return found
+
+    def annotation_file(self, split: str) -> tuple[str, str]:
+        """Where the COCO file of a split goes.
+
+        Returns:
+            Its path in the output, and the folder below that of the colour images to which the
+            file names in it are relative ('' for the folder itself).
+        """
+        return f'annotations/instances_{split}.json', ''
 
     def extra_files(self, names: Mapping[str, str]) -> dict[str, bytes]:
         """Further files of the output, by relative path: low-label lists, for example.

@@ -1,6 +1,6 @@
 """What one converted frame is, how it is brought to one size, encoded and measured."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 
@@ -25,11 +25,13 @@ class Frame:
             uint8, 0 = unlabelled. Instances: (H, W) uint16, 0 = none.
         categories: COCO category id of each id in ``images['instance']``. Ids that are left out
             get no annotation.
+        crowds: Those of these ids that stand for a group of things that were not told apart.
         extra: Anything else worth keeping of this frame, as JSON: pose, time stamps.
     """
 
     images: dict[str, np.ndarray | bytes]
     categories: Mapping[int, int] = field(default_factory=dict)
+    crowds: Collection[int] = ()
     extra: dict = field(default_factory=dict)
 
 
@@ -96,13 +98,14 @@ def encode(image: np.ndarray | bytes, suffix: str, where: str) -> bytes:
 
     Args:
         image: As in :attr:`Frame.images`.
-        suffix: '.jpg', '.png' or '.npy'.
+        suffix: How the file's name ends: in '.jpg', '.png' or '.npy'.
         where: The frame, for messages.
 
     Raises:
         FrameError: Bytes given as they are do not decode, or are of another format than
             ``suffix``.
     """
+    suffix = '.' + suffix.rpartition('.')[2]
     if isinstance(image, bytes):
         return _checked_bytes(image, suffix, where)
     if suffix == '.npy':

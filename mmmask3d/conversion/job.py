@@ -210,7 +210,8 @@ def _convert_frame(root: Path, size: tuple[int, int] | None, opened: Any, ref: F
     }
     files = {}
     for kind, content in data.items():
-        file = f'{kind}/{ref.name}{_converter.suffixes[kind]}'
+        folder = _converter.folders.get(kind, kind)
+        file = f'{folder}/{ref.name}{_converter.suffixes[kind]}'
         files[file] = write_file(root, file, content)
     depth = images.get('depth', next(i for i in images.values() if not isinstance(i, bytes)))
     record = {
@@ -220,7 +221,9 @@ def _convert_frame(root: Path, size: tuple[int, int] | None, opened: Any, ref: F
         'measures': {kind: found for kind, found in measures.items() if found},
     }
     if frame.categories:
-        record['instances'] = annotate(images['instance'], frame.categories)
+        record['instances'] = annotate(
+            images['instance'], frame.categories, _converter.smallest_instance, frame.crowds
+        )
     if frame.extra:
         record['extra'] = frame.extra
     return record
@@ -323,9 +326,10 @@ def _finish(
         files[f'splits/{split}.txt'] = ''.join(f'{name}\n' for name in listed).encode()
         splits[split] = {'frames': len(listed)}
         if converter.categories:
-            content = _coco(converter, output, listed)
+            file, folder = converter.annotation_file(split)
+            content = _coco(converter, output, listed, folder)
             splits[split]['instances'] = len(content['annotations'])
-            files[f'annotations/instances_{split}.json'] = (json.dumps(content) + '\n').encode()
+            files[file] = (json.dumps(content) + '\n').encode()
     files |= converter.extra_files(names)
     manifest = {
         **identity,
@@ -336,6 +340,7 @@ def _finish(
         'splits': splits,
         'depth_kind': converter.depth_kind,
         'depth_scale': converter.depth_scale,
+        'folders': {kind: converter.folders.get(kind, kind) for kind in converter.suffixes},
         'suffixes': dict(converter.suffixes),
         'classes': {kind: list(classes) for kind, classes in converter.classes.items()},
         'limit': limit,
@@ -347,11 +352,12 @@ def _finish(
     return manifest
 
 
-def _coco(converter: Converter, output: OutputFolder, names: Sequence[str]) -> dict:
+def _coco(converter: Converter, output: OutputFolder, names: Sequence[str], folder: str) -> dict:
     frames = []
+    outer = f'{folder}/' if folder else ''
     for name in names:
         record = output.records[name]
-        file = name + converter.suffixes['rgb']
+        file = name.removeprefix(outer) + converter.suffixes['rgb']
         frames.append((file, *record['size'], record.get('instances', [])))
     return coco_content(frames, converter.categories, f'{converter.title}, instances')
 
