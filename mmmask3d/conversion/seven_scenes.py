@@ -108,9 +108,7 @@ class SevenScenesConverter(Converter):
     def sources(self) -> list[SceneSequence]:
         """The sequences that the lists of the scenes name."""
         if not self.source.is_dir():
-            raise SourceError(
-                f'{self.source}: no folder; give that of the scenes, or of one scene.'
-            )
+            raise SourceError(f'{self.source} is no folder. Give that of all scenes, or of one.')
         folders = [self.source, *sorted(p for p in self.source.iterdir() if p.is_dir())]
         scenes = [f for f in folders if any((f / name).is_file() for name in _LISTS.values())]
         if not scenes:
