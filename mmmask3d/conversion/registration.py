@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 _ORTHONORMAL = 1e-3  # rotations typed from a calibration are rounded
+# Boxes of cameras that are turned a little against each other do not meet exactly at their corners.
+_OVERLAP = 0.05
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,12 @@ def register_depth(
     footprint, a box around its projected centre. On each side the box ends
 
     - half-way to the neighbour's projection, where the neighbour has a reading of the same
-      surface, so that a surface that is stretched has no cracks;
+      surface (and 0.05 pixels beyond, where all eight neighbours have), so that a surface that is
+      stretched has no cracks;
     - otherwise (at the border, beside a hole, at a depth edge) half a pixel of its own at its own
       depth away: holes stay holes, and nothing is spanned between a surface and what lies behind.
 
-    So a plane parallel to both images is covered without gap and without overlap. Boxes of more
+    So surfaces are covered without gaps, and end where their outermost pixels end. Boxes of more
     than ``largest_footprint`` target pixels are cut, which leaves gaps instead of blocks.
 
     The boxes follow the axes of the images: the cameras may look in different directions, but
@@ -91,17 +94,19 @@ def register_depth(
     column, row, distance = _project(depth, depth_camera, colour_camera, rotation, translation)
     # A pixel of its own: its side at its depth, as large as it appears from the colour camera.
     with np.errstate(invalid='ignore'):
-        scale = depth / distance
+        half = depth / distance / 2
+    across, down = (_joined(depth, distance, axis, same_surface) for axis in (1, 0))
+    overlap = _OVERLAP * _inside_surface(across, down)
     reach = largest_footprint / 2
     boxes = []
-    for axis, centre, ratio in (
-        (1, column, colour_camera.fx / depth_camera.fx),
-        (0, row, colour_camera.fy / depth_camera.fy),
+    for centre, joined, axis, ratio in (
+        (column, across, 1, colour_camera.fx / depth_camera.fx),
+        (row, down, 0, colour_camera.fy / depth_camera.fy),
     ):
-        low, high = _extent(centre, depth, scale * ratio / 2, axis, same_surface)
+        low, high = _extent(centre, joined, half * ratio, axis)
         # Half-open, so that a centre between two boxes belongs to one of them.
-        boxes.append(np.ceil(np.maximum(low, centre - reach)))
-        boxes.append(np.ceil(np.minimum(high, centre + reach)))
+        boxes.append(np.ceil(np.maximum(low - overlap, centre - reach)))
+        boxes.append(np.ceil(np.minimum(high + overlap, centre + reach)))
     return _splat(distance, boxes, size)
 
 
@@ -176,28 +181,46 @@ def _farthest(distortion: tuple[float, float, float]) -> float:
     return min(turns, default=np.inf)
 
 
+def _pairs(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Views of each pixel and of its neighbour, to the right (axis 1) or below (axis 0)."""
+    return (array[:, :-1], array[:, 1:]) if axis == 1 else (array[:-1], array[1:])
+
+
+def _joined(depth: np.ndarray, distance: np.ndarray, axis: int, same_surface: float) -> np.ndarray:
+    """Whether a pixel and its neighbour along ``axis`` are one surface."""
+    one, other = _pairs(depth, axis)
+    with np.errstate(invalid='ignore'):  # False where one of them is NaN
+        close = np.abs(one - other) <= same_surface * np.fmin(one, other)
+    one, other = _pairs(np.isfinite(distance), axis)
+    return close & one & other
+
+
+def _inside_surface(across: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """(H, W) Whether a pixel is one surface with its eight neighbours."""
+    across = np.pad(across, ((0, 0), (1, 1)))
+    down = np.pad(down, ((1, 1), (0, 0)))
+    four = across[:, :-1] & across[:, 1:] & down[:-1] & down[1:]
+    # The diagonal neighbours are those above and below the pixels to the left and right.
+    beside = np.pad(four, ((0, 0), (1, 1)))
+    return four & beside[:, :-2] & beside[:, 2:]
+
+
 def _extent(
-    centre: np.ndarray, depth: np.ndarray, half: np.ndarray, axis: int, same_surface: float
+    centre: np.ndarray, joined: np.ndarray, half: np.ndarray, axis: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where the footprints begin and end along one axis of the image.
 
     Args:
         centre: (H, W) projected column or row; NaN where there is none.
-        depth: (H, W) source depth; NaN where there is none.
+        joined: Which neighbours along the axis are one surface.
         half: (H, W) half the side of a pixel of its own.
-        axis: Along which the neighbours lie: 1 for columns, 0 for rows.
-        same_surface: See :func:`register_depth`.
+        axis: 1 for columns, 0 for rows.
     """
     low, high = centre - half, centre + half
-    first = (slice(None, -1), slice(None))[:: 1 if axis == 0 else -1]
-    second = (slice(1, None), slice(None))[:: 1 if axis == 0 else -1]
-    nearer = np.fmin(depth[first], depth[second])
-    with np.errstate(invalid='ignore'):  # False where one of them is NaN
-        joined = np.abs(depth[first] - depth[second]) <= same_surface * nearer
-    between = (centre[first] + centre[second]) / 2
-    joined &= np.isfinite(between)
-    high[first] = np.where(joined, between, high[first])
-    low[second] = np.where(joined, between, low[second])
+    one, other = _pairs(centre, axis)
+    between = (one + other) / 2
+    np.copyto(_pairs(high, axis)[0], between, where=joined)
+    np.copyto(_pairs(low, axis)[1], between, where=joined)
     return low, high
 
 

@@ -137,6 +137,21 @@ def test_rays_beyond_the_turning_point_of_the_distortion_stay_out():
     np.testing.assert_array_equal(np.flatnonzero(found[0]), np.arange(int(reach[-1] + 0.5) + 1))
 
 
+@pytest.mark.parametrize('focal', [450.0, 525.0, 640.0])
+def test_slight_turns_leave_no_crack(focal):
+    """Pixels at which the corners of four footprints meet are covered too."""
+    rng = np.random.default_rng(4)
+    source, target = camera(585.0, (320, 240)), camera(focal, (320, 240))
+    y, x = np.mgrid[:240, :320]
+    depth = 1.5 + x / 400 + y / 300
+    for _ in range(4):
+        rotation = turned(*rng.uniform(-0.02, 0.02, 2), rng.uniform(-0.04, 0.04))
+        _, found = register_depth(
+            depth, depth > 0, source, target, rotation, np.array([-0.03, 0, 0]), (320, 240)
+        )
+        assert found[60:180, 80:240].all()
+
+
 # ---------------------------------------------------------------- an analytic scene
 
 SIZE = (80, 60)
@@ -225,8 +240,22 @@ def reference(depth, valid, source, target, rotation, translation, size, same, l
             )[0].ravel()
             places[row, column] = at, far
     out = np.zeros(size[::-1], np.float32)
+
+    def joined(one, other):
+        if one not in places or other not in places:
+            return False
+        a, b = depth[one], depth[other]
+        return abs(a - b) <= same * min(a, b)
+
     for (row, column), (at, far) in places.items():
-        z = depth[row, column]
+        ring = [(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+        # One surface all around: over the four sides, and from left and right up and down.
+        overlap = 0.05 * all(
+            joined((row + i, column + j), (row + i + k, column + j + m))
+            for i, j in ((0, 0), (0, -1), (0, 1))
+            for k, m in ((0, -1), (0, 1), (-1, 0), (1, 0))
+        )
+        assert not overlap or all(place in places for place in ring)
         ends = []
         for step, axis, ratio in (
             ((0, 1), 0, target.fx / source.fx),
@@ -234,9 +263,10 @@ def reference(depth, valid, source, target, rotation, translation, size, same, l
         ):
             for sign in (-1, 1):
                 other = row + sign * step[0], column + sign * step[1]
-                end = at[axis] + sign * ratio * z / far / 2
-                if other in places and abs(depth[other] - z) <= same * min(depth[other], z):
+                end = at[axis] + sign * ratio * depth[row, column] / far / 2
+                if joined((row, column), other):
                     end = (at[axis] + places[other][0][axis]) / 2
+                end += sign * overlap
                 if sign > 0:
                     ends.append(min(end, at[axis] + largest / 2))
                 else:
@@ -260,7 +290,8 @@ def reference(depth, valid, source, target, rotation, translation, size, same, l
 def test_equals_the_slow_reference(seed, factor, same, largest, distorted):
     rng = np.random.default_rng(seed)
     depth = rng.choice([0.8, 2.0, 5.0], (7, 9)) + rng.uniform(0, 0.1, (7, 9))
-    valid = rng.random(depth.shape) < 0.8
+    depth[:5, :6] = 1.4
+    valid = rng.random(depth.shape) < 0.9
     source = Camera(*rng.uniform(8, 12, 2), *rng.uniform(2, 5, 2))
     size = (round(9 * factor), round(7 * factor))
     target = Camera(
