@@ -92,7 +92,7 @@ class SevenScenesConverter(Converter):
             '--every', type=int, default=1, metavar='N', help='take every Nth frame of a sequence'
         )
         parser.add_argument(
-            '--jpeg', action='store_true', help='store colour as JPEG, a fifth of the size'
+            '--jpeg', action='store_true', help='store colour as JPEG, which is much smaller'
         )
         parser.add_argument(
             '--no-register',

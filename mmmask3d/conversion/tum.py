@@ -190,7 +190,7 @@ class TUMConverter(Converter):
             help='folders of the sequences that are for validation; the others are for training',
         )
         parser.add_argument(
-            '--jpeg', action='store_true', help='store colour as JPEG, a fifth of the size'
+            '--jpeg', action='store_true', help='store colour as JPEG, which is much smaller'
         )
 
     def options(self) -> dict:

@@ -18,8 +18,11 @@ from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.seven_scenes import SevenScenesConverter, depth_to_colour
 from mmmask3d.datasets import LoadRGBD, RGBDDataset
 from mmmask3d.datasets.depth_io import FrameError
+from mmmask3d.engine.run_config import load_config
+from mmmask3d.registry import DATASETS
 
-SCRIPT = Path(__file__).parents[2] / 'tools/dataset_converters/seven_scenes.py'
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / 'tools/dataset_converters/seven_scenes.py'
 Y, X = np.mgrid[:480, :640]
 
 
@@ -164,13 +167,11 @@ def test_round_trip_by_value(tmp_path, capsys):
         'chess/seq-12/frame-000000',
         'fire/seq-01/frame-000000',
     ]
-    data = RGBDDataset(
-        data_root=str(out),
-        ann_file='splits/train.txt',
-        img_suffix='.png',
-        pipeline=[LoadRGBD()],
-        test_mode=True,
-    )
+    cfg = load_config(ROOT / 'configs/_base_/datasets/seven_scenes_pretrain.py')
+    settings = dict(data_root=str(out), pipeline=[dict(type='LoadRGBD')])
+    with DATASETS.switch_scope_and_registry('mmmask3d'):
+        assert len(DATASETS.build(cfg.val_dataloader.dataset | settings)) == 2
+        data = DATASETS.build(cfg.train_dataloader.dataset | settings)
     for i, seed in enumerate((10, 120, 10)):
         expected = converter('.')._depth(depth_map(seed))
         np.testing.assert_allclose(data[i]['depth'], expected / 1000, rtol=1e-6)
@@ -185,7 +186,7 @@ def test_the_script_in_two_processes(tmp_path):
         [sys.executable, SCRIPT, tmp_path / 'heads', tmp_path / 'out', '--workers', '2', '--jpeg']
         + ['--no-register', '--size', '320', '240'],
         check=True,
-        env=os.environ | {'PYTHONPATH': str(SCRIPT.parents[2])},
+        env=os.environ | {'PYTHONPATH': str(ROOT)},
     )
     assert (tmp_path / 'out/splits/train.txt').read_text() == 'heads/seq-02/frame-000000\n'
     data = RGBDDataset(data_root=str(tmp_path / 'out'), pipeline=[LoadRGBD()], test_mode=True)

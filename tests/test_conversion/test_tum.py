@@ -22,8 +22,11 @@ from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.tum import TUMConverter, associate, read_list
 from mmmask3d.datasets import LoadRGBD, RGBDDataset
 from mmmask3d.datasets.depth_io import FrameError
+from mmmask3d.engine.run_config import load_config
+from mmmask3d.registry import DATASETS
 
-SCRIPT = Path(__file__).parents[2] / 'tools/dataset_converters/tum.py'
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / 'tools/dataset_converters/tum.py'
 START = 1305031102.0
 SIZE = (32, 24)
 
@@ -214,11 +217,25 @@ def test_the_script_in_two_processes_makes_the_same_files(source, tmp_path):
     subprocess.run(
         [sys.executable, SCRIPT, root, tmp_path / 'two', '--workers', '2'],
         check=True,
-        env=os.environ | {'PYTHONPATH': str(SCRIPT.parents[2])},
+        env=os.environ | {'PYTHONPATH': str(ROOT)},
     )
     one, two = (contents(tmp_path / name) for name in ('one', 'two'))
     assert len(one) == 2 * 14 + 2 + 1  # two files a frame, two lists, the manifest
     assert one == two
+
+
+def test_the_base_config_reads_it(source, tmp_path):
+    root, written = source
+    arguments = [str(root), str(tmp_path / 'out'), '--workers', '1', '--val', 'b']
+    assert run(TUMConverter, arguments) == 0
+    cfg = load_config(ROOT / 'configs/_base_/datasets/tum_pretrain.py')
+    for loader, sequence in ((cfg.train_dataloader, 'a'), (cfg.val_dataloader, 'b')):
+        with DATASETS.switch_scope_and_registry('mmmask3d'):
+            data = DATASETS.build(loader.dataset | dict(data_root=str(tmp_path / 'out')))
+        _, depth = written[sequence][f'{START:.6f}']
+        frame = LoadRGBD()(data.get_data_info(0))
+        expected = np.where(depth <= 50_000, depth / 5000, 0)  # max_depth is 10 m
+        np.testing.assert_allclose(frame['depth'], expected, rtol=1e-6)
 
 
 def test_poses_by_time(source):
