@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import types
@@ -240,7 +241,7 @@ def test_a_smaller_size_picks_and_does_not_blend(tmp_path, capsys):
     out = tmp_path / 'out'
     arguments = [str(tmp_path / 'source'), str(out), '--workers', '1', '--size', '32', '17']
     assert run(CityscapesConverter, [*arguments, '--splits', 'val']) == 0
-    assert "data_prefix=dict(img_path='leftImg8bit', depth_path='depth')" in capsys.readouterr().out
+    assert re.search("data_prefix=.*'leftImg8bit'.*'depth'", capsys.readouterr().out)
     name = FRAMES['val'][0]
     frame = read_first(tmp_path / 'source', 'val')
     for kind, file in (
@@ -406,9 +407,8 @@ def test_without_labels(tmp_path):
     assert read_first(root, labels=False).images['depth'][23].any()
     arguments = [str(root), str(tmp_path / 'out'), '--no-labels', '--workers=1']
     assert run(CityscapesConverter, arguments) == 0
-    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [
-        '.conversion', 'depth', 'leftImg8bit', 'manifest.json', 'splits',
-    ]  # fmt: skip
+    folders = {p.name for p in (tmp_path / 'out').iterdir() if p.is_dir()}
+    assert folders == {'.conversion', 'depth', 'leftImg8bit', 'splits'}
 
 
 # ---------------------------------------------------------------- configs of this project

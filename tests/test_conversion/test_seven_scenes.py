@@ -28,7 +28,7 @@ Y, X = np.mgrid[:480, :640]
 
 def depth_map(seed):
     """A slanted wall, a box in front of it, holes of both codes; uint16 millimetres."""
-    depth = 1800 + 200 * seed + X // 2 + Y // 3
+    depth = 1800 + 20 * seed + X // 2 + Y // 3
     depth[150:300, 250:400] = 900 + 10 * seed
     depth[:40, :60] = 0
     depth[400:, 500:] = 65535
