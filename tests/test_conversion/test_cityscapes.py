@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope, init_default_scope
 
 from mmmask3d.conversion.cityscapes import (
     LABELS,
@@ -261,15 +261,11 @@ def test_a_smaller_size_picks_and_does_not_blend(tmp_path, capsys):
 
 @pytest.fixture
 def keep_scope():
-    """Leave no default scope behind."""
-    from mmengine.registry import DefaultScope
-
-    before = DefaultScope.get_current_instance()
+    """Leave the default scope as it was."""
+    instances = DefaultScope._instance_dict.copy()
     yield
-    if before is None:
-        DefaultScope._instance_dict.clear()
-    else:
-        init_default_scope(before.scope_name)
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(instances)
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
