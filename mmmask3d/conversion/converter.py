@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmmask3d.conversion.coco import SMALLEST_INSTANCE
 from mmmask3d.conversion.frame import Frame
 
 
@@ -58,9 +59,11 @@ class Converter:
     name: str = ''
     #: Name of the data set in texts.
     title: str = ''
-    #: Output folders and the suffix of their files; colour under ``rgb``, depth under ``depth``.
+    #: Kinds of images and how their files end; colour is ``rgb``, depth is ``depth``.
     #: Images of a frame that are not named here are measured for the manifest and not stored.
     suffixes: Mapping[str, str] = {'rgb': '.jpg', 'depth': '.png'}
+    #: Output folders of kinds that are not named like their kind.
+    folders: Mapping[str, str] = {}
     #: Stored units of depth per metre (relative depth: the stored value of 1.0).
     depth_scale: float = 1000.0
     #: 'metric' or 'relative'.
@@ -73,6 +76,8 @@ class Converter:
     ignore_ids: Mapping[str, int] = {}
     #: COCO categories by id; empty for data sets without instances.
     categories: Mapping[int, str] = {}
+    #: Instances of fewer pixels are not annotated.
+    smallest_instance: int = SMALLEST_INSTANCE
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.source: Path = args.source
@@ -136,11 +141,25 @@ class Converter:
             'img_suffix': self.suffixes.get('rgb'),
             'depth_suffix': self.suffixes.get('depth'),
         }
+        prefix = {
+            key: self.folders.get(kind, kind)
+            for key, kind in (('img_path', 'rgb'), ('depth_path', 'depth'))
+        }
         return {
+            **({'data_prefix': prefix} if self.folders else {}),
             **{key: suffix for key, suffix in suffixes.items() if suffix},
             'depth_scale': self.depth_scale,
             'depth_kind': self.depth_kind,
         }
+
+    def annotation_file(self, split: str) -> tuple[str, str]:
+        """Where the COCO file of a split goes.
+
+        Returns:
+            Its path in the output, and the folder below that of the colour images to which the
+            file names in it are relative ('' for the folder itself).
+        """
+        return f'annotations/instances_{split}.json', ''
 
     def extra_files(self, names: Mapping[str, str]) -> dict[str, bytes]:
         """Further files of the output, by relative path: low-label lists, for example.

@@ -136,7 +136,7 @@ def encode(image: np.ndarray | bytes, suffix: str, where: str) -> bytes:
 
     Args:
         image: As in :attr:`Frame.images`.
-        suffix: '.jpg', '.png' or '.npy'.
+        suffix: How the file's name ends: in '.jpg', '.png' or '.npy'.
         where: The frame, for messages.
 
     Raises:
@@ -144,6 +144,7 @@ def encode(image: np.ndarray | bytes, suffix: str, where: str) -> bytes:
             ``suffix``.
         TypeError: The suffix cannot hold the type of the image.
     """
+    suffix = '.' + suffix.rpartition('.')[2]
     if isinstance(image, bytes):
         return _checked_bytes(image, suffix, where)
     if suffix == '.png' and image.dtype.kind == 'f':  # OpenCV would store 8 bits of it

@@ -260,7 +260,7 @@ def _remove_frame(root: Path, ref: FrameRef) -> None:
 
 
 def _file(kind: str, name: str) -> str:
-    return f'{kind}/{name}{_converter.suffixes[kind]}'
+    return f'{_converter.folders.get(kind, kind)}/{name}{_converter.suffixes[kind]}'
 
 
 def _convert_frame(root: Path, size: tuple[int, int] | None, opened: Any, ref: FrameRef) -> dict:
@@ -287,7 +287,9 @@ def _convert_frame(root: Path, size: tuple[int, int] | None, opened: Any, ref: F
         'measures': {kind: found for kind, found in measures.items() if found},
     }
     if frame.categories:
-        record['instances'] = annotate(images['instance'], frame.categories, crowds=frame.crowds)
+        record['instances'] = annotate(
+            images['instance'], frame.categories, _converter.smallest_instance, frame.crowds
+        )
     if frame.extra:
         record['extra'] = frame.extra
     return record
@@ -397,9 +399,10 @@ def _finish(
         files[f'splits/{split}.txt'] = ''.join(f'{line}\n' for line in lines).encode()
         splits[split] = {'frames': len(listed)}
         if converter.categories:
-            content = _coco(converter, output, listed)
+            file, folder = converter.annotation_file(split)
+            content = _coco(converter, output, listed, folder)
             splits[split]['instances'] = len(content['annotations'])
-            files[f'annotations/instances_{split}.json'] = (json.dumps(content) + '\n').encode()
+            files[file] = (json.dumps(content) + '\n').encode()
     if any(extras.values()):
         lines = (json.dumps({'name': name, **extra}) for name, extra in extras.items())
         files[FRAMES] = ''.join(f'{line}\n' for line in lines).encode()
@@ -415,6 +418,7 @@ def _finish(
         'splits': splits,
         'depth_kind': converter.depth_kind,
         'depth_scale': converter.depth_scale,
+        'folders': {kind: converter.folders.get(kind, kind) for kind in converter.suffixes},
         'suffixes': dict(converter.suffixes),
         'rgbd_dataset': converter.dataset_settings(),
         'classes': {kind: list(classes) for kind, classes in converter.classes.items()},
@@ -429,11 +433,12 @@ def _finish(
     return manifest
 
 
-def _coco(converter: Converter, output: OutputFolder, names: Sequence[str]) -> dict:
+def _coco(converter: Converter, output: OutputFolder, names: Sequence[str], folder: str) -> dict:
     frames = []
+    outer = f'{folder}/' if folder else ''
     for name in names:
         record = output.records[name]
-        file = name + converter.suffixes['rgb']
+        file = name.removeprefix(outer) + converter.suffixes['rgb']
         frames.append((file, *record['size'], record.get('instances', [])))
     return coco_content(frames, converter.categories, f'{converter.title}, instances')
 

@@ -1,0 +1,247 @@
+"""Move a depth map into the view of the colour camera beside the depth camera."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_ORTHONORMAL = 1e-3  # rotations typed from a calibration are rounded
+# Boxes of cameras that are turned a little against each other do not meet exactly at their corners.
+_OVERLAP = 0.05
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera, with integer coordinates at the centres of the pixels.
+
+    Attributes:
+        fx: Focal length across, in pixels.
+        fy: Focal length down, in pixels.
+        cx: Column of the principal point.
+        cy: Row of the principal point.
+        distortion: Radial coefficients k1, k2, k3 of Brown's model (OpenCV's without tangential
+            terms): a ray at the distance r from the axis, at depth 1, is seen at
+            ``r * (1 + k1 r^2 + k2 r^4 + k3 r^6)``.
+    """
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    distortion: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        values = (self.fx, self.fy, self.cx, self.cy, *self.distortion)
+        if not np.isfinite(values).all() or self.fx <= 0 or self.fy <= 0:
+            raise ValueError(f'Camera: expected finite numbers and focal lengths > 0, got {self}.')
+        if len(self.distortion) != 3:
+            raise ValueError(f'Camera: distortion is (k1, k2, k3), got {self.distortion}.')
+
+
+def register_depth(
+    depth: np.ndarray,
+    valid: np.ndarray,
+    depth_camera: Camera,
+    colour_camera: Camera,
+    rotation: np.ndarray,
+    translation: np.ndarray,
+    size: tuple[int, int],
+    same_surface: float = 0.05,
+    largest_footprint: int = 4,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Warp a depth map forward into the colour camera; the nearest surface wins.
+
+    Readings are moved, not blended: the value at a target pixel is the depth, seen from the colour
+    camera, of one source pixel. A source pixel covers the target pixels whose centres lie in its
+    footprint, a box around its projected centre. On each side the box ends
+
+    - half-way to the neighbour's projection, where the neighbour has a reading of the same
+      surface (and 0.05 pixels beyond, where all eight neighbours have), so that a surface that is
+      stretched has no cracks;
+    - otherwise (at the border, beside a hole, at a depth edge) half a pixel of its own at its own
+      depth away: holes stay holes, and nothing is spanned between a surface and what lies behind.
+
+    So surfaces are covered without gaps, and end where their outermost pixels end. Boxes of more
+    than ``largest_footprint`` target pixels are cut, which leaves gaps instead of blocks.
+
+    The boxes follow the axes of the images: the cameras may look in different directions, but
+    neither should be turned around its optical axis by more than some degrees.
+
+    Args:
+        depth: (H, W) float, metres along the optical axis; anything where ``valid`` is False.
+        valid: (H, W) bool. NaN, infinite, zero and negative depth never is a reading.
+        depth_camera: The camera of ``depth``; its distortion has to be zero.
+        colour_camera: The camera to warp into.
+        rotation: (3, 3), from the axes of the depth camera (x right, y down, z forward) to those
+            of the colour camera.
+        translation: (3,) metres: position of the depth camera in the axes of the colour camera.
+        size: (width, height) of the colour image.
+        same_surface: Neighbours whose depths differ by this share at most are one surface.
+        largest_footprint: Largest number of target pixels across and down for one source pixel.
+
+    Returns:
+        depth: (height, width) float32, metres along the axis of the colour camera, 0 where there
+            is no reading.
+        valid: (height, width) bool.
+
+    Raises:
+        ValueError: Shapes do not fit, ``rotation`` is none, or the depth camera has distortion.
+    """
+    rotation, translation = _check(depth, valid, depth_camera, rotation, translation)
+    depth = np.asarray(depth, np.float64)
+    with np.errstate(invalid='ignore'):
+        valid = np.asarray(valid, bool) & np.isfinite(depth) & (depth > 0)
+    depth = np.where(valid, depth, np.nan)
+    column, row, distance = _project(depth, depth_camera, colour_camera, rotation, translation)
+    # A pixel of its own: its side at its depth, as large as it appears from the colour camera.
+    with np.errstate(invalid='ignore'):
+        half = depth / distance / 2
+    across, down = (_joined(depth, distance, axis, same_surface) for axis in (1, 0))
+    overlap = _OVERLAP * _inside_surface(across, down)
+    reach = largest_footprint / 2
+    boxes = []
+    for centre, joined, axis, ratio in (
+        (column, across, 1, colour_camera.fx / depth_camera.fx),
+        (row, down, 0, colour_camera.fy / depth_camera.fy),
+    ):
+        low, high = _extent(centre, joined, half * ratio, axis)
+        # Half-open, so that a centre between two boxes belongs to one of them.
+        boxes.append(np.ceil(np.maximum(low - overlap, centre - reach)))
+        boxes.append(np.ceil(np.minimum(high + overlap, centre + reach)))
+    return _splat(distance, boxes, size)
+
+
+def _check(
+    depth: np.ndarray,
+    valid: np.ndarray,
+    depth_camera: Camera,
+    rotation: np.ndarray,
+    translation: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    if depth.ndim != 2 or depth.shape != valid.shape:
+        raise ValueError(
+            f'register_depth: expected depth and valid of one shape (H, W), got {depth.shape} and '
+            f'{valid.shape}.'
+        )
+    if any(depth_camera.distortion):
+        raise ValueError(
+            'register_depth: undistort the depth map first; its camera has distortion.'
+        )
+    rotation = np.asarray(rotation, np.float64)
+    translation = np.asarray(translation, np.float64)
+    if (
+        rotation.shape != (3, 3)
+        or not np.allclose(rotation @ rotation.T, np.eye(3), atol=_ORTHONORMAL)
+        or np.linalg.det(rotation) < 0
+    ):
+        raise ValueError(f'register_depth: not a rotation matrix: {rotation.tolist()}.')
+    if translation.shape != (3,) or not np.isfinite(translation).all():
+        raise ValueError(f'register_depth: expected a finite translation (3,), got {translation}.')
+    return rotation, translation
+
+
+def _project(
+    depth: np.ndarray,
+    depth_camera: Camera,
+    colour_camera: Camera,
+    rotation: np.ndarray,
+    translation: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Column, row and depth in the colour camera of each source pixel; NaN where not seen."""
+    height, width = depth.shape
+    ray_x = ((np.arange(width) - depth_camera.cx) / depth_camera.fx)[None, :]
+    ray_y = ((np.arange(height) - depth_camera.cy) / depth_camera.fy)[:, None]
+    x, y, z = (
+        depth * (rotation[i, 0] * ray_x + rotation[i, 1] * ray_y + rotation[i, 2]) + translation[i]
+        for i in range(3)
+    )
+    with np.errstate(invalid='ignore', divide='ignore', over='ignore'):
+        z = np.where(z > 0, z, np.nan)  # the others are behind the colour camera
+        x, y = x / z, y / z
+        if any(colour_camera.distortion):
+            squared = x * x + y * y
+            k1, k2, k3 = colour_camera.distortion
+            factor = 1 + squared * (k1 + squared * (k2 + squared * k3))
+            z = np.where(squared < _farthest(colour_camera.distortion), z, np.nan)
+            x, y = x * factor, y * factor
+    seen = np.isfinite(z)
+    column = np.where(seen, colour_camera.fx * x + colour_camera.cx, np.nan)
+    row = np.where(seen, colour_camera.fy * y + colour_camera.cy, np.nan)
+    return column, row, z
+
+
+def _farthest(distortion: tuple[float, float, float]) -> float:
+    """Squared distance from the axis up to which the distorted distance grows.
+
+    Beyond, the polynomial turns round, and rays from outside the field of view would come back
+    into the image.
+    """
+    k1, k2, k3 = distortion
+    roots = np.roots(np.trim_zeros([7 * k3, 5 * k2, 3 * k1, 1.0], 'f'))
+    turns = [root.real for root in roots if abs(root.imag) < 1e-9 and root.real > 0]
+    return min(turns, default=np.inf)
+
+
+def _pairs(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Views of each pixel and of its neighbour, to the right (axis 1) or below (axis 0)."""
+    return (array[:, :-1], array[:, 1:]) if axis == 1 else (array[:-1], array[1:])
+
+
+def _joined(depth: np.ndarray, distance: np.ndarray, axis: int, same_surface: float) -> np.ndarray:
+    """Whether a pixel and its neighbour along ``axis`` are one surface."""
+    one, other = _pairs(depth, axis)
+    with np.errstate(invalid='ignore'):  # False where one of them is NaN
+        close = np.abs(one - other) <= same_surface * np.fmin(one, other)
+    one, other = _pairs(np.isfinite(distance), axis)
+    return close & one & other
+
+
+def _inside_surface(across: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """(H, W) Whether a pixel is one surface with its eight neighbours."""
+    across = np.pad(across, ((0, 0), (1, 1)))
+    down = np.pad(down, ((1, 1), (0, 0)))
+    four = across[:, :-1] & across[:, 1:] & down[:-1] & down[1:]
+    # The diagonal neighbours are those above and below the pixels to the left and right.
+    beside = np.pad(four, ((0, 0), (1, 1)))
+    return four & beside[:, :-2] & beside[:, 2:]
+
+
+def _extent(
+    centre: np.ndarray, joined: np.ndarray, half: np.ndarray, axis: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the footprints begin and end along one axis of the image.
+
+    Args:
+        centre: (H, W) projected column or row; NaN where there is none.
+        joined: Which neighbours along the axis are one surface.
+        half: (H, W) half the side of a pixel of its own.
+        axis: 1 for columns, 0 for rows.
+    """
+    low, high = centre - half, centre + half
+    one, other = _pairs(centre, axis)
+    between = (one + other) / 2
+    np.copyto(_pairs(high, axis)[0], between, where=joined)
+    np.copyto(_pairs(low, axis)[1], between, where=joined)
+    return low, high
+
+
+def _splat(
+    distance: np.ndarray, boxes: list[np.ndarray], size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fill boxes (first and past-the-last column, first and past-the-last row), nearest wins."""
+    width, height = size
+    left, right, top, bottom = boxes
+    with np.errstate(invalid='ignore'):  # comparisons with NaN are False
+        kept = (right > left) & (bottom > top)
+        kept &= (right > 0) & (left < width) & (bottom > 0) & (top < height)
+    left, right, top, bottom = (box[kept].astype(np.int64) for box in boxes)
+    z = distance[kept].astype(np.float32)
+    target = np.full(width * height, np.inf, np.float32)
+    for down in range(int((bottom - top).max(initial=0))):
+        for across in range(int((right - left).max(initial=0))):
+            column, row = left + across, top + down
+            inside = (column < right) & (row < bottom)
+            inside &= (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            np.minimum.at(target, row[inside] * width + column[inside], z[inside])
+    target = target.reshape(height, width)
+    found = np.isfinite(target)
+    return np.where(found, target, np.float32(0)), found

@@ -1,0 +1,9 @@
+"""Convert TUM RGB-D: ``tum.py SOURCE OUT``; see ``docs/datasets/tum.md``."""
+
+import sys
+
+from mmmask3d.conversion.command_line import run
+from mmmask3d.conversion.tum import TUMConverter
+
+if __name__ == '__main__':
+    sys.exit(run(TUMConverter))
