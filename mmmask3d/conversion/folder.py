@@ -211,7 +211,7 @@ class FolderConverter(PairsConverter):
         units = {**UNITS, '5000': 5000.0}
         meaning = ', '.join(f'{unit}: {median / n:.3g} m' for unit, n in units.items())
         fitting = [u for u, n in units.items() if _PLAUSIBLE[0] <= median / n <= _PLAUSIBLE[1]]
-        if types == 'uint8' or (high <= 1 and not fitting):
+        if types == 'uint8' or high <= 1:
             guess = f'{types} up to {high:g} looks like --unit relative'
         elif fitting:
             guess = f'For a room, --unit {fitting[0]} would be plausible'

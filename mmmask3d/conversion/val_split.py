@@ -45,11 +45,12 @@ def validation_frames(names: Sequence[str], wanted: float) -> set[str]:
     folders: dict[str, list[str]] = {}
     for name in ordered:
         folders.setdefault(name.rpartition('/')[0], []).append(name)
+    most = min(max(_MOST * target, 1), len(ordered) - 1)
     chosen: set[str] = set()
     for folder in reversed(folders):
         if len(chosen) >= target:
             break
-        if len(chosen) + len(folders[folder]) <= max(_MOST * target, 1):
+        if len(chosen) + len(folders[folder]) <= most:
             chosen.update(folders[folder])
     return chosen or set(ordered[len(ordered) - target :])
 
