@@ -217,6 +217,12 @@ def jpeg_of(width, height):
     return bytes(content)
 
 
+def lying_chunk(length):
+    content = FILES['png_rgb']
+    at = content.index(b'IDAT')
+    return content[: at - 4] + struct.pack('>I', length) + content[at:]
+
+
 @pytest.mark.parametrize(
     'content',
     [
@@ -226,8 +232,8 @@ def jpeg_of(width, height):
         png(11586, 11586),
         png(1000000, 135),
         png(60000, 60000, 8, 2),
-        png(4, 4, 8, 0, bytes(20), struct.pack('>I', 2**31 - 1) + b'tEXt' + bytes(20)),
-        png(4, 4, 8, 2, bytes(60), struct.pack('>I', 2**30) + bytes(300)),
+        lying_chunk(2**30),  # OpenCV 4.12 makes room for what the chunk declares
+        lying_chunk(2**31 - 1),
         jpeg_of(65500, 65500),
         jpeg_of(20000, 20000),
         b'\x93NUMPY\x01\x00\x76\x00'
