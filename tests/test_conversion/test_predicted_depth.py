@@ -221,11 +221,11 @@ def test_sizes(tmp_path, prediction, colour, options, expected):
     )
     columns = (np.arange(expected[1]) + 0.5) * prediction[1] / expected[1]
     picked = values[np.ix_(rows.astype(int), columns.astype(int))]
-    exact = [prediction[0] % expected[0] == 0 and (prediction[0] // expected[0]) % 2 == 0]
     valid = frame['valid']
     assert np.abs(back[valid] - np.round(back[valid])).max() < 0.05
     assert np.isin(np.round(back[valid]), values[~np.isnan(values)]).all()
-    if not exact[0]:
+    # Shrunk by an even factor, the centre falls between two pixels, and either may be picked.
+    if expected[0] >= prediction[0] or prediction[0] % expected[0]:
         np.testing.assert_array_equal(valid, ~np.isnan(picked))
         assert np.abs(back[valid] - picked[valid]).max() < 0.05
 
