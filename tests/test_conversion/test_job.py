@@ -354,19 +354,22 @@ def test_killed_at_random_moments(toy, tmp_path, read_tree):
     killed_in_between = 0
     for round_ in range(5):
         out = tmp_path / f'out_{round_}'
+        done = 0
         for _ in range(6):
             pid = forked(lambda out=out: converted(toy, tmp_path / 'source', out))
-            time.sleep(rng.uniform(0.0, 0.12))
+            target = min(done + rng.randrange(1, 20), 150)
+            wait_for(lambda out=out, target=target: len(list(out.rglob('*.jpg'))) >= target)
+            time.sleep(rng.uniform(0, 0.004))  # anywhere in a frame, which takes about as long
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            done = len(list(out.rglob('*.jpg'))) if out.exists() else 0
-            killed_in_between += 0 < done < 160
+            done = len(list(out.rglob('*.jpg')))
+            killed_in_between += done < 160
             for path in out.glob('rgb/**/*.jpg'):  # complete or absent, even before a restart
                 assert path.read_bytes() == expected[str(path.relative_to(out))]
         converted(toy, tmp_path / 'source', out)
         assert read_tree(out) == expected
         assert temporary(out) == []
-    assert killed_in_between >= 5
+    assert killed_in_between >= 10
 
 
 def test_interrupted_by_ctrl_c_in_one_process(toy, source, tmp_path, read_tree):

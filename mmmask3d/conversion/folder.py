@@ -1,0 +1,355 @@
+"""Any folder of colour and depth pairs."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mmmask3d.conversion.converter import Converter, FrameRef, Plan
+from mmmask3d.conversion.frame import Frame, store_depth
+from mmmask3d.conversion.pairs import PairFinder, spread
+from mmmask3d.conversion.paths import SourceError
+from mmmask3d.conversion.val_split import add_argument as add_val_argument
+from mmmask3d.conversion.val_split import with_validation
+from mmmask3d.datasets.depth_io import FrameError, decode_colour, decode_depth, to_readings
+
+UNITS = {'mm': 1000.0, 'cm': 100.0, 'm': 1.0}
+_RELATIVE = 'relative'
+_MILLIMETRES = 1000.0
+_LARGEST = 65535 / _MILLIMETRES  # metres in 16 bits
+_SIGNATURES = {'.jpg': b'\xff\xd8\xff', '.png': b'\x89PNG\r\n\x1a\n'}
+_SAMPLE = 8  # depth files looked at for the unit
+_PLAUSIBLE = 0.3, 30.0  # metres, median of a scene
+_LEFT_TO_CONVERT = {
+    '.exr': 'OpenCV reads EXR only where OPENCV_IO_ENABLE_OPENEXR=1 is set, and not safely',
+    '.npz': 'an archive of arrays does not say which one is depth',
+    '.pfm': 'PFM files differ in their order of rows',
+    '.jpg': 'JPEG is lossy: it blends readings with holes',
+    '.jpeg': 'JPEG is lossy: it blends readings with holes',
+}
+
+
+class PairsConverter(Converter):
+    """Reads a folder of colour and depth pairs; what the two converters of such folders share."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__(args)
+        self.val: float | None = args.val
+        self.pairs = PairFinder(args.source, args, args.out)
+        # A JPEG stays one; among others there may be PNG, which must not become lossy.
+        jpeg = self.pairs.colour_suffixes() <= {'.jpg', '.jpeg'}
+        self.suffixes = {'rgb': '.jpg' if jpeg else '.png', 'depth': '.png'}
+
+    @classmethod
+    def add_arguments(cls, parser: argparse._ArgumentGroup) -> None:
+        """See :class:`Converter`."""
+        PairFinder.add_arguments(parser)
+        add_val_argument(parser)
+
+    def options(self) -> dict:
+        """See :class:`Converter`. The validation share is no content of a frame, so not here."""
+        return self.pairs.options()
+
+    def sources(self) -> list[Path]:
+        """The folder, as one."""
+        return [self.source]
+
+    def plan(self, source: Path) -> Plan:
+        """Find the pairs."""
+        found = self.pairs.find()
+        frames = [FrameRef(pair.name, (pair.colour, pair.depth)) for pair in found.pairs]
+        return Plan(frames, found.problems)
+
+    def splits(self, names: Mapping[str, str]) -> dict[str, list[str]]:
+        """All frames, and with ``--val`` those to train on and to validate on."""
+        return with_validation(names, self.val)
+
+    def read_colour(self, path: Path) -> np.ndarray | bytes:
+        """Read a colour file: its bytes where they can be stored as they are."""
+        content = path.read_bytes()
+        if content.startswith(_SIGNATURES[self.suffixes['rgb']]):
+            return content
+        return decode_colour(content, str(path))
+
+
+class FolderConverter(PairsConverter):
+    """Convert any folder of colour and depth pairs, or write an index for it."""
+
+    name = 'any_folder'
+    title = 'Any folder'
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__(args)
+        self.invalid = (0.0, *sorted(set(args.invalid) - {0.0}))
+        self.max_depth: float | None = args.max_depth
+        self.in_place: bool = args.in_place
+        self.out: Path = args.out
+        if self.in_place and (args.size or args.depth_format != 'png'):
+            raise SourceError('--in-place leaves files as they are: no --size, no --depth-format.')
+        sample = self._sample()
+        self.unit: float | str = args.unit or self._ask(sample)
+        # What the first file holds, all must: it decides how depth is stored and its scale.
+        self.dtype = next(iter(sample.values())).dtype
+        self.depth_kind = 'relative' if self.unit == _RELATIVE else 'metric'
+        integer = self.dtype in (np.uint8, np.uint16)
+        if self.unit == _RELATIVE:
+            self.read_scale = float(np.iinfo(self.dtype).max) if integer else 1.0
+        else:
+            self.read_scale = float(self.unit)
+        self._choose_storage(integer, args.depth_format)
+
+    def _choose_storage(self, integer: bool, depth_format: str) -> None:
+        """Keep 8- and 16-bit values as they are; other types become mm, or float32."""
+        self.as_stored = self.in_place or (integer and depth_format == 'png')
+        if self.in_place:
+            self.suffixes = {}
+            self.depth_scale = self.read_scale
+        elif self.as_stored:
+            self.depth_scale = self.read_scale
+        elif depth_format == 'npy' or self.unit == _RELATIVE:
+            self.suffixes = {**self.suffixes, 'depth': '.npy'}
+            self.depth_scale = 1.0
+        else:
+            self.depth_scale = _MILLIMETRES
+
+    @classmethod
+    def add_arguments(cls, parser: argparse._ArgumentGroup) -> None:
+        """See :class:`Converter`."""
+        super().add_arguments(parser)
+        parser.add_argument(
+            '--unit',
+            type=_unit,
+            metavar='{mm,cm,m,N,relative}',
+            help='unit of the depth files; N stored units per metre; relative: without scale. '
+            'Asked for if not given; never guessed',
+        )
+        parser.add_argument(
+            '--invalid',
+            type=float,
+            nargs='+',
+            default=[],
+            metavar='V',
+            help='stored values that are no reading, beside 0, NaN, infinity and negative ones',
+        )
+        parser.add_argument(
+            '--max-depth',
+            type=_positive,
+            metavar='M',
+            help='readings beyond are dropped, in metres (relative: after scaling)',
+        )
+        parser.add_argument(
+            '--depth-format',
+            choices=['png', 'npy'],
+            default='png',
+            help='png: 8 and 16 bits as they are, everything else as 16 bits of mm; npy: float32 m',
+        )
+        parser.add_argument(
+            '--in-place',
+            action='store_true',
+            help='check the files and write an index of them, without copying',
+        )
+
+    def options(self) -> dict:
+        """See :class:`Converter`."""
+        return {
+            **super().options(),
+            'unit': self.unit,
+            'type': str(self.dtype),
+            'invalid': list(self.invalid),
+            'max_depth': self.max_depth,
+            'stored': 'in place' if self.in_place else self.suffixes['depth'],
+        }
+
+    # ---------------------------------------------------------------- unit
+
+    def _sample(self) -> dict[str, np.ndarray]:
+        """Some depth maps by path."""
+        sample, problems = {}, []
+        for pair in spread(self.pairs.find().pairs, _SAMPLE):
+            try:
+                sample[pair.depth] = read_depth(self.source / pair.depth)
+            except (FrameError, OSError) as error:
+                problems.append(str(error))
+        if not sample:
+            raise SourceError(
+                f'{self.source}: no depth file can be read. ' + '; '.join(problems[:3])
+            )
+        return sample
+
+    def _ask(self, sample: Mapping[str, np.ndarray]) -> float | str:
+        found = self._what_units_would_mean(sample)
+        if not sys.stdin.isatty():
+            raise SourceError(
+                f'{self.source}: the unit of depth is not stated. {found} Give --unit.'
+            )
+        print(found, file=sys.stderr)
+        while True:
+            try:
+                return _unit(input('Unit (mm, cm, m, stored units per metre, or relative): '))
+            except argparse.ArgumentTypeError as error:
+                print(error, file=sys.stderr)
+            except EOFError as error:
+                raise SourceError('the unit of depth was not answered. Give --unit.') from error
+
+    def _what_units_would_mean(self, sample: Mapping[str, np.ndarray]) -> str:
+        readings = [
+            depth[valid]
+            for depth, valid in (to_readings(raw, 1.0, self.invalid) for raw in sample.values())
+            if valid.any()
+        ]
+        types = ', '.join(sorted({str(raw.dtype) for raw in sample.values()}))
+        if not readings:
+            return f'{len(sample)} depth files of {types} hold no reading.'
+        low, high = min(r.min() for r in readings), max(r.max() for r in readings)
+        median = float(np.median([np.median(r) for r in readings]))
+        units = {**UNITS, '5000': 5000.0}
+        meaning = ', '.join(f'{unit}: {median / n:.3g} m' for unit, n in units.items())
+        fitting = [u for u, n in units.items() if _PLAUSIBLE[0] <= median / n <= _PLAUSIBLE[1]]
+        if types == 'uint8' or high <= 1:
+            guess = f'{types} up to {high:g} looks like --unit relative'
+        elif fitting:
+            guess = f'For a room, --unit {fitting[0]} would be plausible'
+        else:
+            guess = 'No common unit is plausible for a room'
+        return (
+            f'{len(sample)} depth files of {types} hold values from {low:g} to {high:g}, median '
+            f'{median:g}, which would be {meaning}. {guess}; look it up.'
+        )
+
+    # ---------------------------------------------------------------- frames
+
+    def read(self, opened: Path, locator: tuple[str, str]) -> Frame:
+        """Read a pair."""
+        colour_path, depth_path = (opened / part for part in locator)
+        extra = dict(zip(('rgb', 'depth'), locator, strict=True))
+        raw = read_depth(depth_path)
+        if raw.dtype != self.dtype:
+            raise FrameError(
+                f'{depth_path}: depth of {raw.dtype}, but {self.dtype} in the first file. Files of '
+                f'different types have different units; convert them into separate folders.'
+            )
+        depth, valid = to_readings(
+            raw, self.read_scale, self.invalid, 0.0, self.max_depth, self.depth_kind
+        )
+        if self.in_place:
+            self._check_in_place(colour_path, depth_path, raw.shape, locator)
+            # Measured, not stored: what a loader will read, in stored units.
+            return Frame({'depth': (depth * np.float32(self.depth_scale))}, extra=extra)
+        if self.as_stored:
+            stored = np.where(valid, raw, np.zeros((), raw.dtype))
+        elif self.suffixes['depth'] == '.npy':
+            stored = depth
+        else:
+            if (depth[valid] > _LARGEST).any():
+                raise FrameError(
+                    f'{depth_path}: depth up to {depth[valid].max():g} m does not fit into 16 bits '
+                    f'of mm. Give --max-depth, or keep it with --depth-format npy.'
+                )
+            stored = store_depth(depth, valid, _MILLIMETRES)
+        return Frame({'rgb': self.read_colour(colour_path), 'depth': stored}, extra=extra)
+
+    def _check_in_place(
+        self, colour: Path, depth: Path, shape: tuple[int, int], locator: tuple[str, str]
+    ) -> None:
+        if depth.suffix.lower() not in ('.png', '.npy'):
+            raise FrameError(
+                f'{depth}: RGBDDataset reads depth as PNG or .npy. Convert without --in-place.'
+            )
+        found = decode_colour(colour.read_bytes(), str(colour)).shape[:2]
+        if found != shape:
+            raise FrameError(
+                f'{colour} is {found[0]}x{found[1]}, {depth} is {shape[0]}x{shape[1]} (height x '
+                f'width), and RGBDDataset reads pairs of one size. Convert without --in-place.'
+            )
+        line = '\t'.join(locator)
+        if (
+            line.splitlines() != [line]
+            or line.startswith('#')
+            or line.count('\t') > 1
+            or any(part != part.strip() for part in locator)
+        ):
+            raise FrameError(
+                f'{locator}: a name with a line break, a tab, # at its start or blanks at its ends '
+                f'cannot stand in an index. Rename it, or convert without --in-place.'
+            )
+
+    # ---------------------------------------------------------------- index
+
+    def index_line(self, name: str, extra: Mapping[str, Any]) -> str:
+        """Name of the frame, or, in place, its two files."""
+        return f'{extra["rgb"]}\t{extra["depth"]}' if self.in_place else name
+
+    def dataset_settings(self) -> dict[str, Any]:
+        """See :class:`Converter`."""
+        settings = super().dataset_settings()
+        if not self.in_place:
+            return settings
+        return {
+            'data_root': os.path.abspath(self.source),
+            'ann_file': os.path.abspath(self.out / 'splits/all.txt'),
+            'data_prefix': {'img_path': '', 'depth_path': ''},
+            **settings,
+            'depth_invalid': list(self.invalid),
+            'max_depth': self.max_depth,
+        }
+
+
+def read_depth(path: Path) -> np.ndarray:
+    """Read a depth file as it is stored.
+
+    PNG and ``.npy`` as :func:`~mmmask3d.datasets.depth_io.decode_depth`, and TIFF.
+
+    Args:
+        path: The file.
+
+    Returns:
+        (H, W), of an integer or float type.
+
+    Raises:
+        FrameError: It cannot be read as depth.
+        OSError: It cannot be read at all.
+    """
+    suffix = path.suffix.lower()
+    if suffix in _LEFT_TO_CONVERT:
+        raise FrameError(
+            f'{path}: {_LEFT_TO_CONVERT[suffix]}. Save depth as (H, W) float32 with numpy.save, or '
+            f'as 16-bit PNG, first.'
+        )
+    content = path.read_bytes()
+    if suffix not in ('.tif', '.tiff') or not content:
+        return decode_depth(content, str(path))
+    try:
+        raw = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise FrameError(f'{path}: cannot be decoded as a TIFF file ({error}).') from error
+    if raw is None:
+        raise FrameError(f'{path}: cannot be decoded as a TIFF file; it is damaged or truncated.')
+    if raw.ndim != 2 or raw.dtype.kind not in 'uif':
+        raise FrameError(f'{path}: expected one channel, found {raw.shape} {raw.dtype}.')
+    return raw
+
+
+def _unit(text: str) -> float | str:
+    text = text.strip()
+    if text == _RELATIVE:
+        return text
+    if text in UNITS:
+        return UNITS[text]
+    if re.fullmatch(r'\d+(\.\d+)?', text) and float(text) > 0:
+        return float(text)
+    raise argparse.ArgumentTypeError(
+        f'expected mm, cm, m, a number of stored units per metre, or relative, got {text!r}'
+    )
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < np.inf:
+        raise argparse.ArgumentTypeError(f'expected a number above 0, got {text}')
+    return value

@@ -1,0 +1,271 @@
+"""Colour and depth files that belong together, found by patterns or named in a list."""
+
+import argparse
+import os
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmmask3d.conversion.paths import SourceError, path_inside, safe_name
+
+_STARS = re.compile(r'\*\*/|\*\*|\*')
+_GROUPS = {'**/': r'(?:(.*)/)?', '**': r'(.*)', '*': r'([^/]*)'}
+_EXAMPLES = 3  # names quoted in a message
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two files of one frame.
+
+    Attributes:
+        name: Of the frame.
+        colour: Path below the source, with '/'.
+        depth: Likewise.
+    """
+
+    name: str
+    colour: str
+    depth: str
+
+
+@dataclass
+class Found:
+    """Pairs of a source, and what is left over.
+
+    Attributes:
+        pairs: By natural order of their names.
+        problems: Files without partner, lines that cannot be used.
+    """
+
+    pairs: list[Pair]
+    problems: list[str]
+
+
+def natural(name: str) -> list:
+    """Sort key that puts ``frame_9`` before ``frame_10``."""
+    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in re.split(r'(\d+)', name) if p]
+
+
+class Pattern:
+    """A path pattern such as ``**/color/*.jpg``.
+
+    ``*`` stands for any characters but '/', ``**`` for any characters, ``**/`` for any folders or
+    none. What the stars stand for, joined by '/', is the name of the frame.
+
+    Args:
+        text: The pattern, relative to the source.
+        option: Which one it is, for messages.
+
+    Raises:
+        SourceError: It is absolute, climbs, has no star, or does not end in a suffix.
+    """
+
+    def __init__(self, text: str, option: str) -> None:
+        self.text, self.option = text, option
+        self.suffix = os.path.splitext(text)[1].lower()
+        parts = text.split('/')
+        if {'', '.', '..'} & set(parts) or '\\' in text:
+            raise SourceError(f'{option} {text!r}: expected a pattern relative to the source.')
+        if '*' not in text or '*' in self.suffix or not self.suffix:
+            raise SourceError(
+                f'{option} {text!r}: expected a pattern with a star for the name of the frame and '
+                f"a suffix at its end, such as 'rgb/**.jpg'. Quote it, or the shell replaces it."
+            )
+        if len(_STARS.findall(text)) > 4:
+            raise SourceError(f'{option} {text!r}: expected at most four stars.')
+        #: The folder that holds all files, '' for the source itself.
+        self.folder = text.split('*')[0].rpartition('/')[0]
+        pieces = _STARS.split(text)
+        groups = [_GROUPS[star] for star in _STARS.findall(text)] + ['']
+        self._expression = re.compile(
+            ''.join(re.escape(piece) + group for piece, group in zip(pieces, groups, strict=True)),
+            re.DOTALL,
+        )
+
+    def frame(self, path: str) -> str | None:
+        """Name of the frame a path belongs to; None if the pattern does not match."""
+        match = self._expression.fullmatch(path)
+        return '/'.join(g for g in match.groups() if g) if match else None
+
+
+class PairFinder:
+    """Finds the pairs of a source.
+
+    Args:
+        source: The folder.
+        args: Parsed options of :meth:`add_arguments`.
+        hidden: A folder to pass over, where the output lies inside the source.
+    """
+
+    def __init__(self, source: Path, args: argparse.Namespace, hidden: Path) -> None:
+        self.source, self.hidden = source, hidden.absolute()
+        if not source.is_dir():
+            raise SourceError(f'{source}: expected a folder, found ' + _kind(source))
+        self.list: Path | None = args.pairs
+        if self.list is None:
+            self.colour = Pattern(args.rgb, '--rgb')
+            self.depth = Pattern(args.depth, '--depth')
+
+    @staticmethod
+    def add_arguments(parser: argparse._ArgumentGroup) -> None:
+        """Add the options that say which files belong together."""
+        parser.add_argument(
+            '--rgb',
+            default='rgb/**.jpg',
+            metavar='PATTERN',
+            help='colour files: * any characters but /, ** any; what the stars stand for is the '
+            'name of the frame, and files of one name belong together. Quote it',
+        )
+        parser.add_argument(
+            '--depth', default='depth/**.png', metavar='PATTERN', help='depth files, likewise'
+        )
+        parser.add_argument(
+            '--pairs',
+            type=Path,
+            metavar='FILE',
+            help='a list instead of patterns: a colour and a depth file a line, relative to the '
+            'source, with a blank or, where names hold blanks, a tab between them',
+        )
+
+    def options(self) -> dict:
+        """What decides which files make a frame, for the identity of a conversion."""
+        if self.list is None:
+            return {'rgb': self.colour.text, 'depth': self.depth.text}
+        return {'pairs_crc32': zlib.crc32(_read(self.list))}
+
+    def colour_suffixes(self) -> set[str]:
+        """Suffixes of colour files, in lower case."""
+        if self.list is None:
+            return {self.colour.suffix}
+        return {os.path.splitext(pair.colour)[1].lower() for pair in self.find().pairs}
+
+    def find(self) -> Found:
+        """Find the pairs, without opening any of their files.
+
+        Raises:
+            SourceError: No file, or two of one name, match a pattern; or a line of the list
+                does not name two files inside the source.
+        """
+        found = self._listed() if self.list else self._matched()
+        found.pairs.sort(key=lambda pair: natural(pair.name))
+        return found
+
+    def _matched(self) -> Found:
+        colour = self._matching(self.colour)
+        depth = self._matching(self.depth)
+        pairs, problems = [], []
+        for name in colour.keys() & depth.keys():
+            try:
+                pairs.append(Pair(safe_name(name), colour[name], depth[name]))
+            except SourceError as error:
+                problems.append(f'{colour[name]}: {error}')
+        for what, mine, other, pattern in (
+            ('colour', colour, depth, self.depth),
+            ('depth', depth, colour, self.colour),
+        ):
+            alone = sorted(mine[name] for name in mine.keys() - other.keys())
+            if alone:
+                examples = ', '.join(alone[:_EXAMPLES]) + (', ...' * (len(alone) > _EXAMPLES))
+                problems.append(
+                    f'{len(alone)} {what} files have no partner of the same name in '
+                    f'{pattern.option} {pattern.text!r}: {examples}'
+                )
+        if not pairs:
+            raise SourceError(f'{self.source}: no pair of files. ' + '; '.join(problems))
+        return Found(pairs, sorted(problems))
+
+    def _matching(self, pattern: Pattern) -> dict[str, str]:
+        """Paths below the source by name of the frame."""
+        result: dict[str, str] = {}
+        suffixes: Counter[str] = Counter()
+        for path in _files(self.source, pattern.folder, self.hidden):
+            name = pattern.frame(path)
+            if name is None:
+                suffixes[os.path.splitext(path)[1]] += 1
+            elif name in result:
+                raise SourceError(
+                    f'{self.source}: {pattern.option} {pattern.text!r} gives two files the name '
+                    f'{name!r}: {result[name]}, {path}. Make it more specific.'
+                )
+            else:
+                result[name] = path
+        if not result:
+            there = ', '.join(f'{n} {s or "without suffix"}' for s, n in suffixes.most_common(5))
+            raise SourceError(
+                f'{self.source / pattern.folder}: no file matches {pattern.option} '
+                f'{pattern.text!r}; found: {there or "no file"}.'
+            )
+        return result
+
+    def _listed(self) -> Found:
+        try:
+            text = _read(self.list).decode()
+        except UnicodeDecodeError as error:
+            raise SourceError(f'{self.list}: byte {error.start} is not UTF-8.') from error
+        pairs, names = [], {}
+        for number, line in enumerate(text.split('\n'), 1):
+            where = f'{self.list}:{number}'
+            if not line.strip() or line.startswith('#'):
+                continue
+            fields = line.strip().split('\t') if '\t' in line.strip() else line.split()
+            if len(fields) != 2:
+                raise SourceError(
+                    f'{where}: expected a colour and a depth file, found {len(fields)} fields: '
+                    f'{line[:200]!r}. Separate names that hold blanks with a tab.'
+                )
+            paths = [path_inside(self.source, field, where) for field in fields]
+            colour, depth = (p.relative_to(self.source).as_posix() for p in paths)
+            name = safe_name(os.path.splitext(colour)[0])
+            if name in names:
+                raise SourceError(
+                    f'{where}: names a second frame {name!r}, the first is in line {names[name]}.'
+                )
+            names[name] = number
+            pairs.append(Pair(name, colour, depth))
+        if not pairs:
+            raise SourceError(f'{self.list}: names no pair of files.')
+        return Found(pairs, [])
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SourceError(f'{path}: cannot be read ({error.strerror}).') from error
+
+
+def _kind(path: Path) -> str:
+    return 'a file' if path.exists() else 'nothing'
+
+
+def _files(source: Path, folder: str, hidden: Path) -> Iterator[str]:
+    """Files below a folder of the source, relative to the source; hidden ones are left out."""
+    seen: set[tuple[int, int]] = set()
+    for path, folders, files in os.walk(source / folder, onerror=_refuse, followlinks=True):
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in seen:  # a link leads back
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith('.') and Path(path, name).absolute() != hidden
+        )
+        inside = Path(path).relative_to(source).as_posix()
+        prefix = '' if inside == '.' else f'{inside}/'
+        yield from (prefix + name for name in sorted(files) if not name.startswith('.'))
+
+
+def _refuse(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # a folder that is missing has no file
+        raise SourceError(f'{error.filename}: cannot be listed ({error.strerror}).') from error
+
+
+def spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
+    """Some pairs from all parts of a source."""
+    step = max(1, len(pairs) // count)
+    return list(pairs[::step][:count])

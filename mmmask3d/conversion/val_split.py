@@ -1,0 +1,70 @@
+"""Set frames aside for validation that are no near-duplicates of those trained on."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+
+from mmmask3d.conversion.pairs import natural
+
+_MOST = 1.5  # times the share asked for, before a folder is taken apart
+
+
+def share(text: str) -> float:
+    """Parse a share for ``argparse``."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f'expected a share between 0 and 1, got {text}')
+    return value
+
+
+def add_argument(parser: argparse._ArgumentGroup) -> None:
+    """Add ``--val``."""
+    parser.add_argument(
+        '--val',
+        type=share,
+        metavar='SHARE',
+        help='also write splits/train.txt and val.txt, with about this share for validation: '
+        'whole folders, or the last frames in a row, as neighbours in a video are nearly alike',
+    )
+
+
+def validation_frames(names: Sequence[str], wanted: float) -> set[str]:
+    """Choose frames for validation.
+
+    Folders, sorted, are taken from the last on as long as they add up to no more than 1.5 times
+    the share. Where no folder is small enough, the last frames in a row are taken.
+
+    Args:
+        names: Of all frames, with '/' between folders.
+        wanted: Share of them.
+
+    Returns:
+        At least one name, and at least one less than all.
+    """
+    ordered = sorted(names, key=natural)
+    target = min(max(1, round(wanted * len(ordered))), len(ordered) - 1)
+    folders: dict[str, list[str]] = {}
+    for name in ordered:
+        folders.setdefault(name.rpartition('/')[0], []).append(name)
+    most = min(max(_MOST * target, 1), len(ordered) - 1)
+    chosen: set[str] = set()
+    for folder in reversed(folders):
+        if len(chosen) >= target:
+            break
+        if len(chosen) + len(folders[folder]) <= most:
+            chosen.update(folders[folder])
+    return chosen or set(ordered[len(ordered) - target :])
+
+
+def with_validation(names: Mapping[str, str], wanted: float | None) -> dict[str, list[str]]:
+    """Split files of a source: ``all``, and ``train`` and ``val`` where a share is given.
+
+    Args:
+        names: As in :meth:`mmmask3d.conversion.converter.Converter.splits`.
+        wanted: Share for validation; None for none.
+    """
+    splits = {'all': list(names)}
+    if wanted is not None and len(names) > 1:
+        chosen = validation_frames(list(names), wanted)
+        splits['train'] = [name for name in names if name not in chosen]
+        splits['val'] = [name for name in names if name in chosen]
+    return splits

@@ -1,0 +1,172 @@
+"""Which files belong together."""
+
+import argparse
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmmask3d.conversion.pairs import Pair, PairFinder, Pattern, natural
+from mmmask3d.conversion.paths import SourceError
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def finder(source, rgb='rgb/**.jpg', depth='depth/**.png', pairs=None, out='nowhere'):
+    args = argparse.Namespace(rgb=rgb, depth=depth, pairs=pairs)
+    return PairFinder(source, args, source / out)
+
+
+@pytest.mark.parametrize(
+    ('pattern', 'path', 'name'),
+    [
+        ('rgb/**.jpg', 'rgb/a/b/0001.jpg', 'a/b/0001'),
+        ('rgb/**/*.jpg', 'rgb/a/b/0001.jpg', 'a/b/0001'),
+        ('rgb/**/*.jpg', 'rgb/0001.jpg', '0001'),
+        ('rgb/*.jpg', 'rgb/0001.jpg', '0001'),
+        ('rgb/*.jpg', 'rgb/a/0001.jpg', None),
+        ('rgb/*.jpg', 'rgb/0001xjpg', None),
+        ('**/color/*.jpg', 'color/7.jpg', '7'),
+        ('**/color/*.jpg', 'scene/1/color/7.jpg', 'scene/1/7'),
+        ('*/img_*.png', 'scene/img_007.png', 'scene/007'),
+        ('frame-*.color.png', 'frame-000001.color.png', '000001'),
+        ('frame-*.color.png', 'frame-000001.depth.png', None),
+        ('rgb/*.jpg', 'rgb/a\nb.jpg', 'a\nb'),
+    ],
+)
+def test_what_the_stars_stand_for_is_the_name(pattern, path, name):
+    assert Pattern(pattern, '--rgb').frame(path) == name
+
+
+@pytest.mark.parametrize(
+    'pattern',
+    ['/data/*.jpg', '../*.jpg', 'a//*.jpg', './*.jpg', 'a\\*.jpg', 'a/b.jpg', 'a/*', 'a/*.*', '']
+    + ['*a*b*c*d*e.jpg'],
+)
+def test_patterns_that_cannot_be_meant(pattern):
+    with pytest.raises(SourceError, match=r'--rgb .*: expected'):
+        Pattern(pattern, '--rgb')
+
+
+def test_files_of_one_name_are_a_pair(tmp_path):
+    touch(tmp_path, 's1/color/2.jpg', 's1/color/10.jpg', 's1/depth/2.png', 's1/depth/10.png')
+    touch(tmp_path, 's2/color/1.jpg', 's2/depth/1.png', 's2/pose/1.txt', '.hidden/color/1.jpg')
+    found = finder(tmp_path, '*/color/*.jpg', '**/depth/*.png').find()
+    assert found.problems == []
+    assert found.pairs == [
+        Pair('s1/2', 's1/color/2.jpg', 's1/depth/2.png'),
+        Pair('s1/10', 's1/color/10.jpg', 's1/depth/10.png'),
+        Pair('s2/1', 's2/color/1.jpg', 's2/depth/1.png'),
+    ]
+
+
+def test_names_with_blanks_become_safe(tmp_path):
+    touch(tmp_path, 'rgb/living room/1, left.jpg', 'depth/living room/1, left.png')
+    (pair,) = finder(tmp_path).find().pairs
+    assert pair.name == 'living_room/1_left'
+    assert pair.colour == 'rgb/living room/1, left.jpg'
+
+
+def test_files_without_partner_are_problems(tmp_path):
+    touch(tmp_path, 'rgb/a.jpg', 'depth/a.png', *(f'rgb/{i}.jpg' for i in range(5)))
+    touch(tmp_path, 'depth/z.png', 'rgb/bad\x01name.jpg', 'depth/bad\x01name.png')
+    found = finder(tmp_path).find()
+    assert [pair.name for pair in found.pairs] == ['a']
+    problems = '\n'.join(found.problems)
+    assert (
+        "5 colour files have no partner of the same name in --depth 'depth/**.png': "
+        'rgb/0.jpg, rgb/1.jpg, rgb/2.jpg, ...' in problems
+    )
+    assert '1 depth files have no partner' in problems
+    assert 'cannot name a frame' in problems
+
+
+def test_nothing_that_matches(tmp_path):
+    touch(tmp_path, 'rgb/a.png', 'rgb/b.png', 'rgb/c.txt', 'depth/a.png')
+    with pytest.raises(
+        SourceError, match=r"rgb: no file matches --rgb 'rgb/\*\*\.jpg'; found: 2 .png"
+    ):
+        finder(tmp_path).find()
+    with pytest.raises(SourceError, match='found: no file'):
+        finder(tmp_path, rgb='nowhere/*.jpg').find()
+    with pytest.raises(SourceError, match=r'no pair of files\. 1 colour files have no partner'):
+        finder(tmp_path, rgb='rgb/*.txt', depth='depth/*.png').find()
+    with pytest.raises(SourceError, match='expected a folder, found nothing'):
+        finder(tmp_path / 'nowhere')
+    with pytest.raises(SourceError, match='expected a folder, found a file'):
+        finder(tmp_path / 'rgb/a.png')
+
+
+def test_two_files_of_one_name(tmp_path):
+    touch(tmp_path, '1_.jpg', '_1.jpg', 'depth/1.png')
+    with pytest.raises(SourceError, match=r"gives two files the name '1'"):
+        finder(tmp_path, '*_*.jpg').find()
+
+
+def test_links_are_followed_and_do_not_go_round(tmp_path):
+    touch(tmp_path, 'disk2/1.jpg', 'data/depth/1.png')
+    (tmp_path / 'data/rgb').symlink_to(tmp_path / 'disk2')
+    (tmp_path / 'disk2/back').symlink_to(tmp_path / 'disk2')
+    assert [p.colour for p in finder(tmp_path / 'data').find().pairs] == ['rgb/1.jpg']
+
+
+def test_the_output_inside_the_source_is_passed_over(tmp_path):
+    touch(tmp_path, 'rgb/1.jpg', 'depth/1.png', 'out/rgb/1.jpg', 'out/depth/1.png')
+    found = finder(tmp_path, '**/rgb/*.jpg', '**/depth/*.png', out='out').find()
+    assert [p.colour for p in found.pairs] == ['rgb/1.jpg']
+
+
+def test_a_list_names_pairs(tmp_path):
+    (tmp_path / 'list.txt').write_text(
+        '# colour depth\n\nrgb/1.30.jpg depth/1.31.png\na b/2.JPEG\td/../depth/2.npy\n'
+    )
+    found = finder(tmp_path, pairs=tmp_path / 'list.txt').find()
+    assert found.pairs == [
+        Pair('a_b/2', 'a b/2.JPEG', 'depth/2.npy'),
+        Pair('rgb/1.30', 'rgb/1.30.jpg', 'depth/1.31.png'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ('line', 'message'),
+    [
+        ('a.jpg', r'list\.txt:2: expected a colour and a depth file, found 1 fields'),
+        ('a.jpg b.png c.png', 'found 3 fields'),
+        ('../a.jpg b.png', r"list\.txt:2: names the file '\.\./a\.jpg', which cannot lie inside"),
+        ('a.jpg /etc/passwd', 'cannot lie inside'),
+        ('a.jpg b\\c.png', 'cannot lie inside'),
+        ('ok.jpg b.png', r"list\.txt:2: names a second frame 'ok', the first is in line 1"),
+        ('.a.jpg b.png', 'cannot name a frame'),
+        ('a\udcff.jpg b.png', 'is not UTF-8'),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_named(tmp_path, line, message):
+    text = f'ok.jpg ok.png\n{line}\n'
+    (tmp_path / 'list.txt').write_bytes(text.encode(errors='surrogateescape'))
+    with pytest.raises(SourceError, match=message):
+        finder(tmp_path, pairs=tmp_path / 'list.txt').find()
+
+
+def test_a_list_that_is_empty_or_missing(tmp_path):
+    (tmp_path / 'list.txt').write_text('# nothing\n')
+    with pytest.raises(SourceError, match='names no pair'):
+        finder(tmp_path, pairs=tmp_path / 'list.txt').find()
+    with pytest.raises(SourceError, match='cannot be read'):
+        finder(tmp_path, pairs=tmp_path / 'none.txt').find()
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=20, unique=True))
+def test_numbers_sort_as_numbers(numbers):
+    names = sorted((f'frame_{n}' for n in numbers), key=natural)
+    assert names == [f'frame_{n}' for n in sorted(numbers)]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.text(max_size=6)))
+def test_any_names_can_be_sorted(names):
+    assert sorted(sorted(names, key=natural)) == sorted(names)
