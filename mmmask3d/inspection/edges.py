@@ -99,16 +99,17 @@ def colour_edges(image: np.ndarray) -> np.ndarray:
     )
 
 
-def depth_contours(depth: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def depth_contours(depth: np.ndarray, valid: np.ndarray, gap: int = _GAP) -> np.ndarray:
     """Pixels of a surface beyond which another begins that is farther by a jump.
 
-    Up to ``_GAP`` pixels without a reading may lie between the two, because sensors leave a
-    shadow there. A slanted surface makes no contour: what it rises anyway is taken off. The border
+    Up to ``gap`` pixels without a reading may lie between the two, because sensors leave a shadow
+    there. A slanted surface makes no contour: what it rises anyway is taken off. The border
     of a hole is none, because holes have other causes (dark, shiny) than a change of surface.
 
     Args:
         depth: (h, w) float32.
         valid: (h, w) bool.
+        gap: Pixels; the default belongs to a width of ``WORK_WIDTH``.
 
     Returns:
         (3, h, w) float32, see :class:`EdgePair`; 0 where there is no contour.
@@ -121,11 +122,11 @@ def depth_contours(depth: np.ndarray, valid: np.ndarray) -> np.ndarray:
     contour = np.zeros(depth.shape, bool)
     normal = np.zeros((2, *depth.shape), np.float32)
     for down, right in _STEPS:
-        beyond, gap, known = _next_reading(depth, valid, down, right)
+        beyond, distance, known = _next_reading(depth, valid, down, right, gap)
         before_known = _moved(valid, -down, -right)
         before = np.where(before_known, _moved(depth, -down, -right), depth)
         rise = beyond - depth
-        here = valid & known & (rise - gap * np.maximum(depth - before, 0) > least)
+        here = valid & known & (rise - distance * np.maximum(depth - before, 0) > least)
         contour |= here
         normal[0] += right * here
         normal[1] += down * here
@@ -139,18 +140,18 @@ def depth_contours(depth: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def _next_reading(
-    depth: np.ndarray, valid: np.ndarray, down: int, right: int
+    depth: np.ndarray, valid: np.ndarray, down: int, right: int, gap: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The first reading in a direction: its depth, how many pixels away, whether there is one."""
     beyond = np.zeros_like(depth)
-    gap = np.zeros_like(depth)
+    distance = np.zeros_like(depth)
     known = np.zeros_like(valid)
-    for distance in range(1, _GAP + 2):
-        new = _moved(valid, distance * down, distance * right) & ~known
-        beyond[new] = _moved(depth, distance * down, distance * right)[new]
-        gap[new] = distance
+    for step in range(1, gap + 2):
+        new = _moved(valid, step * down, step * right) & ~known
+        beyond[new] = _moved(depth, step * down, step * right)[new]
+        distance[new] = step
         known |= new
-    return beyond, gap, known
+    return beyond, distance, known
 
 
 def _moved(array: np.ndarray, down: int, right: int) -> np.ndarray:

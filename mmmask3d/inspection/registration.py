@@ -65,6 +65,7 @@ class Registration:
         agreement_shuffled: Greatest mean agreement anywhere, median over shuffled pairings.
         p_value: Of question 1.
         width: Width in pixels that ``shift`` refers to.
+        map: Mean agreement by shift at ``scale``, [down + radius, right + radius].
         frames: By position in the input, None where a frame has too few contours.
     """
 
@@ -79,6 +80,7 @@ class Registration:
     agreement_shuffled: float = 0.0
     p_value: float = 1.0
     width: int = 0
+    map: np.ndarray | None = None
     frames: tuple[FrameRegistration | None, ...] = ()
 
 
@@ -95,7 +97,9 @@ class Correlator:
         width = max(pair.colour.shape[2] for pair in pairs)
         self.radius = max(1, round(_RADIUS * width)) if radius is None else radius
         # Room for the shifts, so that nothing comes in again at the other side.
-        self.shape = tuple(fft.next_fast_len(n + 2 * self.radius, real=True) for n in (height, width))
+        self.shape = tuple(
+            fft.next_fast_len(n + 2 * self.radius, real=True) for n in (height, width)
+        )
 
     def colour_spectrum(self, pair: EdgePair) -> np.ndarray:
         """Conjugate transform of the colour edges, complex64 (3, H', W' / 2 + 1)."""
@@ -206,6 +210,7 @@ def registration(
         agreement_shuffled=shuffled,
         p_value=p_value,
         width=round(pixel * used[0].colour.shape[2]),
+        map=mean[best[0]],
         frames=tuple(next(single) if i in enough else None for i in range(len(pairs))),
     )
 
