@@ -25,6 +25,8 @@ from mmmask3d.inspection.registration_rules import check_registration
 from mmmask3d.inspection.sources import Source
 from mmmask3d.inspection.splits import check_splits
 
+_CHUNK = 4096  # frames handed to the workers at once: what is waiting costs memory
+
 
 @dataclass(frozen=True)
 class CheckOptions:
@@ -86,7 +88,8 @@ def check_sets(
         check_depth(one.source, one.measures, found)
         check_duplicates(one.measures, found)
         if one.registration is not None:
-            check_registration(one.registration, [one.measures[i] for i in one.judged], found)
+            frames = [one.measures[i] for i in one.judged]
+            check_registration(one.registration, frames, options.tolerance, found)
         reported += found.found
     reported += check_splits(sources, [one.measures for one in checked])
     return checked, by_level(reported)
@@ -104,12 +107,14 @@ def _check_set(source: Source, options: CheckOptions, pool: ThreadPoolExecutor) 
     ) as bar:
         measures: list[Measures] = []
         pairs: dict[int, EdgePair] = {}
-        read = pool.map(lambda i: measure(source, i, edges=i in wanted), range(total))
-        for index, (found, pair) in enumerate(read):
-            measures.append(found)
-            if pair is not None:
-                pairs[index] = pair
-            bar.update()
+        for start in range(0, total, _CHUNK):
+            part = range(start, min(start + _CHUNK, total))
+            read = pool.map(lambda i: measure(source, i, edges=i in wanted), part)
+            for index, (found, pair) in zip(part, read, strict=True):
+                measures.append(found)
+                if pair is not None:
+                    pairs[index] = pair
+                bar.update()
     if not chosen:
         return CheckedSet(source, measures, None, [])
     judged = _of_usual_shape(pairs)

@@ -13,6 +13,7 @@ NEAREST, FARTHEST = 0.3, 10.0  # metres: median depth of an indoor set
 _IMPOSSIBLE_NEAREST, _IMPOSSIBLE_FARTHEST = 0.05, 100.0  # as LoadRGBD warns
 _LIKELY = 2.0  # metres; of several scales that fit, the one nearest to this is proposed first
 _SCALES = {1: 'metres', 100: 'centimetres', 1000: 'millimetres', 5000: 'TUM RGB-D', 10000: '0.1 mm'}
+_FAR = 20.0  # metres: no indoor depth camera measures farther
 _MOSTLY_HOLES = 0.8
 _CLIPPED = 0.005  # share of readings at the greatest value
 _AT_LIMIT = 0.0005  # share of pixels at the greatest value of the type
@@ -120,6 +121,15 @@ def _limits(source: Source, readable: Sequence[Measures], found: Findings) -> No
             lambda m: f'{m.depth.at_limit:.1%} of the pixels are {m.depth.stored_high:g}',
         )
         _clipping(readable, found)
+        if NEAREST <= float(np.median([m.depth.median for m in readable])) <= FARTHEST:
+            found.add_frames(
+                'far-readings',
+                'note',
+                f'depth maps have readings beyond {_FAR:g} m, where the set is an indoor one',
+                'Indoors these are errors of the sensor: set max_depth.',
+                [m for m in readable if m.depth.high > _FAR],
+                lambda m: f'up to {m.depth.high:.1f} m',
+            )
     beyond = float(np.mean([m.depth.beyond for m in readable]))
     if beyond > 0:
         found.add(

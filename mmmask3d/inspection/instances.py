@@ -1,4 +1,4 @@
-"""Instance maps of frames, from instance PNG files or COCO annotations."""
+"""Instance maps of frames, from COCO annotations or instance PNG files."""
 
 import json
 import os
@@ -7,21 +7,21 @@ from collections import defaultdict
 import numpy as np
 from mmengine import fileio
 
-from mmmask3d.datasets.depth_io import decode_depth
-from mmmask3d.inspection.sources import Source
+from mmmask3d.datasets.depth_io import FrameError, decode_depth
+from mmmask3d.inspection.sources import Source, SourceOptionsError
 
 
 class InstanceReader:
     """Reads the instances of any frame of a set.
 
     Args:
-        source: The set. Its instance maps are used where it has a folder of them, otherwise its
-            COCO files, which are read at the first call.
+        source: The set. What its COCO files say of a frame is used, because detectors learn that;
+            frames that they do not list are read from the folder of instance maps.
     """
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._coco: dict[str, tuple[dict, list[dict]]] | None = None
+        self._coco = self._read_annotations()
 
     def read(self, frame: str, img_path: str) -> np.ndarray | None:
         """Instances of a frame.
@@ -34,29 +34,39 @@ class InstanceReader:
             (H, W) ids, 0 = none; None where the frame has no instances listed anywhere.
 
         Raises:
-            FrameError: The instance map is damaged.
+            FrameError: The instance map or the annotation is damaged.
         """
+        prefix = self.source.frames.data_prefix['img_path']
+        found = self._coco.get(os.path.relpath(img_path, prefix).replace(os.sep, '/'))
+        if found is not None:
+            path, image, annotations = found
+            try:
+                return draw_instances(image, annotations)
+            except (KeyError, TypeError, ValueError) as error:
+                raise FrameError(
+                    f'{path}: damaged annotation of {frame} ({type(error).__name__}: {error}).'
+                ) from error
         path = f'{self.source.instances}/{frame}{self.source.instance_suffix}'
         if self.source.instances and os.path.exists(path):
             return decode_depth(bytes(fileio.get(path)), path)
-        if not self.source.annotations:
-            return None
-        if self._coco is None:
-            self._coco = self._read_annotations()
-        prefix = self.source.frames.data_prefix['img_path']
-        found = self._coco.get(os.path.relpath(img_path, prefix).replace(os.sep, '/'))
-        return None if found is None else draw_instances(*found)
+        return None
 
-    def _read_annotations(self) -> dict[str, tuple[dict, list[dict]]]:
-        found: dict[str, tuple[dict, list[dict]]] = {}
+    def _read_annotations(self) -> dict[str, tuple[str, dict, list[dict]]]:
+        found: dict[str, tuple[str, dict, list[dict]]] = {}
         for path in self.source.annotations.values():
-            with open(path, encoding='utf-8') as file:
-                content = json.load(file)
             by_image = defaultdict(list)
-            for annotation in content['annotations']:
-                by_image[annotation['image_id']].append(annotation)
-            for image in content['images']:
-                found[image['file_name']] = image, by_image[image['id']]
+            try:
+                with open(path, encoding='utf-8') as file:
+                    content = json.load(file)
+                for annotation in content['annotations']:
+                    by_image[annotation['image_id']].append(annotation)
+                for image in content['images']:
+                    found[image['file_name']] = path, image, by_image[image['id']]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise SourceOptionsError(
+                    f'{path} is no COCO file ({type(error).__name__}: {error}). Convert it again, '
+                    f'or move it away.'
+                ) from error
         return found
 
 

@@ -11,12 +11,15 @@ from mmmask3d.inspection.registration import LEAST_FRAMES, Registration
 _FRAME_FALSE_ALARM = 0.01  # share of frames called 'elsewhere' by chance
 
 
-def check_registration(result: Registration, checked: Sequence[Measures], found: Findings) -> None:
+def check_registration(
+    result: Registration, checked: Sequence[Measures], tolerance: float, found: Findings
+) -> None:
     """Report the registration of a set.
 
     Args:
         result: The registration.
         checked: The frames it was judged by, in the order of ``result.frames``.
+        tolerance: What it was judged with.
         found: Where findings are added.
     """
     right, down = result.shift
@@ -49,7 +52,8 @@ def check_registration(result: Registration, checked: Sequence[Measures], found:
     elif result.verdict == 'undecided':
         found.add(
             'registration-undecided',
-            'warning',
+            # Around a place that fits, the usual reason is that there are few frames.
+            'note' if result.displacement <= tolerance else 'warning',
             f'the frames do not agree whether depth lies on colour: displacement {percent}, 95 % '
             f'interval {interval} ({result.used} frames)',
             'Check more frames (--registration-frames), and look at the edge overlays of '

@@ -1,4 +1,4 @@
-"""One frame as a strip of pictures: colour, depth, contours of depth on colour, labels, instances."""
+"""One frame as a strip of pictures: colour, depth, its contours on colour, labels, instances."""
 
 import math
 from collections.abc import Sequence
@@ -109,7 +109,7 @@ def contour_overlay(grey: np.ndarray, depth: np.ndarray, valid: np.ndarray) -> n
     # The shadow behind an object is as wide a part of the frame, whatever the size.
     gap = max(2, round(4 * width / WORK_WIDTH))
     contours = depth_contours(depth.astype(np.float32), valid, gap)[0].astype(np.uint8)
-    side = max(1, round(width / 320))
+    side = max(1, round(width / 160))  # one pixel of 320 is hard to see
     contours = cv2.dilate(contours, np.ones((side, side), np.uint8)) > 0
     return np.where(contours[..., None], np.uint8(CONTOUR), grey).astype(np.uint8)
 
@@ -151,7 +151,7 @@ def message_strip(text: str, width: int = 960) -> np.ndarray:
 
 
 def _present(labels: Labels) -> list[tuple[list[int], str]]:
-    """Colours and names of the classes of a map, as they look in it over mid grey."""
+    """Colours and names of what a map holds."""
     counts = np.bincount(labels.ids.ravel(), minlength=256)
     palette = distinct_palette(len(labels.classes))
     found = [(palette[i], name) for i, name in enumerate(labels.classes) if counts[i + 1]]

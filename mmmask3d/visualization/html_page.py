@@ -1,6 +1,7 @@
 """HTML pages in one file: pictures inside, no script, nothing loaded, every name escaped."""
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -10,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 _QUALITY = 85
+_NUMBER = re.compile(r'-?[\d.]+(x\d+| ?%| m)?')
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5em auto; padding: 0 1em;
   max-width: 1900px; color: #222; background: #fff; }
@@ -77,7 +79,7 @@ class Row:
     """A row of a table.
 
     Attributes:
-        cells: Its cells; numbers, and texts that begin with a digit, are set to the right.
+        cells: Its cells; numbers, with or without a unit, are set to the right.
         kinds: Kinds it belongs to, for :func:`filtered`.
     """
 
@@ -100,8 +102,7 @@ def table(headings: Sequence[str], rows: Iterable[Row]) -> Markup:
 
 
 def _alignment(cell: object) -> str | None:
-    plain = not isinstance(cell, Markup) and str(cell)[:1].isdigit()
-    return 'number' if isinstance(cell, int | float) or plain else None
+    return 'number' if _NUMBER.fullmatch(str(cell)) else None
 
 
 def filtered(kinds: Mapping[str, str], *content: Markup) -> Markup:
