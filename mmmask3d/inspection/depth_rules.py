@@ -16,6 +16,7 @@ _SCALES = {1: 'metres', 100: 'centimetres', 1000: 'millimetres', 5000: 'TUM RGB-
 _FAR = 20.0  # metres: no indoor depth camera measures farther
 _MOSTLY_HOLES = 0.8
 _CLIPPED = 0.005  # share of readings at the greatest value
+_HEAPED = 5  # times as many as at the next lower value
 _AT_LIMIT = 0.0005  # share of pixels at the greatest value of the type
 _FEW_VALUES = 256
 _MOST = 0.9  # share of the frames that makes something a property of the set
@@ -142,7 +143,15 @@ def _limits(source: Source, readable: Sequence[Measures], found: Findings) -> No
 
 def _clipping(readable: Sequence[Measures], found: Findings) -> None:
     value, frames = Counter(m.depth.high for m in readable).most_common(1)[0]
-    clipped = [m for m in readable if m.depth.high == value and m.depth.at_highest > _CLIPPED]
+    clipped = [
+        m
+        for m in readable
+        if m.depth.high == value
+        and m.depth.at_highest > _CLIPPED
+        # Coarse steps of the sensor far away fill the last value as much as the one before.
+        and m.depth.at_highest > _HEAPED * m.depth.at_next
+        and m.depth.low < value
+    ]
     if frames > 1 and len(clipped) > 1:
         found.add(
             'clipped',

@@ -54,6 +54,7 @@ class DepthMeasures:
         median: Median reading.
         high: Greatest reading.
         at_highest: Share of the readings that have the greatest value.
+        at_next: Share of the readings that have the next lower value.
         at_limit: Share of the pixels that are readings of the greatest value of the stored type.
         distinct: Number of different readings; None for floats.
         multiples_of_8: Whether all stored values are.
@@ -68,6 +69,7 @@ class DepthMeasures:
     median: float
     high: float
     at_highest: float
+    at_next: float
     at_limit: float
     distinct: int | None
     multiples_of_8: bool
@@ -191,6 +193,8 @@ def _measure_depth(
     readings, stored = depth[valid], raw[valid]
     integers = raw.dtype.kind in 'ui'
     highest = readings.max()
+    lower = readings[readings < highest]
+    at_next = np.count_nonzero(lower == lower.max()) if lower.size else 0
     counts = np.bincount(stored) if integers and stored.max() < 1 << 16 else None
     return DepthMeasures(
         stored_type=str(raw.dtype),
@@ -202,6 +206,7 @@ def _measure_depth(
         median=float(np.median(readings)),
         high=float(highest),
         at_highest=float(np.count_nonzero(readings == highest) / readings.size),
+        at_next=at_next / readings.size,
         at_limit=float(np.mean(valid & (raw == np.iinfo(raw.dtype).max))) if integers else 0.0,
         distinct=None if counts is None else int(np.count_nonzero(counts)),
         multiples_of_8=bool(integers and not (stored & 7).any()),

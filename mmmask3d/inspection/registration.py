@@ -40,8 +40,9 @@ class FrameRegistration:
 
     Attributes:
         shift: (right, down) in pixels of the frame: how depth has to move to fit.
-        state: 'fits' (agreement within the tolerance), 'elsewhere' (agreement, but not there),
-            'unclear' (no more agreement than with another frame's colour).
+        state: 'elsewhere' (agreement beyond the tolerance exceeds that within it by more than it
+            does with other frames' colour), else 'fits' (more agreement within the tolerance
+            than with other frames' colour), else 'unclear'. "More" is than 99 % of those.
     """
 
     shift: tuple[float, float]
@@ -279,23 +280,24 @@ def _frame_by_frame(
     count = len(used)
     weight = np.sqrt([len(pair.rows) for pair in used])  # the noise of a mean over so many pixels
     spectra = [correlator.colour_spectrum(pair) for pair in used]
-    other_anywhere, other_as_is = [], []
+    other_excess, other_as_is = [], []
     for i, pair in enumerate(used):
         own = correlator.contour_spectrum(pair, 0.0)
         for step in range(1, _PARTNERS + 1):
             partner = (i + step * count // (_PARTNERS + 1)) % count
             surface = correlator.surface((own * spectra[partner]).sum(0)) * weight[i]
-            other_anywhere.append(surface.max())
             other_as_is.append(surface[as_is].max())
-    limit_anywhere, limit_as_is = np.quantile(other_anywhere, 0.99), np.quantile(other_as_is, 0.99)
+            other_excess.append(surface.max() - other_as_is[-1])
+    limit_excess, limit_as_is = np.quantile(other_excess, 0.99), np.quantile(other_as_is, 0.99)
     found = []
     for i, pair in enumerate(used):
         surface = unscaled[i] * weight[i]
         best = np.unravel_index(surface.argmax(), surface.shape)
-        if surface[as_is].max() > limit_as_is:
-            state = 'fits'
+        agreement = surface[as_is].max()
+        if surface.max() - agreement > limit_excess:
+            state = 'elsewhere'
         else:
-            state = 'elsewhere' if surface.max() > limit_anywhere else 'unclear'
+            state = 'fits' if agreement > limit_as_is else 'unclear'
         shift = _in_pixels(surface, best, correlator.radius, pair.pixel)
         found.append(FrameRegistration(shift, state))
     return found
