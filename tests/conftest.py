@@ -83,7 +83,7 @@ def make_scenes():
 
 @pytest.fixture(scope='session')
 def make_scene_folder():
-    """Function `make_scene_folder(path, **options of draw_scenes)`: rgb/*.png, depth/*.png in mm."""
+    """Function `make_scene_folder(path, **options)`, those of `draw_scenes`; depth in mm."""
 
     def make(path, **options):
         for folder in ('rgb', 'depth'):

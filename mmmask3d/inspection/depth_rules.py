@@ -79,7 +79,7 @@ def _holes(readable: Sequence[Measures], found: Findings) -> None:
     found.add_frames(
         'mostly-holes',
         'warning',
-        f'depth maps have no reading at more than {_MOSTLY_HOLES:.0%} of the pixels',
+        f'depth maps without a reading at more than {_MOSTLY_HOLES:.0%} of the pixels',
         'Look at them; they teach little. Leave them out of the index, or check max_depth.',
         [m for m in readable if m.depth.invalid > _MOSTLY_HOLES],
         lambda m: f'{m.depth.invalid:.1%} without a reading',
@@ -115,18 +115,19 @@ def _limits(source: Source, readable: Sequence[Measures], found: Findings) -> No
         found.add_frames(
             'limit-value',
             'warning',
-            'depth maps have readings at the greatest value of their type',
+            'depth maps with readings at the greatest value of their type',
             'Usually that value (65535 of 16 bits) means "no reading": depth_invalid=(0, 65535), '
             'or set max_depth.',
             limit,
             lambda m: f'{m.depth.at_limit:.1%} of the pixels are {m.depth.stored_high:g}',
         )
-        _clipping(readable, found)
+        if not limit:  # which says the same
+            _clipping(readable, found)
         if NEAREST <= float(np.median([m.depth.median for m in readable])) <= FARTHEST:
             found.add_frames(
                 'far-readings',
                 'note',
-                f'depth maps have readings beyond {_FAR:g} m, where the set is an indoor one',
+                f'depth maps with readings beyond {_FAR:g} m, in a set that is an indoor one',
                 'Indoors these are errors of the sensor: set max_depth.',
                 [m for m in readable if m.depth.high > _FAR],
                 lambda m: f'up to {m.depth.high:.1f} m',

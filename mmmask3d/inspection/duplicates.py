@@ -72,7 +72,7 @@ def check_duplicates(measures: Sequence[Measures], found: Findings) -> None:
         found.add(
             'duplicate',
             'warning',
-            f'{sum(len(g) - 1 for g in groups)} frames repeat another, byte for byte',
+            f'frames that repeat another, byte for byte: {sum(len(g) - 1 for g in groups)}',
             'Keep one of each in the index, unless they are repeated on purpose.',
             [measures[i].img_path for g in groups for i in g[1:]],
             [f'same as {measures[g[0]].img_path}' for g in groups for _ in g[1:]],
@@ -87,8 +87,8 @@ def check_duplicates(measures: Sequence[Measures], found: Findings) -> None:
             found.add(
                 code,
                 'warning',
-                f'{sum(len(g) for g in groups)} {what} are byte for byte the same as that of '
-                f'another frame, with different {partner}',
+                f'{what} that are byte for byte that of another frame, with different {partner}: '
+                f'{sum(len(g) for g in groups)}',
                 'The pairing is off, or a sensor repeated its last image: pair by time, and leave '
                 'repetitions out.',
                 [getattr(measures[i], files) for g in groups for i in g],

@@ -10,54 +10,54 @@ from mmmask3d.inspection.sources import Source
 
 _FLAT_COLOUR = 1.0  # grey levels, standard deviation
 
-# code: level, what happened to N files, advice
+# code: level, what there is of them, advice
 _PER_FILE = {
     'missing-partner': (
         'error',
-        'files do not exist, though their partner or the index says they should',
+        'files that do not exist, though their partner or the index says so',
         "Complete the data or the index; or leave these frames out with on_error='drop'.",
     ),
     'truncated': (
         'error',
-        'files end too early',
+        'files that end too early',
         "Copy or convert them again; or leave these frames out with on_error='drop'.",
     ),
     'damaged': (
         'error',
-        'PNG files contradict their own checksums',
+        'PNG files that contradict their own checksums',
         "Copy or convert them again; or leave these frames out with on_error='drop'.",
     ),
     'unreadable': (
         'error',
-        'files cannot be read',
+        'files that cannot be read',
         'Convert them to what is expected; check the folders and suffixes.',
     ),
     'size-mismatch': (
         'error',
-        'frames have colour and depth of different size',
+        'frames whose colour and depth differ in size',
         'Register depth to colour and resize it with nearest, never linear (the converters do).',
     ),
     'no-reading': (
         'error',
-        'depth maps have no reading',
+        'depth maps without a reading',
         'Check depth_scale, min_depth, max_depth and depth_invalid; or leave these frames out '
         "with on_error='drop'.",
     ),
     'label-range': (
         'error',
-        'label maps have ids outside the classes',
+        'label maps with ids outside the classes',
         'Use the label folder of this class set, or map the ids; 0 is unlabelled, 1 the first '
         'class.',
     ),
     'label-unreadable': (
         'error',
-        'label or instance maps cannot be read',
+        'label or instance maps that cannot be read',
         'Expected single-channel PNG of class ids (8 bits) or instance ids (8 or 16 bits); '
         'colour-coded pictures have to be converted.',
     ),
     'label-size': (
         'error',
-        'label or instance maps differ in size from the colour image',
+        'label or instance maps that differ in size from the colour image',
         'Resize them with nearest.',
     ),
 }
@@ -88,14 +88,14 @@ def _per_file(source: Source, measures: Sequence[Measures], found: Findings) -> 
             files = source.frames.missing + files
             details = ['does not exist'] * len(files)
         if files:
-            found.add(code, level, f'{len(files)} {what}', advice, files, details)
+            found.add(code, level, f'{what}: {len(files)}', advice, files, details)
 
 
 def _constant(measures: Sequence[Measures], found: Findings) -> None:
     found.add_frames(
         'constant-colour',
         'warning',
-        'colour images are one colour all over',
+        'colour images of one colour all over',
         'The camera was covered or the file is a placeholder: leave these frames out of the index.',
         [m for m in measures if m.size is not None and m.spread < _FLAT_COLOUR],
         lambda m: f'standard deviation {m.spread:.2f} grey levels',
@@ -104,7 +104,7 @@ def _constant(measures: Sequence[Measures], found: Findings) -> None:
     found.add_frames(
         'constant-depth',
         'warning',
-        'depth maps have one value all over',
+        'depth maps of one value all over',
         'There is nothing to learn from them: leave these frames out of the index.',
         [m for m in measures if m.depth is not None and m.depth.low == m.depth.high],
         lambda m: f'{m.depth.low:g} everywhere',
@@ -134,7 +134,7 @@ def _unlabelled(source: Source, measures: Sequence[Measures], found: Findings) -
             found.add(
                 'unlabelled',
                 'note',
-                f'{len(lacking)} of {len(measures)} frames have no {kind} map',
+                f'frames without {kind} map: {len(lacking)} of {len(measures)}',
                 'Nothing to do for pre-training; the splits for fine-tuning must not name them.',
                 [m.img_path for m in lacking],
             )

@@ -75,7 +75,9 @@ class Findings:
         """Add a finding about the colour or depth files of some frames, if there are any."""
         if frames:
             files = [m.img_path if colour else m.depth_path for m in frames]
-            self.add(code, level, f'{len(frames)} {what}', advice, files, map(detail, frames))
+            self.add(
+                code, level, f'{what}: {len(frames)}', advice, files, list(map(detail, frames))
+            )
 
 
 def by_level(found: Sequence[Finding]) -> list[Finding]:

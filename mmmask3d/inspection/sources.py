@@ -344,7 +344,8 @@ def _parse_labels(text: str, root: str) -> LabelMaps:
 def open_config(cfg: Config, loaders: Sequence[str] = LOADERS) -> list[Source]:
     """Open the RGB-D sets of a config, one source for each, ``ConcatDataset`` included.
 
-    A loader that reads the same as one before (``test_dataloader = val_dataloader``) is left out.
+    A loader that reads the same as one before (``test_dataloader = val_dataloader``) adds its name
+    to the splits of that source.
     """
     sources: list[Source] = []
     seen: list[dict] = []
@@ -357,6 +358,8 @@ def open_config(cfg: Config, loaders: Sequence[str] = LOADERS) -> list[Source]:
         for leaf in rgbd_configs(content['dataset'], f'{cfg.filename}: {loader}_dataloader'):
             settings = _reading_settings(leaf)
             if settings in seen:
+                known = sources[seen.index(settings)]
+                known.splits[loader] = next(iter(known.splits.values()))
                 continue
             seen.append(settings)
             frames = FoundFrames(**settings)

@@ -63,7 +63,7 @@ def _check_one(
         found.add(
             'split-absent',
             'error',
-            f'split {name!r} names {len(absent)} frames that do not exist as a pair',
+            f'frames of split {name!r} that do not exist as a pair: {len(absent)}',
             'Complete the data, or remove these lines.',
             absent,
         )
@@ -72,7 +72,7 @@ def _check_one(
         found.add(
             'split-repeats',
             'note',
-            f'split {name!r} names {len(twice)} frames more than once',
+            f'frames that split {name!r} names more than once: {len(twice)}',
             'Nothing to do if that is meant: they are seen more often.',
             twice,
         )
@@ -91,7 +91,7 @@ def _compare(
         found.add(
             'split-leak',
             'error',
-            f'{len(both)} frames are in split {train!r} and in {test!r}',
+            f'frames that are in split {train!r} and in {test!r}: {len(both)}',
             _LEAK,
             both,
         )
@@ -103,8 +103,8 @@ def _compare(
         found.add(
             'split-leak-content',
             'error',
-            f'{len(same)} colour images of split {test!r} are byte for byte in {train!r} under '
-            f'another name',
+            f'colour images of split {test!r} that are in {train!r} byte for byte under another '
+            f'name: {len(same)}',
             _LEAK,
             [m.img_path for m in same],
             [f'same as {trained[m.img_hash]}' for m in same],
@@ -121,8 +121,8 @@ def _compare(
         found.add(
             'split-near',
             'warning',
-            f'{len(alike)} of {len(other)} frames of split {test!r} look nearly like one of '
-            f'{train!r}',
+            f'frames of split {test!r} that look nearly like one of {train!r}: {len(alike)} of '
+            f'{len(other)}',
             'Split by scene or by recording, not by frame.',
             [m.img_path for m, _ in alike],
             [f'like {t.img_path}' for _, t in alike],

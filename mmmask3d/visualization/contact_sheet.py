@@ -72,6 +72,13 @@ def frame_strip(
     Raises:
         ValueError: Maps differ in size.
     """
+    for name, array in [('depth', depth), ('valid', valid), ('instances', instances)] + [
+        (maps.title, maps.ids) for maps in labels
+    ]:
+        if array is not None and array.shape != rgb.shape[:2]:
+            raise ValueError(
+                f'{name} is {array.shape}, but colour is {rgb.shape[:2]} (height, width)'
+            )
     grey = np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     low, high = np.percentile(depth[valid], [1, 99]) if valid.any() else (0.0, 1.0)
     high = max(high, low + 1e-3)

@@ -6,7 +6,6 @@ import pytest
 from mmmask3d.inspection.edges import edge_pair
 from mmmask3d.inspection.registration import LOG_SCALES, Correlator, registration
 
-
 SMALL = (72, 96)  # height, width
 
 

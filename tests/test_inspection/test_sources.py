@@ -89,9 +89,7 @@ def test_a_plain_folder_with_options(folder):
     assert source.frames.max_depth == 8
     assert source.labels[0].classes == ('chair', 'table')
     assert source.expected is None
-    (none,) = open_sources(
-        parse(folder, '--depth', 'z', '--img-suffix', '.png', '--depth-invalid')
-    )
+    (none,) = open_sources(parse(folder, '--depth', 'z', '--img-suffix', '.png', '--depth-invalid'))
     assert none.frames.depth_invalid == ()
 
 
@@ -129,7 +127,7 @@ test_dataloader = val_dataloader
     assert first.backend_args == {'backend': 'local'}
     assert second.backend_args is None
     assert list(first.splits) == list(second.splits) == ['train']
-    assert list(third.splits) == ['val']
+    assert list(third.splits) == ['val', 'test']
     (only,) = open_sources(parse(path), 'val')
     assert len(only.frames) == 1
     changed = parse(path, '--cfg-options', 'val_dataloader.dataset.depth_scale=7')
