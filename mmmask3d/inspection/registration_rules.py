@@ -8,6 +8,7 @@ from mmmask3d.inspection.findings import Findings
 from mmmask3d.inspection.measures import Measures
 from mmmask3d.inspection.registration import LEAST_FRAMES, Registration
 
+_ENOUGH = 20  # frames; the bootstrap of fewer is too sure of itself, above all in one video
 _FRAME_FALSE_ALARM = 0.01  # share of frames called 'elsewhere' by chance
 
 
@@ -31,7 +32,7 @@ def check_registration(
     if result.verdict == 'misregistered':
         found.add(
             'misregistered',
-            'error',
+            'error' if result.used >= _ENOUGH else 'warning',
             f'depth does not lie on colour: its contours fit the colour edges best when depth is '
             f'{correction} (at {result.width} pixels width), a displacement of {percent} (95 %: '
             f'{interval}; {result.used} frames)',

@@ -346,3 +346,10 @@ def test_registration(make_scene_folder, tmp_path, shift, code, level):
     assert (finding.code, finding.level) == (code, level)
     assert checked.registration.shift == pytest.approx((-shift, 0), abs=1)
     assert checked.judged == list(range(24))
+
+
+def test_few_frames_only_warn(make_scene_folder, tmp_path):
+    folder = make_scene_folder(tmp_path / 'set', n=9, size=(72, 96), shift=(9, 0))
+    source = open_folder(folder, {'img_suffix': '.png'})
+    findings = check_sets([source], CheckOptions(2, 30, progress=False))[1]
+    assert [f.level for f in findings if f.code == 'misregistered'] == ['warning']
