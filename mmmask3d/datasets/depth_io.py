@@ -131,7 +131,7 @@ def decode_depth(content: bytes, path: str) -> np.ndarray:
 def _decode_npy(content: bytes, path: str) -> np.ndarray:
     try:
         raw = np.load(BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, MemoryError) as error:  # a header may claim terabytes
         raise FrameError(f'{path}: unreadable .npy file ({error}).') from error
     if raw.ndim != 2 or raw.size == 0:
         raise FrameError(f'{path}: expected a depth map of shape (H, W), found {raw.shape}.')
@@ -158,7 +158,10 @@ def _decode_png(content: bytes, path: str) -> np.ndarray:
         )
     if bits not in (8, 16):
         raise FrameError(f'{path}: expected 8 or 16 bits per depth value, found {bits}.')
-    raw = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        raw = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:  # more pixels than OpenCV allows
+        raise FrameError(f'{path}: cannot be decoded as a depth map ({error}).') from error
     if raw is None:
         raise FrameError(
             f'{path}: cannot be decoded as a depth map ({len(content)} bytes). '

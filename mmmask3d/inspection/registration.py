@@ -22,7 +22,9 @@ from scipy import fft
 from mmmask3d.inspection.edges import EdgePair
 
 TOLERANCE = 0.01  # of the width: 3.2 pixels of 320, a fifth of a patch
-LOG_SCALES = np.arange(-18, 19) * 0.03  # factors 0.58 to 1.72
+# Factors 0.58 to 1.72; a whole step next to 1 would be beyond the tolerance, hence a half one.
+_STEPS = np.arange(1, 19) * 0.03
+LOG_SCALES = np.concatenate([-_STEPS[::-1], [-0.015, 0, 0.015], _STEPS])
 _UNSCALED = len(LOG_SCALES) // 2
 _RADIUS = 0.1  # of the width: greatest shift
 _LEAST_EDGES = 40  # contour pixels a frame needs to take part
@@ -251,25 +253,22 @@ def _compare_with_shuffled(
     count = len(take)
     # Every other scale: half the cost, and the true pairing is measured on the same places.
     scales = np.arange(len(LOG_SCALES))[_UNSCALED % 2 :: 2]
-    greatest: list[float] = []
-    while len(greatest) < _LEAST_PERMUTATIONS:
-        # In random order, so that frames next to each other in a video are seldom paired. Then
-        # each contour is paired with the colour k places on, for all k at once: a sum over frames
-        # of products k apart is a product of transforms along the frames.
-        order = rng.permutation(take)
-        colour = np.stack([correlator.colour_spectrum(used[i]) for i in order])
-        colour = fft.fft(colour, axis=0)
-        round_greatest = np.full(count - 1, -np.inf)
-        for scale in scales:
-            contours = np.stack(
-                [correlator.contour_spectrum(used[i], LOG_SCALES[scale]) for i in order]
-            )
-            summed = fft.ifft((fft.ifft(contours, axis=0) * colour).sum(1), axis=0)
-            peaks = [correlator.surface(spectrum).max() for spectrum in summed[1:]]
-            round_greatest = np.maximum(round_greatest, peaks)
-        greatest += round_greatest.tolist()
+    # Frames in random order, so that neighbours in a video are seldom paired. Then each contour is
+    # paired with the colour k places on, for all k at once: a sum over frames of products k apart
+    # is a product of transforms along the frames. As often as it takes to have enough pairings.
+    rounds = -(-_LEAST_PERMUTATIONS // (count - 1))
+    orders = [rng.permutation(count) for _ in range(rounds)]
+    colour = np.stack([correlator.colour_spectrum(used[i]) for i in take])
+    colours = [fft.fft(colour[order], axis=0) for order in orders]
+    greatest = np.full((rounds, count - 1), -np.inf)
+    for scale in scales:
+        contours = np.stack([correlator.contour_spectrum(used[i], LOG_SCALES[scale]) for i in take])
+        for number, order in enumerate(orders):
+            product = (fft.ifft(contours[order], axis=0) * colours[number]).sum(1)
+            peaks = [correlator.surface(s).max() for s in fft.ifft(product, axis=0)[1:]]
+            greatest[number] = np.maximum(greatest[number], peaks)
     true = stack[take][:, scales].mean(0).max()
-    p_value = (1 + np.count_nonzero(np.asarray(greatest) >= true)) / (1 + len(greatest))
+    p_value = (1 + np.count_nonzero(greatest >= true)) / (1 + greatest.size)
     return float(np.median(greatest)), float(p_value)
 
 
