@@ -77,11 +77,14 @@ def check_duplicates(measures: Sequence[Measures], found: Findings) -> None:
             [measures[i].img_path for g in groups for i in g[1:]],
             [f'same as {measures[g[0]].img_path}' for g in groups for _ in g[1:]],
         )
+    comparable = {
+        i for i, m in enumerate(measures) if m.img_hash and m.depth_hash and i not in twice
+    }
     for code, values, files, partner in (
         ('duplicate-depth', [m.depth_hash for m in measures], 'depth_path', 'colour'),
         ('duplicate-colour', [m.img_hash for m in measures], 'img_path', 'depth'),
     ):
-        groups = same_content([None if i in twice else v for i, v in enumerate(values)])
+        groups = same_content([v if i in comparable else None for i, v in enumerate(values)])
         if groups:
             what = 'depth maps' if files == 'depth_path' else 'colour images'
             found.add(
