@@ -46,6 +46,58 @@ def make_rgbd_folder():
     return write_rgbd_folder
 
 
+def draw_scenes(n=12, size=(120, 160), seed=0, shift=(0, 0), scale=1.0):
+    """`n` frames of discs and boxes before a slanted wall: [(image, depth, valid), ...].
+
+    `shift` (right, down) in pixels and `scale` (about the centre) displace depth against colour.
+    """
+    rng = np.random.default_rng(seed)
+    height, width = size
+    frames = []
+    for _ in range(n):
+        y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+        # Where depth looks, in the coordinates of colour.
+        v = (y - (height - 1) / 2 - shift[1]) / scale + (height - 1) / 2
+        u = (x - (width - 1) / 2 - shift[0]) / scale + (width - 1) / 2
+        image = np.tile(rng.uniform(60, 200, 3).astype(np.float32), (height, width, 1))
+        depth = 3 + 0.002 * u + 0.003 * v
+        for distance in np.sort(rng.uniform(1, 2.4, 7))[::-1]:
+            cx, cy = rng.uniform(0, width), rng.uniform(0, height)
+            a, b = rng.uniform(8, 22, 2) * height / 120
+            colour, disc = rng.uniform(0, 255, 3), rng.random() < 0.5
+            for target, p, q, value in ((image, x, y, colour), (depth, u, v, distance)):
+                inside = ((p - cx) / a) ** 2 + ((q - cy) / b) ** 2 < 1
+                if not disc:
+                    inside = (abs(p - cx) < a) & (abs(q - cy) < b)
+                target[inside] = value
+        image = np.clip(image + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8)
+        frames.append((image, depth.astype(np.float32), np.ones(size, bool)))
+    return frames
+
+
+@pytest.fixture(scope='session')
+def make_scenes():
+    """Function `make_scenes(n, size, seed, shift, scale)`, see `draw_scenes`."""
+    return draw_scenes
+
+
+@pytest.fixture(scope='session')
+def make_scene_folder():
+    """Function `make_scene_folder(path, **options)`, those of `draw_scenes`; depth in mm."""
+
+    def make(path, **options):
+        for folder in ('rgb', 'depth'):
+            (path / folder).mkdir(parents=True)
+        for i, (image, depth, _) in enumerate(draw_scenes(**options)):
+            assert cv2.imwrite(str(path / 'rgb' / f'{i:03d}.png'), image)
+            assert cv2.imwrite(
+                str(path / 'depth' / f'{i:03d}.png'), np.rint(depth * 1000).astype(np.uint16)
+            )
+        return path
+
+    return make
+
+
 @pytest.fixture(scope='session')
 def tiny_rooms(tmp_path_factory):
     """Folder with six generated frames of 128x96, two of them for validation; not to be changed."""

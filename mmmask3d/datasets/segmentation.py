@@ -5,7 +5,6 @@ default: 0 becomes the ignored 255 and class c becomes c - 1. mmseg's own ``NYUD
 estimation over scene classes and is something else.
 """
 
-import colorsys
 import os.path as osp
 from collections.abc import Sequence
 
@@ -20,25 +19,10 @@ from mmmask3d.datasets.classes import (
     SCANNET20_CLASSES,
     SUNRGBD37_CLASSES,
 )
+from mmmask3d.datasets.palette import distinct_palette
 from mmmask3d.registry import DATASETS, TRANSFORMS
 
 _IGNORE = 255
-
-
-def distinct_palette(num_colours: int) -> list[list[int]]:
-    """Return RGB colours (0..255) that differ between neighbouring class ids.
-
-    Hues step by the golden ratio and brightness alternates, so that any prefix of the list is
-    spread over the colour circle. Ids 21 apart have nearly one hue and one brightness; they differ
-    in saturation.
-    """
-    colours = []
-    for i in range(num_colours):
-        hue = (i * 0.618033988749895) % 1.0
-        value = (1.0, 0.75, 0.5)[i % 3]
-        saturation = (0.8, 0.4)[i // 20 % 2]
-        colours.append([round(255 * c) for c in colorsys.hsv_to_rgb(hue, saturation, value)])
-    return colours
 
 
 @TRANSFORMS.register_module()

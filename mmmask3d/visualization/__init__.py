@@ -1,6 +1,7 @@
 """Pictures of frames and reconstructions."""
 
-from .panels import depth_to_rgb, reconstruction_panel, stack_panels, write_png
+from .colours import depth_to_rgb
+from .panels import reconstruction_panel, stack_panels, write_png
 from .samples import panel_of_sample
 
 __all__ = [

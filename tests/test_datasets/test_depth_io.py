@@ -192,3 +192,21 @@ def test_exif_orientation_is_ignored(backend):
 def test_refused_colour(content, backend):
     with pytest.raises(FrameError, match=r'scene/7\.jpg'):
         decode_colour(content, 'scene/7.jpg', backend)
+
+
+def test_sizes_that_cannot_be_are_an_error_of_the_file():
+    """Headers that claim more than OpenCV allows, or than there is memory."""
+
+    def chunk(kind, data):
+        crc = zlib.crc32(kind + data).to_bytes(4, 'big')
+        return len(data).to_bytes(4, 'big') + kind + data + crc
+
+    side = (100_000).to_bytes(4, 'big')
+    png = b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', side + side + bytes([16, 0, 0, 0, 0]))
+    png += chunk(b'IDAT', zlib.compress(b'x')) + chunk(b'IEND', b'')
+    npy = BytesIO()
+    header = {'descr': '<f8', 'fortran_order': False, 'shape': (10**6, 10**6)}
+    np.lib.format.write_array_header_1_0(npy, header)
+    for content, message in ((png, 'cannot be decoded'), (npy.getvalue(), 'unreadable .npy')):
+        with pytest.raises(FrameError, match=f'^frames/1: {message}'):
+            decode_depth(content, 'frames/1')

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from mmmask3d.visualization import depth_to_rgb, reconstruction_panel, stack_panels, write_png
-from mmmask3d.visualization.panels import INVALID_DARK, INVALID_LIGHT, MASKED_GREY, _compose, hatch
+from mmmask3d.visualization.colours import INVALID_DARK, INVALID_LIGHT, hatch
+from mmmask3d.visualization.panels import MASKED_GREY
+from mmmask3d.visualization.tiles import compose_tiles
 
 H, W, P = 48, 64, 16  # a grid of 3 x 4; drawn 4 times as large
 LEFT, TOP, GAP, BAR = 10, 26, 10, 16 + 52 + 10
@@ -91,9 +93,9 @@ def bars_drawn(monkeypatch, **kwargs):
 
     def spy(tiles, *rest, **options):
         seen.extend(tiles)
-        return _compose(tiles, *rest, **options)
+        return compose_tiles(tiles, *rest, **options)
 
-    monkeypatch.setattr(panels, '_compose', spy)
+    monkeypatch.setattr(panels, 'compose_tiles', spy)
     panels.reconstruction_panel(**kwargs)
     return seen
 

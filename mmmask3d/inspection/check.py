@@ -1,0 +1,152 @@
+"""Check whole sets: read the frames in parallel, judge registration, apply all rules."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from mmmask3d.inspection.depth_rules import check_depth
+from mmmask3d.inspection.duplicates import check_duplicates
+from mmmask3d.inspection.edges import EdgePair
+from mmmask3d.inspection.file_rules import check_files
+from mmmask3d.inspection.findings import Finding, Findings, by_level
+from mmmask3d.inspection.measures import Measures, measure, spread_indices
+from mmmask3d.inspection.registration import (
+    TOLERANCE,
+    Correlator,
+    Registration,
+    has_contours,
+    registration,
+)
+from mmmask3d.inspection.registration_rules import check_registration
+from mmmask3d.inspection.sources import Source
+from mmmask3d.inspection.splits import check_splits
+
+_CHUNK = 4096  # frames handed to the workers at once: what is waiting costs memory
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """How much is checked.
+
+    Attributes:
+        workers: Threads; decoding, hashing and transforms run outside python's lock. They have no
+            influence on the result.
+        registration_frames: Frames per set, spread over it, that registration is judged by; 0 to
+            leave it out.
+        tolerance: Displacement that counts as registered, as a share of the width.
+        seed: Of the shuffled pairings and the bootstrap.
+        progress: Whether to show progress bars.
+    """
+
+    workers: int = 2
+    registration_frames: int = 100
+    tolerance: float = TOLERANCE
+    seed: int = 0
+    progress: bool = True
+
+
+@dataclass
+class CheckedSet:
+    """A set and what was measured of it.
+
+    Attributes:
+        source: The set.
+        measures: Of its frames, in order.
+        registration: Of the set; None where it was left out.
+        judged: Positions of the frames that registration was judged by.
+    """
+
+    source: Source
+    measures: list[Measures]
+    registration: Registration | None
+    judged: list[int]
+
+
+def check_sets(
+    sources: Sequence[Source], options: CheckOptions
+) -> tuple[list[CheckedSet], list[Finding]]:
+    """Check some sets, and their splits against each other.
+
+    Returns:
+        What was measured, and the findings, errors first.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # the workers are the parallelism
+    try:
+        with ThreadPoolExecutor(options.workers) as pool:
+            checked = [_check_set(source, options, pool) for source in sources]
+    finally:
+        cv2.setNumThreads(threads)
+    reported: list[Finding] = []
+    for one in checked:
+        found = Findings(one.source.title)
+        check_files(one.source, one.measures, found)
+        check_depth(one.source, one.measures, found)
+        check_duplicates(one.measures, found)
+        if one.registration is not None:
+            frames = [one.measures[i] for i in one.judged]
+            check_registration(one.registration, frames, options.tolerance, found)
+        reported += found.found
+    reported += check_splits(sources, [one.measures for one in checked])
+    return checked, by_level(reported)
+
+
+def _check_set(source: Source, options: CheckOptions, pool: ThreadPoolExecutor) -> CheckedSet:
+    total = len(source.frames)
+    chosen = options.registration_frames
+    wanted = set(spread_indices(total, chosen)) if chosen else set()
+    with tqdm(
+        total=total,
+        unit='frame',
+        desc=f'reading {source.title}',
+        disable=None if options.progress else True,
+    ) as bar:
+        measures: list[Measures] = []
+        pairs: dict[int, EdgePair] = {}
+        for start in range(0, total, _CHUNK):
+            part = range(start, min(start + _CHUNK, total))
+            read = pool.map(lambda i: measure(source, i, edges=i in wanted), part)
+            for index, (found, pair) in zip(part, read, strict=True):
+                measures.append(found)
+                if pair is not None:
+                    pairs[index] = pair
+                bar.update()
+    if not chosen:
+        return CheckedSet(source, measures, None, [])
+    judged = _of_usual_shape(pairs)
+    return CheckedSet(
+        source, measures, _judge(source, [pairs[i] for i in judged], options, pool), judged
+    )
+
+
+def _of_usual_shape(pairs: dict[int, EdgePair]) -> list[int]:
+    """Frames of the most common working size: shifts of others are not the same share of it."""
+    shapes = [pair.colour.shape for pair in pairs.values()]
+    if not shapes:
+        return []
+    usual = max(sorted(set(shapes)), key=shapes.count)
+    return [index for index, pair in pairs.items() if pair.colour.shape == usual]
+
+
+def _judge(
+    source: Source, pairs: list[EdgePair], options: CheckOptions, pool: ThreadPoolExecutor
+) -> Registration:
+    with_contours = [pair for pair in pairs if has_contours(pair)]
+    if not with_contours:
+        return Registration('too few', 0, frames=(None,) * len(pairs))
+    correlator = Correlator(with_contours)
+    surfaces: list[np.ndarray] = []
+    with tqdm(
+        total=len(pairs),
+        unit='frame',
+        desc=f'registration {source.title}',
+        disable=None if options.progress else True,
+    ) as bar:
+        for surface in pool.map(lambda pair: correlator.surfaces(pair, pair), pairs):
+            surfaces.append(surface)
+            bar.update()
+    return registration(pairs, surfaces, options.tolerance, options.seed)

@@ -1,0 +1,164 @@
+"""Rules about the values of depth: unit, holes, limits, number of steps."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmmask3d.inspection.findings import Findings
+from mmmask3d.inspection.measures import Measures
+from mmmask3d.inspection.sources import Source
+
+NEAREST, FARTHEST = 0.3, 10.0  # metres: median depth of an indoor set
+_IMPOSSIBLE_NEAREST, _IMPOSSIBLE_FARTHEST = 0.05, 100.0  # as LoadRGBD warns
+_LIKELY = 2.0  # metres; of several scales that fit, the one nearest to this is proposed first
+_SCALES = {1: 'metres', 100: 'centimetres', 1000: 'millimetres', 5000: 'TUM RGB-D', 10000: '0.1 mm'}
+_FAR = 20.0  # metres: no indoor depth camera measures farther
+_MOSTLY_HOLES = 0.8
+_CLIPPED = 0.005  # share of readings at the greatest value
+_HEAPED = 5  # times as many as at the next lower value
+_AT_LIMIT = 0.0005  # share of pixels at the greatest value of the type
+_FEW_VALUES = 256
+_MOST = 0.9  # share of the frames that makes something a property of the set
+_LEAST_FRAMES = 8  # to speak of a property of the set
+
+
+def check_depth(source: Source, measures: Sequence[Measures], found: Findings) -> None:
+    """Apply all rules of this module to the frames of a set."""
+    readable = [m for m in measures if m.depth is not None]
+    if readable:
+        _unit(source, readable, found)
+        _holes(readable, found)
+        _steps(source, readable, found)
+        _limits(source, readable, found)
+
+
+def _unit(source: Source, readable: Sequence[Measures], found: Findings) -> None:
+    if not source.metric:
+        return
+    scale = source.frames.depth_scale
+    median = float(np.median([m.depth.median for m in readable]))
+    if NEAREST <= median <= FARTHEST:
+        return
+    stored = median * scale
+    fitting = {s: n for s, n in _SCALES.items() if NEAREST <= stored / s <= FARTHEST}
+    proposals = [
+        f'depth_scale={s} ({fitting[s]}) would make it {stored / s:.2f} m'
+        for s in sorted(fitting, key=lambda s: abs(np.log(stored / s / _LIKELY)))
+    ]
+    if all(m.depth.multiples_of_8 for m in readable):
+        proposals.insert(
+            0,
+            'all stored values are multiples of 8, as in SUN RGB-D, whose bits are rotated: '
+            f'convert by (d >> 3) | (d << 13), which makes it {stored / 8000:.2f} m in millimetres',
+        )
+    if all(m.depth.stored_type == 'uint8' for m in readable):
+        proposals.append("8-bit maps are mostly relative: depth_kind='relative', depth_scale=255")
+    impossible = not _IMPOSSIBLE_NEAREST <= median <= _IMPOSSIBLE_FARTHEST
+    found.add(
+        'unit',
+        'error' if impossible else 'warning',
+        f'the median depth is {median:.3g} m with depth_scale={scale:g}; indoors it lies between '
+        f'{NEAREST:g} and {FARTHEST:g} m',
+        ('; or '.join(proposals) or 'No common depth_scale fits; look at the stored values')
+        + ('.' if impossible else '. Right as it is for outdoor or close-up sets.'),
+        [m.depth_path for m in readable[:1]],
+    )
+
+
+def _holes(readable: Sequence[Measures], found: Findings) -> None:
+    invalid = np.array([m.depth.invalid for m in readable])
+    low, middle, high = np.quantile(invalid, [0.05, 0.5, 0.95])
+    found.add(
+        'holes',
+        'note',
+        f'{invalid.mean():.1%} of the pixels have no reading; median frame {middle:.1%}, 5 to 95 % '
+        f'of the frames {low:.1%} to {high:.1%}',
+        'Nothing to do: pixels without a reading take no part in training.',
+    )
+    found.add_frames(
+        'mostly-holes',
+        'warning',
+        f'depth maps without a reading at more than {_MOSTLY_HOLES:.0%} of the pixels',
+        'Look at them; they teach little. Leave them out of the index, or check max_depth.',
+        [m for m in readable if m.depth.invalid > _MOSTLY_HOLES],
+        lambda m: f'{m.depth.invalid:.1%} without a reading',
+    )
+    if len(readable) >= _LEAST_FRAMES and np.mean(invalid == 0) >= _MOST:
+        found.add(
+            'in-filled',
+            'note',
+            'the depth maps have no holes: they were in-filled, or predicted by a network',
+            'Prefer the raw depth where it exists: in-filled readings are guesses that training '
+            'takes for measurements.',
+        )
+
+
+def _steps(source: Source, readable: Sequence[Measures], found: Findings) -> None:
+    few = [m for m in readable if m.depth.distinct is not None and m.depth.distinct <= _FEW_VALUES]
+    if len(few) < _MOST * len(readable):
+        return
+    eight = all(m.depth.stored_type == 'uint8' for m in readable)
+    cure = " If each map was scaled by itself, set depth_kind='relative'." if source.metric else ''
+    found.add(
+        'quantised',
+        'warning' if source.metric else 'note',
+        f'the depth maps hold at most {max(m.depth.distinct for m in few)} different values'
+        + (' (8 bits)' if eight else ', though more bits are stored'),
+        'Steps of 8 bits are visible as terraces; use the originals where they exist.' + cure,
+    )
+
+
+def _limits(source: Source, readable: Sequence[Measures], found: Findings) -> None:
+    if source.metric:
+        limit = [m for m in readable if m.depth.at_limit > _AT_LIMIT]
+        found.add_frames(
+            'limit-value',
+            'warning',
+            'depth maps with readings at the greatest value of their type',
+            'Usually that value (65535 of 16 bits) means "no reading": depth_invalid=(0, 65535), '
+            'or set max_depth.',
+            limit,
+            lambda m: f'{m.depth.at_limit:.1%} of the pixels are {m.depth.stored_high:g}',
+        )
+        if not limit:  # which says the same
+            _clipping(readable, found)
+        if NEAREST <= float(np.median([m.depth.median for m in readable])) <= FARTHEST:
+            found.add_frames(
+                'far-readings',
+                'note',
+                f'depth maps with readings beyond {_FAR:g} m, in a set that is an indoor one',
+                'Indoors these are errors of the sensor: set max_depth.',
+                [m for m in readable if m.depth.high > _FAR],
+                lambda m: f'up to {m.depth.high:.1f} m',
+            )
+    beyond = float(np.mean([m.depth.beyond for m in readable]))
+    if beyond > 0:
+        found.add(
+            'beyond-limit',
+            'note',
+            f'max_depth={source.frames.max_depth:g} drops {beyond:.1%} of the pixels',
+            'Nothing to do, if that is meant.',
+        )
+
+
+def _clipping(readable: Sequence[Measures], found: Findings) -> None:
+    value, frames = Counter(m.depth.high for m in readable).most_common(1)[0]
+    clipped = [
+        m
+        for m in readable
+        if m.depth.high == value
+        and m.depth.at_highest > _CLIPPED
+        # Coarse steps of the sensor far away fill the last value as much as the one before.
+        and m.depth.at_highest > _HEAPED * m.depth.at_next
+        and m.depth.low < value
+    ]
+    if frames > 1 and len(clipped) > 1:
+        found.add(
+            'clipped',
+            'note',
+            f'{len(clipped)} of {len(readable)} depth maps are clipped: more than {_CLIPPED:.1%} '
+            f'of their readings are exactly {value:g} m, the greatest',
+            'Such pixels are "at least so far", not readings: set max_depth a little below.',
+            [m.depth_path for m in clipped],
+        )

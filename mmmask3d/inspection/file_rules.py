@@ -1,0 +1,174 @@
+"""Rules about single files: missing, damaged, of the wrong size, constant, without labels."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from mmmask3d.inspection.findings import Findings
+from mmmask3d.inspection.measures import Measures
+from mmmask3d.inspection.sources import Source
+
+_FLAT_COLOUR = 1.0  # grey levels, standard deviation
+
+# code: level, what there is of them, advice
+_PER_FILE = {
+    'missing-partner': (
+        'error',
+        'files that do not exist, though their partner or the index says so',
+        "Complete the data or the index; or leave these frames out with on_error='drop'.",
+    ),
+    'truncated': (
+        'error',
+        'files that end too early',
+        "Copy or convert them again; or leave these frames out with on_error='drop'.",
+    ),
+    'damaged': (
+        'error',
+        'PNG files that contradict their own checksums',
+        "Copy or convert them again; or leave these frames out with on_error='drop'.",
+    ),
+    'unreadable': (
+        'error',
+        'files that cannot be read',
+        'Convert them to what is expected; check the folders and suffixes.',
+    ),
+    'size-mismatch': (
+        'error',
+        'frames whose colour and depth differ in size',
+        'Register depth to colour and resize it with nearest, never linear (the converters do).',
+    ),
+    'no-reading': (
+        'error',
+        'depth maps without a reading',
+        'Check depth_scale, min_depth, max_depth and depth_invalid; or leave these frames out '
+        "with on_error='drop'.",
+    ),
+    'label-range': (
+        'error',
+        'label maps with ids outside the classes',
+        'Use the label folder of this class set, or map the ids; 0 is unlabelled, 1 the first '
+        'class.',
+    ),
+    'label-unreadable': (
+        'error',
+        'label or instance maps that cannot be read',
+        'Expected single-channel PNG of class ids (8 bits) or instance ids (8 or 16 bits); '
+        'colour-coded pictures have to be converted.',
+    ),
+    'label-size': (
+        'error',
+        'label or instance maps that differ in size from the colour image',
+        'Resize them with nearest.',
+    ),
+}
+
+
+def check_files(source: Source, measures: Sequence[Measures], found: Findings) -> None:
+    """Apply all rules of this module to the frames of a set."""
+    _per_file(source, measures, found)
+    _constant(measures, found)
+    _sizes(measures, found)
+    _unlabelled(source, measures, found)
+    _annotations(source, found)
+    if source.expected is not None and source.expected != len(measures):
+        found.add(
+            'manifest',
+            'warning',
+            f'the manifest states {source.expected} frames, {len(measures)} were found',
+            'The conversion was interrupted, or files were added or removed: convert again.',
+        )
+
+
+def _per_file(source: Source, measures: Sequence[Measures], found: Findings) -> None:
+    problems = [problem for m in measures for problem in m.problems]
+    for code, (level, what, advice) in _PER_FILE.items():
+        files = [p.file for p in problems if p.code == code]
+        details = [p.message for p in problems if p.code == code]
+        if code == 'missing-partner':
+            files = source.frames.missing + files
+            details = ['does not exist'] * len(files)
+        if files:
+            found.add(code, level, f'{what}: {len(files)}', advice, files, details)
+
+
+def _constant(measures: Sequence[Measures], found: Findings) -> None:
+    found.add_frames(
+        'constant-colour',
+        'warning',
+        'colour images of one colour all over',
+        'The camera was covered or the file is a placeholder: leave these frames out of the index.',
+        [m for m in measures if m.size is not None and m.spread < _FLAT_COLOUR],
+        lambda m: f'standard deviation {m.spread:.2f} grey levels',
+        colour=True,
+    )
+    found.add_frames(
+        'constant-depth',
+        'warning',
+        'depth maps of one value all over',
+        'There is nothing to learn from them: leave these frames out of the index.',
+        [m for m in measures if m.depth is not None and m.depth.low == m.depth.high],
+        lambda m: f'{m.depth.low:g} everywhere',
+    )
+
+
+def _sizes(measures: Sequence[Measures], found: Findings) -> None:
+    sizes = Counter(m.size for m in measures if m.size is not None)
+    if len(sizes) > 1:
+        shown = ', '.join(f'{n} of {w}x{h}' for (w, h), n in sizes.most_common(5))
+        usual = sizes.most_common(1)[0][0]
+        found.add(
+            'sizes',
+            'note',
+            f'frames of {len(sizes)} sizes (width x height): {shown}',
+            'Batches need one size: the pipeline has to crop or resize (RGBDRandomResizedCrop, '
+            'RGBDResize).',
+            [m.img_path for m in measures if m.size not in (None, usual)],
+        )
+
+
+def _unlabelled(source: Source, measures: Sequence[Measures], found: Findings) -> None:
+    kinds = [maps.kind for maps in source.labels] + (['instance'] if source.instances else [])
+    for kind in kinds:
+        lacking = [m for m in measures if kind in m.unlabelled]
+        if lacking:
+            found.add(
+                'unlabelled',
+                'note',
+                f'frames without {kind} map: {len(lacking)} of {len(measures)}',
+                'Nothing to do for pre-training; the splits for fine-tuning must not name them.',
+                [m.img_path for m in lacking],
+            )
+
+
+def _annotations(source: Source, found: Findings) -> None:
+    for path in source.annotations.values():
+        try:
+            with open(path, encoding='utf-8') as file:
+                content = json.load(file)
+            images = {image['id']: image['file_name'] for image in content['images']}
+            owners = Counter(a['image_id'] for a in content['annotations'])
+            known = {category['id'] for category in content['categories']}
+            strange = {a['category_id'] for a in content['annotations']} - known
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            found.add(
+                'annotation-unreadable',
+                'error',
+                f'{path} is no COCO file ({type(error).__name__}: {error})',
+                'Copy or convert it again.',
+                [path],
+            )
+            continue
+        nobody = sorted(str(i) for i in owners.keys() - images.keys())
+        if nobody or strange:
+            found.add(
+                'annotation-ids',
+                'error',
+                f'{path} has annotations of '
+                + ' and '.join(
+                    [f'{len(nobody)} images that it does not list'] * bool(nobody)
+                    + [f'categories {sorted(strange, key=str)} that it does not list']
+                    * bool(strange)
+                ),
+                'Convert it again.',
+                [path],
+            )

@@ -1,0 +1,97 @@
+"""Instance maps of frames, from COCO annotations or instance PNG files."""
+
+import json
+import os
+from collections import defaultdict
+
+import numpy as np
+from mmengine import fileio
+
+from mmmask3d.datasets.depth_io import FrameError, decode_depth
+from mmmask3d.inspection.sources import Source, SourceOptionsError
+
+
+class InstanceReader:
+    """Reads the instances of any frame of a set.
+
+    Args:
+        source: The set. What its COCO files say of a frame is used, because detectors learn that;
+            frames that they do not list are read from the folder of instance maps.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._coco = self._read_annotations()
+
+    def read(self, frame: str, img_path: str) -> np.ndarray | None:
+        """Instances of a frame.
+
+        Args:
+            frame: Its name.
+            img_path: Its colour file.
+
+        Returns:
+            (H, W) ids, 0 = none; None where the frame has no instances listed anywhere.
+
+        Raises:
+            FrameError: The instance map or the annotation is damaged.
+        """
+        prefix = self.source.frames.data_prefix['img_path']
+        found = self._coco.get(os.path.relpath(img_path, prefix).replace(os.sep, '/'))
+        if found is not None:
+            path, image, annotations = found
+            try:
+                return draw_instances(image, annotations)
+            except (KeyError, TypeError, ValueError) as error:
+                raise FrameError(
+                    f'{path}: damaged annotation of {frame} ({type(error).__name__}: {error}).'
+                ) from error
+        path = f'{self.source.instances}/{frame}{self.source.instance_suffix}'
+        if self.source.instances and os.path.exists(path):
+            return decode_depth(bytes(fileio.get(path)), path)
+        return None
+
+    def _read_annotations(self) -> dict[str, tuple[str, dict, list[dict]]]:
+        found: dict[str, tuple[str, dict, list[dict]]] = {}
+        for path in self.source.annotations.values():
+            by_image = defaultdict(list)
+            try:
+                with open(path, encoding='utf-8') as file:
+                    content = json.load(file)
+                for annotation in content['annotations']:
+                    by_image[annotation['image_id']].append(annotation)
+                for image in content['images']:
+                    found[image['file_name']] = path, image, by_image[image['id']]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise SourceOptionsError(
+                    f'{path} is no COCO file ({type(error).__name__}: {error}). Convert it again, '
+                    f'or move it away.'
+                ) from error
+        return found
+
+
+def draw_instances(image: dict, annotations: list[dict]) -> np.ndarray:
+    """Instance map of a COCO image: ids from 1 in the order of the annotations.
+
+    Where masks overlap, the smaller one is on top.
+
+    Args:
+        image: With ``width`` and ``height``.
+        annotations: With ``segmentation`` (polygons or run lengths) and ``area``.
+
+    Returns:
+        (H, W) uint16.
+    """
+    from pycocotools import mask as coco_mask
+
+    height, width = image['height'], image['width']
+    drawn = np.zeros((height, width), np.uint16)
+    order = sorted(range(len(annotations)), key=lambda i: -annotations[i]['area'])
+    for number in order:
+        runs = annotations[number]['segmentation']
+        if isinstance(runs, list):  # polygons
+            runs = coco_mask.merge(coco_mask.frPyObjects(runs, height, width))
+        elif isinstance(runs['counts'], list):  # uncompressed
+            runs = coco_mask.frPyObjects(runs, height, width)
+        drawn[coco_mask.decode(runs).astype(bool)] = number + 1
+    return drawn

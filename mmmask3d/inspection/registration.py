@@ -1,0 +1,319 @@
+"""Decide from the edges of many frames whether depth lies on colour, and how it would.
+
+The depth of a set is registered if its contours fall on colour edges where they are; if not,
+they often do after one shift and change of scale (two cameras side by side, of different field of
+view). So the agreement of contours and edges is measured at every shift and scale of a grid, per
+frame, averaged over the frames, and three questions are asked in turn:
+
+1. Is there agreement anywhere? The greatest average over the whole grid is compared with the same
+   figure for shuffled pairs (depth of one frame, colour of another). A permutation test of the
+   maximum pays for the number of places tried.
+2. Where? Blocks of frames are drawn again and again (bootstrap), each time the best place of the
+   grid is found, and what matters is by how far it displaces the pixels of a frame.
+3. Is that displacement beyond the tolerance, within it, or do the draws disagree?
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft
+
+from mmmask3d.inspection.edges import EdgePair
+
+TOLERANCE = 0.01  # of the width: 3.2 pixels of 320, a fifth of a patch
+# Factors 0.58 to 1.72; a whole step next to 1 would be beyond the tolerance, hence a half one.
+_STEPS = np.arange(1, 19) * 0.03
+LOG_SCALES = np.concatenate([-_STEPS[::-1], [-0.015, 0, 0.015], _STEPS])
+_UNSCALED = len(LOG_SCALES) // 2
+_RADIUS = 0.1  # of the width: greatest shift
+_LEAST_EDGES = 40  # contour pixels a frame needs to take part
+LEAST_FRAMES = 8  # frames a set needs
+_BOOTSTRAP, _BLOCKS = 200, 16
+_LEAST_PERMUTATIONS, _PERMUTED_FRAMES = 39, 40
+_SIGNIFICANCE = 0.05
+_CONFIDENCE = 0.975
+_PARTNERS = 3  # colour images of other frames that a frame's depth is compared with
+
+
+@dataclass(frozen=True)
+class FrameRegistration:
+    """The best shift of one frame, without change of scale.
+
+    Attributes:
+        shift: (right, down) in pixels of the frame: how depth has to move to fit.
+        state: 'elsewhere' (agreement beyond the tolerance exceeds that within it by more than it
+            does with other frames' colour), else 'fits' (more agreement within the tolerance
+            than with other frames' colour), else 'unclear'. "More" is than 99 % of those.
+    """
+
+    shift: tuple[float, float]
+    state: str
+
+
+@dataclass(frozen=True)
+class Registration:
+    """The registration of a set.
+
+    Attributes:
+        verdict: 'registered', 'misregistered', 'unmatched' (no agreement anywhere), 'undecided'
+            (the frames disagree about the place), 'too few' (frames with contours).
+        used: Number of frames with enough contours.
+        shift: (right, down) in pixels of a frame of ``width``: how depth has to move to fit.
+        scale: By how much depth has to be enlarged about the centre.
+        displacement: Root mean square over the pixels of a frame, as a share of its width.
+        interval: 95 % of the bootstrap draws lie in this interval of ``displacement``.
+        agreement: Mean agreement at the best place.
+        agreement_as_is: Greatest mean agreement within the tolerance of "as it is".
+        agreement_shuffled: Greatest mean agreement anywhere, median over shuffled pairings.
+        p_value: Of question 1.
+        width: Width in pixels that ``shift`` refers to.
+        map: Mean agreement by shift at ``scale``, [down + radius, right + radius].
+        frames: By position in the input, None where a frame has too few contours.
+    """
+
+    verdict: str
+    used: int
+    shift: tuple[float, float] = (0.0, 0.0)
+    scale: float = 1.0
+    displacement: float = 0.0
+    interval: tuple[float, float] = (0.0, 0.0)
+    agreement: float = 0.0
+    agreement_as_is: float = 0.0
+    agreement_shuffled: float = 0.0
+    p_value: float = 1.0
+    width: int = 0
+    map: np.ndarray | None = None
+    frames: tuple[FrameRegistration | None, ...] = ()
+
+
+class Correlator:
+    """Agreement of contours and colour edges over a grid of scales and shifts.
+
+    Args:
+        pairs: All frames that will be asked about; they decide the size of the transforms.
+        radius: Greatest shift in pixels of the pairs; by default a tenth of the width.
+    """
+
+    def __init__(self, pairs: Sequence[EdgePair], radius: int | None = None) -> None:
+        height = max(pair.colour.shape[1] for pair in pairs)
+        width = max(pair.colour.shape[2] for pair in pairs)
+        self.radius = max(1, round(_RADIUS * width)) if radius is None else radius
+        # Room for the shifts, so that nothing comes in again at the other side.
+        self.shape = tuple(
+            fft.next_fast_len(n + 2 * self.radius, real=True) for n in (height, width)
+        )
+
+    def colour_spectrum(self, pair: EdgePair) -> np.ndarray:
+        """Conjugate transform of the colour edges, complex64 (3, H', W' / 2 + 1)."""
+        return np.conj(fft.rfft2(pair.colour, s=self.shape))
+
+    def contour_spectrum(self, pair: EdgePair, log_scale: float) -> np.ndarray:
+        """Transform of the contours, enlarged about the centre and divided by their number."""
+        height, width = pair.colour.shape[1:]
+        middle = (height - 1) / 2, (width - 1) / 2
+        factor = np.exp(log_scale)
+        rows = np.rint(middle[0] + factor * (pair.rows - middle[0])).astype(np.int64)
+        columns = np.rint(middle[1] + factor * (pair.columns - middle[1])).astype(np.int64)
+        near = (rows >= -self.radius) & (rows < height + self.radius)
+        near &= (columns >= -self.radius) & (columns < width + self.radius)
+        # Negative places count from the end, which is what the transform takes them for.
+        place = (rows[near] % self.shape[0]) * self.shape[1] + columns[near] % self.shape[1]
+        drawn = [
+            np.bincount(place, weights, minlength=self.shape[0] * self.shape[1])
+            for weights in pair.contours[:, near]
+        ]
+        canvas = np.asarray(drawn, np.float32).reshape(3, *self.shape)
+        return fft.rfft2(canvas) / np.float32(max(len(pair.rows), 1))
+
+    def surface(self, spectrum: np.ndarray) -> np.ndarray:
+        """Agreement at each shift from the summed product of spectra.
+
+        Args:
+            spectrum: Contour spectrum times colour spectrum, summed over the three channels.
+
+        Returns:
+            float32 (2 * radius + 1, 2 * radius + 1), [down + radius, right + radius].
+        """
+        full = fft.irfft2(np.conj(spectrum), s=self.shape)
+        side = 2 * self.radius + 1
+        return np.roll(full, (self.radius, self.radius), (0, 1))[:side, :side]
+
+    def surfaces(
+        self, contours: EdgePair, colour: EdgePair, log_scales: Sequence[float] = LOG_SCALES
+    ) -> np.ndarray:
+        """Agreement at each scale and shift, float32 (scales, 2 * radius + 1, 2 * radius + 1)."""
+        spectrum = self.colour_spectrum(colour)
+        return np.stack(
+            [
+                self.surface((self.contour_spectrum(contours, s) * spectrum).sum(0))
+                for s in log_scales
+            ]
+        )
+
+
+def has_contours(pair: EdgePair) -> bool:
+    """Whether a frame has enough contours to take part."""
+    return len(pair.rows) >= _LEAST_EDGES
+
+
+def registration(
+    pairs: Sequence[EdgePair],
+    surfaces: Sequence[np.ndarray] | None = None,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+) -> Registration:
+    """Judge the registration of a set from some of its frames.
+
+    Args:
+        pairs: Edges of the frames, in the order of the set (neighbours in a video are alike).
+        surfaces: What :meth:`Correlator.surfaces` gives for each pair, where it is at hand.
+        tolerance: Displacement that counts as registered, as a share of the width.
+        seed: Of the shuffled pairings and the bootstrap.
+    """
+    chosen = [i for i, pair in enumerate(pairs) if has_contours(pair)]
+    if len(chosen) < LEAST_FRAMES:
+        return Registration('too few', len(chosen), frames=(None,) * len(pairs))
+    used = [pairs[i] for i in chosen]
+    correlator = Correlator(used)
+    if surfaces is None:
+        stack = np.stack([correlator.surfaces(pair, pair) for pair in used])
+    else:
+        stack = np.stack([surfaces[i] for i in chosen])
+    rng = np.random.default_rng(seed)
+    displacements = _displacements(used, correlator.radius)
+    as_is = displacements <= tolerance
+
+    mean = stack.mean(0)
+    shuffled, p_value = _compare_with_shuffled(used, stack, correlator, rng)
+    best = np.unravel_index(mean.argmax(), mean.shape)
+    draws = _draw_displacements(stack, displacements, rng)
+    interval = np.quantile(draws, [0.025, 0.975])
+    if p_value > _SIGNIFICANCE:
+        verdict = 'unmatched'
+    elif np.mean(draws > tolerance) >= _CONFIDENCE:
+        verdict = 'misregistered'
+    elif np.mean(draws <= tolerance) >= _CONFIDENCE:
+        verdict = 'registered'
+    else:
+        verdict = 'undecided'
+
+    pixel = float(np.median([pair.pixel for pair in used]))
+    single = iter(_frame_by_frame(used, stack[:, _UNSCALED], correlator, as_is[_UNSCALED]))
+    enough = set(chosen)
+    return Registration(
+        verdict,
+        len(used),
+        shift=_in_pixels(mean[best[0]], best[1:], correlator.radius, pixel),
+        scale=float(np.exp(LOG_SCALES[best[0]])),
+        displacement=float(displacements[best]),
+        interval=(float(interval[0]), float(interval[1])),
+        agreement=float(mean[best]),
+        agreement_as_is=float(mean[as_is].max()),
+        agreement_shuffled=shuffled,
+        p_value=p_value,
+        width=round(pixel * used[0].colour.shape[2]),
+        map=mean[best[0]],
+        frames=tuple(next(single) if i in enough else None for i in range(len(pairs))),
+    )
+
+
+def _displacements(used: Sequence[EdgePair], radius: int) -> np.ndarray:
+    """Root mean square displacement of a frame's pixels, share of the width, over the grid."""
+    height = np.median([pair.colour.shape[1] for pair in used])
+    width = np.median([pair.colour.shape[2] for pair in used])
+    steps = np.arange(-radius, radius + 1)
+    spread = (np.exp(LOG_SCALES) - 1) ** 2 * (height**2 + width**2) / 12
+    square = spread[:, None, None] + steps[None, :, None] ** 2 + steps[None, None, :] ** 2
+    return np.sqrt(square) / width
+
+
+def _draw_displacements(
+    stack: np.ndarray, displacements: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Displacement at the best place, for draws of blocks of frames with replacement."""
+    count = len(stack)
+    length = max(1, count // _BLOCKS)
+    starts = rng.integers(0, count, (_BOOTSTRAP, -(-count // length)))
+    members = ((starts[..., None] + np.arange(length)) % count).reshape(_BOOTSTRAP, -1)[:, :count]
+    weights = np.zeros((_BOOTSTRAP, count), np.float32)
+    np.add.at(weights, (np.arange(_BOOTSTRAP)[:, None], members), 1 / count)
+    best = (weights @ stack.reshape(count, -1)).argmax(axis=1)
+    return displacements.ravel()[best]
+
+
+def _compare_with_shuffled(
+    used: Sequence[EdgePair],
+    stack: np.ndarray,
+    correlator: Correlator,
+    rng: np.random.Generator,
+) -> tuple[float, float]:
+    """Median of the greatest agreement of shuffled pairings, and the p-value of the true one."""
+    take = np.linspace(0, len(used) - 1, min(len(used), _PERMUTED_FRAMES)).round().astype(int)
+    count = len(take)
+    # Every other scale: half the cost, and the true pairing is measured on the same places.
+    scales = np.arange(len(LOG_SCALES))[_UNSCALED % 2 :: 2]
+    # Frames in random order, so that neighbours in a video are seldom paired. Then each contour is
+    # paired with the colour k places on, for all k at once: a sum over frames of products k apart
+    # is a product of transforms along the frames. As often as it takes to have enough pairings.
+    rounds = -(-_LEAST_PERMUTATIONS // (count - 1))
+    orders = [rng.permutation(count) for _ in range(rounds)]
+    colour = np.stack([correlator.colour_spectrum(used[i]) for i in take])
+    colours = [fft.fft(colour[order], axis=0) for order in orders]
+    greatest = np.full((rounds, count - 1), -np.inf)
+    for scale in scales:
+        contours = np.stack([correlator.contour_spectrum(used[i], LOG_SCALES[scale]) for i in take])
+        for number, order in enumerate(orders):
+            product = (fft.ifft(contours[order], axis=0) * colours[number]).sum(1)
+            peaks = [correlator.surface(s).max() for s in fft.ifft(product, axis=0)[1:]]
+            greatest[number] = np.maximum(greatest[number], peaks)
+    true = stack[take][:, scales].mean(0).max()
+    p_value = (1 + np.count_nonzero(greatest >= true)) / (1 + greatest.size)
+    return float(np.median(greatest)), float(p_value)
+
+
+def _frame_by_frame(
+    used: Sequence[EdgePair], unscaled: np.ndarray, correlator: Correlator, as_is: np.ndarray
+) -> list[FrameRegistration]:
+    """Judge each frame against what its contours agree with the colour of other frames."""
+    count = len(used)
+    weight = np.sqrt([len(pair.rows) for pair in used])  # the noise of a mean over so many pixels
+    spectra = [correlator.colour_spectrum(pair) for pair in used]
+    other_excess, other_as_is = [], []
+    for i, pair in enumerate(used):
+        own = correlator.contour_spectrum(pair, 0.0)
+        for step in range(1, _PARTNERS + 1):
+            partner = (i + step * count // (_PARTNERS + 1)) % count
+            surface = correlator.surface((own * spectra[partner]).sum(0)) * weight[i]
+            other_as_is.append(surface[as_is].max())
+            other_excess.append(surface.max() - other_as_is[-1])
+    limit_excess, limit_as_is = np.quantile(other_excess, 0.99), np.quantile(other_as_is, 0.99)
+    found = []
+    for i, pair in enumerate(used):
+        surface = unscaled[i] * weight[i]
+        best = np.unravel_index(surface.argmax(), surface.shape)
+        agreement = surface[as_is].max()
+        if surface.max() - agreement > limit_excess:
+            state = 'elsewhere'
+        else:
+            state = 'fits' if agreement > limit_as_is else 'unclear'
+        shift = _in_pixels(surface, best, correlator.radius, pair.pixel)
+        found.append(FrameRegistration(shift, state))
+    return found
+
+
+def _in_pixels(
+    surface: np.ndarray, best: Sequence[int], radius: int, pixel: float
+) -> tuple[float, float]:
+    """Shift (right, down) of the peak between the grid points, in pixels of the frame."""
+    offsets = []
+    for axis in (1, 0):
+        place = best[axis]
+        shift = float(place - radius)
+        if 0 < place < surface.shape[axis] - 1:
+            line = surface[best[0]] if axis == 1 else surface[:, best[1]]
+            before, peak, after = (float(v) for v in line[place - 1 : place + 2])
+            bend = before - 2 * peak + after
+            shift += 0.5 * (before - after) / bend if bend < 0 else 0.0
+        offsets.append(round(shift * pixel, 2))
+    return offsets[0], offsets[1]

@@ -1,0 +1,100 @@
+"""Rules about registration: from its statistics to findings."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmmask3d.inspection.findings import Findings
+from mmmask3d.inspection.measures import Measures
+from mmmask3d.inspection.registration import LEAST_FRAMES, Registration
+
+_ENOUGH = 20  # frames; the bootstrap of fewer is too sure of itself, above all in one video
+_FRAME_FALSE_ALARM = 0.01  # share of frames called 'elsewhere' by chance
+
+
+def check_registration(
+    result: Registration, checked: Sequence[Measures], tolerance: float, found: Findings
+) -> None:
+    """Report the registration of a set.
+
+    Args:
+        result: The registration.
+        checked: The frames it was judged by, in the order of ``result.frames``.
+        tolerance: What it was judged with.
+        found: Where findings are added.
+    """
+    right, down = result.shift
+    percent = f'{100 * result.displacement:.1f} % of the width'
+    interval = '{:.1f} to {:.1f} %'.format(*(100 * v for v in result.interval))
+    correction = f'moved by {right:+.1f} pixels right and {down:+.1f} down'
+    if result.scale != 1:
+        correction = f'enlarged x{result.scale:.2f} about the centre and {correction}'
+    if result.verdict == 'misregistered':
+        found.add(
+            'misregistered',
+            'error' if result.used >= _ENOUGH else 'warning',
+            f'depth does not lie on colour: its contours fit the colour edges best when depth is '
+            f'{correction} (at {result.width} pixels width), a displacement of {percent} (95 %: '
+            f'{interval}; {result.used} frames)',
+            'Register depth to colour with the calibration of the two cameras. The correction '
+            'given here is an average over all depths, not a replacement for that.',
+            [m.img_path for m in checked],
+        )
+    elif result.verdict == 'unmatched':
+        found.add(
+            'unmatched',
+            'warning',
+            f'depth contours and colour edges agree at no shift or scale more than those of '
+            f'different frames do ({result.used} frames)',
+            'Look at the edge overlays of browse_rgbd.py: are these pairs of the same moment and '
+            'the same camera?',
+            [m.img_path for m in checked],
+        )
+    elif result.verdict == 'undecided':
+        found.add(
+            'registration-undecided',
+            # Around a place that fits, the usual reason is that there are few frames.
+            'note' if result.displacement <= tolerance else 'warning',
+            f'the frames do not agree whether depth lies on colour: displacement {percent}, 95 % '
+            f'interval {interval} ({result.used} frames)',
+            'Check more frames (--registration-frames), and look at the edge overlays of '
+            'browse_rgbd.py.',
+        )
+    elif result.verdict == 'too few':
+        found.add(
+            'registration-unchecked',
+            'note',
+            f'registration was not judged: {result.used} frames have enough depth contours, '
+            f'{LEAST_FRAMES} are needed',
+            'Look at the edge overlays of browse_rgbd.py.',
+        )
+    else:
+        found.add(
+            'registered',
+            'note',
+            f'depth lies on colour: best shift {right:+.1f} pixels right, {down:+.1f} down at '
+            f'{result.width} pixels width ({result.used} frames)',
+            'Nothing to do.',
+        )
+    if result.verdict == 'registered':
+        _single_frames(result, checked, found)
+
+
+def _single_frames(result: Registration, checked: Sequence[Measures], found: Findings) -> None:
+    single = [
+        (m, f)
+        for m, f in zip(checked, result.frames, strict=True)
+        if f is not None and f.state == 'elsewhere'
+    ]
+    # A few are expected by chance: those are no finding.
+    chance = _FRAME_FALSE_ALARM * result.used
+    if len(single) > chance + 3 * np.sqrt(chance):
+        found.add(
+            'frames-misregistered',
+            'warning',
+            f'{len(single)} of {result.used} frames checked fit elsewhere, in a set that is '
+            f'registered (about {chance:.1f} are expected by chance)',
+            'Colour and depth of these frames may be of different moments: pair by time.',
+            [m.img_path for m, _ in single],
+            ['move depth {:+.0f} right, {:+.0f} down'.format(*f.shift) for _, f in single],
+        )

@@ -1,0 +1,411 @@
+"""Open a data folder or a config as the RGB-D sets it describes, with labels and splits."""
+
+import argparse
+import json
+import os
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+
+from mmmask3d.datasets.classes import NYU13_CLASSES, NYU40_CLASSES, SCANNET20_CLASSES
+from mmmask3d.datasets.rgbd_dataset import RGBDDataset
+
+LOADERS = ('train', 'val', 'test')
+_CLASS_SETS = {'nyu13': NYU13_CLASSES, 'nyu40': NYU40_CLASSES, 'scannet20': SCANNET20_CLASSES}
+_SETTINGS = (
+    'img_suffix',
+    'depth_suffix',
+    'depth_scale',
+    'depth_kind',
+    'depth_invalid',
+    'min_depth',
+    'max_depth',
+    'ann_file',
+)
+
+
+class SourceOptionsError(ValueError):
+    """The folder, the config or the options do not say what there is to look at."""
+
+
+class FoundFrames(RGBDDataset):
+    """``RGBDDataset`` that remembers which partners are missing instead of stopping or warning.
+
+    Attributes:
+        missing: Files that do not exist though their partner, or the index, says they should.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.missing: list[str] = []
+        super().__init__(**settings, on_error='drop')
+
+    def _report_missing(
+        self,
+        missing_images: Sequence[str],
+        missing_depths: Sequence[str],
+        num_incomplete: int,
+        num_complete: int,
+    ) -> None:
+        if num_complete == 0:  # nothing to look at: the settings are wrong, not the frames
+            super()._report_missing(missing_images, missing_depths, num_incomplete, num_complete)
+        self.num_without_partner = num_incomplete
+        for key, names in (('img_path', missing_images), ('depth_path', missing_depths)):
+            self.missing += [posixpath.join(self.data_prefix[key], name) for name in names]
+
+    def listed(self) -> list[str]:
+        """Colour files that the index names, existing or not, in its order."""
+        return [
+            posixpath.join(self.data_prefix['img_path'], self._files(record)[0])
+            for record in self._parse_index()
+        ]
+
+
+@dataclass(frozen=True)
+class LabelMaps:
+    """A folder of label maps: 0 = unlabelled, 1..C the classes, 255 ignored.
+
+    Attributes:
+        kind: Name of the folder.
+        folder: Its path.
+        suffix: Of its files.
+        classes: Names of the classes.
+    """
+
+    kind: str
+    folder: str
+    suffix: str
+    classes: tuple[str, ...]
+
+    def path(self, frame: str) -> str:
+        """File of a frame."""
+        return posixpath.join(self.folder, frame + self.suffix)
+
+
+@dataclass
+class Source:
+    """One set of frames with one unit.
+
+    Attributes:
+        title: Its name in reports.
+        frames: The frames; those without partner are not among them.
+        backend_args: File backend of the frames.
+        labels: Folders of label maps.
+        instances: Folder of instance maps (0 = none), '' for none.
+        instance_suffix: Of its files.
+        annotations: COCO files, by split.
+        splits: Colour files by split, as listed.
+        expected: Number of frames that the manifest of a conversion states; None without one.
+    """
+
+    title: str
+    frames: FoundFrames
+    backend_args: dict | None = None
+    labels: list[LabelMaps] = field(default_factory=list)
+    instances: str = ''
+    instance_suffix: str = '.png'
+    annotations: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, list[str]] = field(default_factory=dict)
+    expected: int | None = None
+
+    @property
+    def metric(self) -> bool:
+        """Whether depth is in metres."""
+        return self.frames.depth_kind == 'metric'
+
+    @property
+    def unit(self) -> str:
+        """Label of the depth scale, as the panels write it."""
+        return 'm' if self.metric else 'relative'
+
+
+# ---------------------------------------------------------------- command line
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the tools need to open a folder or a config."""
+    parser.add_argument('source', help='data folder, or config file (.py)')
+    group = parser.add_argument_group(
+        'data folder (what is not given is taken from its manifest.json, if it has one)'
+    )
+    group.add_argument('--rgb', metavar='FOLDER', help='colour files (default: rgb)')
+    group.add_argument('--depth', metavar='FOLDER', help='depth files (default: depth)')
+    group.add_argument('--img-suffix', metavar='SUFFIX', help='of colour files (default: .jpg)')
+    group.add_argument('--depth-suffix', metavar='SUFFIX', help='of depth files (default: .png)')
+    group.add_argument(
+        '--depth-scale', type=float, metavar='S', help='stored units per metre (default: 1000)'
+    )
+    group.add_argument('--depth-kind', choices=['metric', 'relative'])
+    group.add_argument(
+        '--depth-invalid',
+        type=float,
+        nargs='*',
+        metavar='VALUE',
+        help='stored values that mean "no reading" (default: 0; give none for none)',
+    )
+    group.add_argument('--min-depth', type=float, metavar='METRES')
+    group.add_argument('--max-depth', type=float, metavar='METRES')
+    group.add_argument('--ann-file', metavar='FILE', help='index file (default: all files)')
+    group.add_argument(
+        '--labels',
+        action='append',
+        default=[],
+        metavar='FOLDER=CLASSES',
+        help='folder of label maps; CLASSES is nyu13, nyu40, scannet20, a number, or a text file '
+        'of one name a line',
+    )
+    group = parser.add_argument_group('config file')
+    group.add_argument('--cfg-options', nargs='+', action=DictAction, help='overrides')
+
+
+def open_sources(args: argparse.Namespace, split: str | None = None) -> list[Source]:
+    """Open what the command line names.
+
+    Args:
+        args: With the arguments of :func:`add_source_arguments`.
+        split: Only the frames of this split.
+
+    Raises:
+        SourceOptionsError: It cannot be opened; the message says what to change.
+    """
+    given = {
+        name: getattr(args, name) for name in _SETTINGS if getattr(args, name, None) is not None
+    }
+    folders = args.rgb or args.depth or args.labels
+    try:
+        if str(args.source).endswith('.py'):
+            if given or folders:
+                options = [f'--{name}'.replace('_', '-') for name in given]
+                options += [f'--{n}' for n in ('rgb', 'depth', 'labels') if getattr(args, n)]
+                raise SourceOptionsError(
+                    f'{", ".join(options)}: options of a data folder; {args.source} is a config. '
+                    f'Change its settings with --cfg-options.'
+                )
+            cfg = load_config(args.source, args.cfg_options)
+            return open_config(cfg, [split] if split else LOADERS)
+        if args.cfg_options:
+            raise SourceOptionsError('--cfg-options belongs to a config file, not to a folder.')
+        return [open_folder(args.source, given, args.rgb, args.depth, args.labels, split)]
+    except (FileNotFoundError, ValueError) as error:
+        if isinstance(error, SourceOptionsError):
+            raise
+        raise SourceOptionsError(str(error)) from error
+
+
+def load_config(path: str, overrides: Mapping | None = None) -> Config:
+    """Read a config file."""
+    if not os.path.isfile(path):
+        raise SourceOptionsError(f'the config file {path} does not exist.')
+    cfg = Config.fromfile(path)
+    if overrides:
+        cfg.merge_from_dict(dict(overrides))
+    return cfg
+
+
+# ---------------------------------------------------------------- folders
+
+
+def open_folder(
+    root: str | Path,
+    given: Mapping[str, Any] | None = None,
+    rgb: str | None = None,
+    depth: str | None = None,
+    labels: Sequence[str] = (),
+    split: str | None = None,
+) -> Source:
+    """Open a data folder.
+
+    Args:
+        root: The folder; ``manifest.json`` of a converter, or ``meta.json`` of generated rooms, is
+            used where it has one.
+        given: Settings of :class:`~mmmask3d.datasets.RGBDDataset` that differ.
+        rgb: Colour folder, ``rgb`` by default.
+        depth: Depth folder, ``depth`` by default.
+        labels: Label folders as ``FOLDER=CLASSES``.
+        split: Only the frames of ``splits/<split>.txt``.
+    """
+    root = str(root)
+    if not os.path.isdir(root):
+        raise SourceOptionsError(f'{root} is no folder, and no config file (.py).')
+    layout = _layout(root)
+    settings = dict(layout.settings, **(given or {}))
+    rgb, depth = rgb or 'rgb', depth or 'depth'
+    settings.setdefault('img_suffix', layout.suffixes.get(rgb, '.jpg'))
+    settings.setdefault('depth_suffix', layout.suffixes.get(depth, '.png'))
+    if split:
+        if 'ann_file' in settings:
+            raise SourceOptionsError('give either a split or --ann-file, not both.')
+        settings['ann_file'] = f'splits/{split}.txt'
+    place = dict(data_root=root, data_prefix=dict(img_path=rgb, depth_path=depth))
+    source = Source(root, FoundFrames(**settings, **place))
+    layout.add_to(source, root)
+    for text in labels:
+        maps = _parse_labels(text, root)
+        source.labels = [m for m in source.labels if m.kind != maps.kind] + [maps]
+    folder = Path(root, 'splits')
+    for path in sorted(folder.glob('*.txt')) if folder.is_dir() else ():
+        index = FoundFrames(
+            **{**settings, 'ann_file': f'splits/{path.name}'}, **place, lazy_init=True
+        )
+        source.splits[path.stem] = index.listed()
+    if 'ann_file' in settings:
+        source.expected = None
+    return source
+
+
+@dataclass
+class _Layout:
+    """What a folder says about itself."""
+
+    settings: dict = field(default_factory=dict)
+    suffixes: Mapping[str, str] = field(default_factory=dict)
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    expected: int | None = None
+
+    def add_to(self, source: Source, root: str) -> None:
+        source.expected = self.expected
+        source.labels = [
+            LabelMaps(
+                kind, posixpath.join(root, kind), self.suffixes.get(kind, '.png'), tuple(classes)
+            )
+            for kind, classes in self.classes.items()
+        ]
+        if 'instance' in self.suffixes:
+            source.instances = posixpath.join(root, 'instance')
+            source.instance_suffix = self.suffixes['instance']
+        source.annotations = {
+            path.stem.removeprefix('instances_'): str(path)
+            for path in sorted(Path(root, 'annotations').glob('instances_*.json'))
+        }
+
+
+def _layout(root: str) -> _Layout:
+    manifest = _read_json(os.path.join(root, 'manifest.json'))
+    if manifest is not None:
+        try:
+            settings = {key: manifest[key] for key in ('depth_scale', 'depth_kind')}
+            return _Layout(
+                {**settings, 'depth_invalid': tuple(manifest.get('depth_invalid', (0,)))},
+                manifest['suffixes'],
+                manifest['classes'],
+                int(manifest['frames']),
+            )
+        except (KeyError, TypeError) as error:
+            raise SourceOptionsError(
+                f'{root}/manifest.json is no manifest of a converter of this project ({error!r} '
+                f'is missing or of the wrong type). Move it away and give the options instead.'
+            ) from error
+    meta = _read_json(os.path.join(root, 'meta.json'))
+    if isinstance(meta, dict) and 'generator_version' in meta:
+        return _Layout(
+            {'depth_scale': meta['depth_scale']},
+            {'semantic': '.png', 'instance': '.png'},
+            {'semantic': meta['classes']},
+            meta['rooms'] * meta['views'],
+        )
+    return _Layout()
+
+
+def _read_json(path: str) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise SourceOptionsError(f'{path} is no JSON ({error}).') from error
+
+
+def _parse_labels(text: str, root: str) -> LabelMaps:
+    kind, _, classes = text.partition('=')
+    if classes in _CLASS_SETS:
+        names = _CLASS_SETS[classes]
+    elif classes.isdigit() and 0 < int(classes) < 255:
+        names = tuple(f'class {i}' for i in range(1, int(classes) + 1))
+    elif os.path.isfile(classes):
+        names = tuple(Path(classes).read_text(encoding='utf-8').split('\n'))
+        names = tuple(name.strip() for name in names if name.strip())
+    else:
+        raise SourceOptionsError(
+            f'--labels {text!r}: expected FOLDER=CLASSES, with CLASSES one of '
+            f'{", ".join(_CLASS_SETS)}, a number from 1 to 254, or a text file of one name a line.'
+        )
+    folder = posixpath.join(root, kind)
+    if not kind or not os.path.isdir(folder):
+        raise SourceOptionsError(f'--labels {text!r}: the folder {folder} does not exist.')
+    return LabelMaps(kind, folder, '.png', names)
+
+
+# ---------------------------------------------------------------- configs
+
+
+def open_config(cfg: Config, loaders: Sequence[str] = LOADERS) -> list[Source]:
+    """Open the RGB-D sets of a config, one source for each, ``ConcatDataset`` included.
+
+    A loader that reads the same as one before (``test_dataloader = val_dataloader``) adds its name
+    to the splits of that source.
+    """
+    sources: list[Source] = []
+    seen: list[dict] = []
+    for loader in loaders:
+        content = cfg.get(f'{loader}_dataloader')
+        if not content:
+            if len(loaders) == 1:
+                raise SourceOptionsError(f'{cfg.filename} has no {loader}_dataloader.')
+            continue
+        for leaf in rgbd_configs(content['dataset'], f'{cfg.filename}: {loader}_dataloader'):
+            settings = _reading_settings(leaf)
+            if settings in seen:
+                known = sources[seen.index(settings)]
+                known.splits[loader] = next(iter(known.splits.values()))
+                continue
+            seen.append(settings)
+            frames = FoundFrames(**settings)
+            root = str(settings.get('data_root', ''))
+            index = settings.get('ann_file', '')
+            title = f'{loader}: {root}' + (f', {index}' if index else '')
+            source = Source(title, frames, backend_args=_frame_backend(leaf))
+            if os.path.isdir(root):
+                _layout(root).add_to(source, root)
+                source.expected = None
+            source.splits[loader] = [
+                frames.get_data_info(i)['img_path'] for i in range(len(frames))
+            ]
+            sources.append(source)
+    return sources
+
+
+def rgbd_configs(dataset: Mapping, where: str) -> Iterator[Mapping]:
+    """Configs of the ``RGBDDataset`` inside a data set config, wrappers taken off.
+
+    Raises:
+        SourceOptionsError: There is a data set of another type.
+    """
+    kind = str(dataset.get('type', '')).rpartition('.')[2]
+    if kind == 'RGBDDataset':
+        yield dataset
+    elif kind == 'ConcatDataset':
+        for number, part in enumerate(dataset['datasets']):
+            yield from rgbd_configs(part, f'{where}.datasets[{number}]')
+    elif 'dataset' in dataset:  # RepeatDataset and the like
+        yield from rgbd_configs(dataset['dataset'], where)
+    else:
+        raise SourceOptionsError(
+            f'{where}: expected RGBDDataset (possibly in ConcatDataset or RepeatDataset), found '
+            f'{dataset.get("type")!r}. Give a pre-training config, or the data folder.'
+        )
+
+
+def _reading_settings(leaf: Mapping) -> dict:
+    """Settings that decide which frames are read and how, without pipeline and seeds."""
+    left_out = ('type', 'pipeline', 'test_mode', 'on_error', 'seed', 'max_refetch', 'lazy_init')
+    return {key: value for key, value in dict(leaf).items() if key not in left_out}
+
+
+def _frame_backend(leaf: Mapping) -> dict | None:
+    for transform in leaf.get('pipeline', ()):
+        if str(transform.get('type', '')).rpartition('.')[2] == 'LoadRGBD':
+            return transform.get('backend_args')
+    return None

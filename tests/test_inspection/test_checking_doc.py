@@ -1,0 +1,53 @@
+"""docs/checking_data.md names every finding and only options that exist."""
+
+import ast
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+import mmmask3d.inspection
+from mmmask3d.inspection import file_rules
+
+REPO = Path(mmmask3d.inspection.__file__).parents[2]
+DOC = (REPO / 'docs/checking_data.md').read_text(encoding='utf-8')
+
+
+def codes():
+    """First arguments of all calls that add findings."""
+    found = set(file_rules._PER_FILE)
+    for path in Path(mmmask3d.inspection.__file__).parent.glob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in ('add', 'add_frames')
+                and getattr(node.func.value, 'id', '') == 'found'
+                and isinstance(node.args[0], ast.Constant)
+            ):
+                found.add(node.args[0].value)
+    return found
+
+
+def test_every_finding_is_listed():
+    found = codes()
+    assert len(found) > 25
+    for code in found | {'duplicate-depth', 'duplicate-colour'}:
+        assert f'`{code}`' in DOC, code
+
+
+@pytest.mark.parametrize(
+    'tool',
+    ['analysis_tools/browse_rgbd.py', 'analysis_tools/check_rgbd.py']
+    + ['benchmarks/registration_rates.py'],
+)
+def test_the_commands_are_accepted(tool):
+    spec = importlib.util.spec_from_file_location('tool', REPO / 'tools' / tool)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = DOC.replace('\\\n', ' ')
+    commands = re.findall(rf'^python tools/{re.escape(tool)} (.*)$', text, re.M)
+    assert commands
+    for command in commands:
+        module.build_parser().parse_args(command.split())

@@ -1,0 +1,111 @@
+"""The checker as a command: exit codes, reports on disk, usage errors."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/check_rgbd.py'
+QUICK = ('--quiet', '--registration-frames', '0')
+
+
+@pytest.fixture
+def main(load_tool):
+    module = load_tool('analysis_tools/check_rgbd.py')
+    return lambda *arguments: module.main([str(a) for a in arguments])
+
+
+@pytest.fixture
+def folder(make_rgbd_folder, tmp_path):
+    return make_rgbd_folder(tmp_path / 'set', 4)
+
+
+def run(*arguments, **options):
+    command = [sys.executable, TOOL, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+def test_a_misregistered_folder_end_to_end(make_scene_folder, tmp_path):
+    folder = make_scene_folder(tmp_path / 'set', n=20, size=(72, 96), shift=(8, 0))
+    report, page = tmp_path / 'out/check.json', tmp_path / 'out/check.html'
+    done = run(folder, '--img-suffix', '.png', '--json', report, '--html', page, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert 'ERROR misregistered: depth does not lie on colour' in done.stdout
+    data = json.loads(report.read_text())
+    assert data['counts']['error'] == 1
+    assert data['sets'][0]['registration']['shift'] == pytest.approx([-8, 0], abs=1)
+    assert page.read_bytes().startswith(b'<!DOCTYPE html>')
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == ['check.html', 'check.json']
+
+
+def test_generated_rooms_are_clean(main, tiny_rooms, capsys):
+    assert main(tiny_rooms, '--quiet') == 0
+    text = capsys.readouterr().out
+    assert '6 frames of 128x96' in text
+    assert 'splits: train 4, val 2' in text
+    assert '0 errors, 0 warnings' in text
+
+
+def test_a_config_that_validates_on_what_it_trains_on(main, tiny_config, capsys):
+    assert main(tiny_config, *QUICK) == 1
+    text = capsys.readouterr().out
+    assert text.count('8 frames of 48x32') == 1  # read once
+    assert "frames that are in split 'train' and in 'val': 8" in text
+    assert "frames that are in split 'train' and in 'test': 8" in text
+
+
+def test_leakage_between_the_loaders_of_a_config(main, make_rgbd_folder, tmp_path, capsys):
+    folder = make_rgbd_folder(tmp_path / 'set', 6)
+    (folder / 'train.txt').write_text('frame_000\nframe_001\nframe_002\n')
+    (folder / 'val.txt').write_text('frame_002\nframe_003\n')
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f"""
+source = dict(type='RGBDDataset', data_root={str(folder)!r}, img_suffix='.png')
+train_dataloader = dict(dataset=dict(**source, ann_file='train.txt'))
+val_dataloader = dict(dataset=dict(**source, ann_file='val.txt'))
+"""
+    )
+    assert main(config, *QUICK) == 1
+    text = capsys.readouterr().out
+    assert "frames that are in split 'train' and in 'val': 1" in text
+    assert f'{folder}/rgb/frame_002.png' in text
+    assert main(config, *QUICK, '--split', 'train') == 0
+
+
+def test_warnings_count_if_wanted(main, folder):
+    (folder / 'rgb/frame_001.png').write_bytes((folder / 'rgb/frame_000.png').read_bytes())
+    arguments = (folder, '--img-suffix', '.png', *QUICK)
+    assert main(*arguments) == 0
+    assert main(*arguments, '--strict') == 1
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--workers', '0'], '--workers must be at least 1'),
+        (['--tolerance', '1.5'], '--tolerance is a share'),
+        (['--registration-frames', '-1'], 'must be 0 or more'),
+        (['--seed', '-1'], '--seed must be 0 or more'),
+        (['--img-suffix', '.bmp'], 'Check img_suffix'),
+        (['--img-suffix', '.png', '--json', '{folder}/rgb'], 'the report cannot be written'),
+    ],
+)
+def test_usage_errors(main, folder, arguments, message, capsys):
+    given = [a.format(folder=folder) for a in arguments]
+    if '--registration-frames' not in given:
+        given += QUICK
+    with pytest.raises(SystemExit) as stopped:
+        main(folder, *given)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not list(folder.rglob('*.tmp'))
+
+
+def test_nothing_to_check_is_no_traceback(tmp_path):
+    done = run('missing.py', cwd=tmp_path)
+    assert done.returncode == 2
+    assert 'missing.py does not exist' in done.stderr
+    assert 'Traceback' not in done.stderr

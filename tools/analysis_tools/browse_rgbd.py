@@ -1,0 +1,89 @@
+"""Draw contact sheets of RGB-D frames: colour, depth, its contours on colour, labels, instances.
+
+Examples:
+    python tools/analysis_tools/browse_rgbd.py data/my_frames --out-dir look
+    python tools/analysis_tools/browse_rgbd.py configs/my_config.py --out-dir look --pipeline
+"""
+
+# ruff: noqa: E402
+from mmmask3d.preflight import check_environment
+
+check_environment()  # plain words before an import below fails
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmmask3d.inspection.browse import draw_frames, draw_pipeline, write_pictures
+from mmmask3d.inspection.sources import (
+    LOADERS,
+    SourceOptionsError,
+    add_source_arguments,
+    load_config,
+    open_sources,
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    parser = argparse.ArgumentParser(description='Draw contact sheets of RGB-D frames.')
+    add_source_arguments(parser)
+    parser.add_argument('--out-dir', required=True, help='folder for sheets and page')
+    parser.add_argument('--split', help='frames of this split only, such as train')
+    parser.add_argument('--num', type=int, default=12, help='frames, spread over the set')
+    parser.add_argument('--index', type=int, nargs='+', help='frames by index instead')
+    parser.add_argument('--rows', type=int, default=6, help='frames on a sheet (default: 6)')
+    parser.add_argument('--columns', type=int, help='pictures per row (default: all in one row)')
+    group = parser.add_argument_group('what the network sees (config only)')
+    group.add_argument(
+        '--pipeline', action='store_true', help='draw after the pipeline, with masks'
+    )
+    group.add_argument('--draws', type=int, default=3, help='draws per frame (default: 3)')
+    group.add_argument('--seed', type=int, default=0, help='seed of the run')
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Draw and write the pictures.
+
+    Returns:
+        The exit code: 0, or 1 where a frame could not be drawn.
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    for name in ('num', 'rows', 'draws', 'columns'):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f'--{name} must be at least 1, got {value}')
+    if args.seed < 0:
+        parser.error(f'--seed must be 0 or more, got {args.seed}')
+    try:
+        if args.pipeline:
+            if not args.source.endswith('.py'):
+                raise SourceOptionsError('--pipeline needs a config file (.py): it has one.')
+            split = args.split or 'train'
+            if split not in LOADERS:
+                raise SourceOptionsError(f'--split {split}: a config has {", ".join(LOADERS)}.')
+            cfg = load_config(args.source, args.cfg_options)
+            drawn = draw_pipeline(
+                cfg, split, args.num, args.index, args.draws, args.seed, args.columns
+            )
+        else:
+            sources = open_sources(args, args.split)
+            drawn = draw_frames(sources, args.num, args.index, args.columns)
+    except SourceOptionsError as error:
+        parser.error(str(error))
+    try:
+        files = write_pictures(drawn, Path(args.out_dir), args.rows, args.source)
+    except OSError as error:
+        parser.error(f'the pictures cannot be written: {error}')
+    for path in files:
+        print(path)
+    failed = [one for one in drawn if one.error]
+    for one in failed:
+        print(f'frame {one.frame!r} cannot be drawn: {one.error}', file=sys.stderr)
+    return int(bool(failed))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

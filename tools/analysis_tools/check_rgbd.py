@@ -1,0 +1,89 @@
+"""Check RGB-D frames: damaged files, units, duplicates, registration, labels, splits.
+
+Examples:
+    python tools/analysis_tools/check_rgbd.py data/my_frames --html check.html
+    python tools/analysis_tools/check_rgbd.py configs/my_config.py --json check.json
+
+Exit code: 0 without errors, 1 with errors (--strict: or warnings), 2 if nothing can be checked.
+"""
+
+# ruff: noqa: E402
+from mmmask3d.preflight import check_environment
+
+check_environment()  # plain words before an import below fails
+
+import argparse
+import sys
+
+from mmmask3d.inspection.check import CheckOptions, check_sets
+from mmmask3d.inspection.registration import TOLERANCE
+from mmmask3d.inspection.report import as_text, counts, write_reports
+from mmmask3d.inspection.sources import SourceOptionsError, add_source_arguments, open_sources
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog='Exit code: 0 without errors, 1 with errors, 2 if nothing can be checked.',
+    )
+    add_source_arguments(parser)
+    parser.add_argument('--split', help='frames of this split only, such as train')
+    parser.add_argument('--json', metavar='FILE', help='write the report as JSON')
+    parser.add_argument('--html', metavar='FILE', help='write the report as one HTML page')
+    parser.add_argument('--workers', type=int, default=2, help='threads (default: 2)')
+    parser.add_argument(
+        '--registration-frames',
+        type=int,
+        default=100,
+        metavar='N',
+        help='frames per set that registration is judged by (default: 100); 0 leaves it out',
+    )
+    parser.add_argument(
+        '--tolerance',
+        type=float,
+        default=TOLERANCE,
+        metavar='SHARE',
+        help=f'displacement that counts as registered, share of the width (default: {TOLERANCE})',
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of the statistics of registration')
+    parser.add_argument('--strict', action='store_true', help='exit code 1 for warnings as well')
+    parser.add_argument('--quiet', action='store_true', help='no progress bars')
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check and report.
+
+    Returns:
+        The exit code.
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.workers < 1:
+        parser.error(f'--workers must be at least 1, got {args.workers}')
+    if args.registration_frames < 0:
+        parser.error(f'--registration-frames must be 0 or more, got {args.registration_frames}')
+    if not 0 < args.tolerance < 1:
+        parser.error(f'--tolerance is a share between 0 and 1, got {args.tolerance}')
+    if args.seed < 0:
+        parser.error(f'--seed must be 0 or more, got {args.seed}')
+    try:
+        sources = open_sources(args, args.split)
+    except SourceOptionsError as error:
+        parser.error(str(error))
+    options = CheckOptions(
+        args.workers, args.registration_frames, args.tolerance, args.seed, not args.quiet
+    )
+    checked, findings = check_sets(sources, options)
+    print(as_text(checked, findings))
+    try:
+        write_reports(checked, findings, args.json, args.html)
+    except OSError as error:
+        parser.error(f'the report cannot be written: {error}')
+    found = counts(findings)
+    return int(bool(found['error'] or (args.strict and found['warning'])))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
