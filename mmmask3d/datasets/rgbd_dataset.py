@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 
 from mmmask3d.datasets.depth_io import FrameError
 from mmmask3d.datasets.sampling import EpochIndex, sample_rng
+from mmmask3d.datasets.transforms.loading import may_decode_later
 from mmmask3d.registry import DATASETS
 
 _EXAMPLES = 3  # names quoted in a message
@@ -419,7 +420,9 @@ class RGBDDataset(BaseDataset):
             current = (first + step) % len(self)
             try:
                 with self._draws(idx, first):
-                    data = self.pipeline(self.get_data_info(current))
+                    info = self.get_data_info(current)
+                    info['decode_later'] = may_decode_later(self.pipeline.transforms)
+                    data = self.pipeline(info)
                 if data is None:
                     raise FrameError(
                         f"frame '{self.get_data_info(current)['frame']}': a transform of the "

@@ -1,0 +1,173 @@
+"""A frame that is read and checked but not decoded: what is cut away need not be worked on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mmcv
+import numpy as np
+
+from mmmask3d.datasets.depth_io import FrameError, decode_colour, to_readings
+from mmmask3d.datasets.nearest import resize_nearest
+
+Box = tuple[int, int, int, int]  # top, left, height, width
+
+_JPEG_FACTORS = 8, 4, 2  # of the decoder's inverse transform
+_MARKERS_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
+_NO_FRAME_HEADER = {0xC4, 0xC8, 0xCC}  # in the range of frame headers, and none
+
+
+def jpeg_size(content: bytes) -> tuple[int, int] | None:
+    """Size of a JPEG image, read from its frame header (ITU-T T.81, B.2.2) without decoding.
+
+    Args:
+        content: The bytes of a file.
+
+    Returns:
+        (height, width); None for another format or a damaged or unusual header.
+    """
+    if content[:2] != b'\xff\xd8':
+        return None
+    position = 2
+    while position + 9 <= len(content) and content[position] == 0xFF:
+        marker = content[position + 1]
+        if marker == 0xFF:  # a fill byte
+            position += 1
+        elif marker in _MARKERS_WITHOUT_LENGTH:
+            position += 2
+        elif 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME_HEADER:
+            height = int.from_bytes(content[position + 5 : position + 7], 'big')
+            width = int.from_bytes(content[position + 7 : position + 9], 'big')
+            return (height, width) if height and width else None
+        else:
+            position += 2 + int.from_bytes(content[position + 2 : position + 4], 'big')
+    return None
+
+
+def choose_reduction(
+    box: Box, size: tuple[int, int], shape: tuple[int, int], snap: bool
+) -> tuple[int, Box]:
+    """How far a JPEG may be scaled down while it is decoded, and the box that fits its pixels.
+
+    A pixel of the reduced image covers factor x factor pixels of the frame, so a box can only be
+    cut out of it where its sides are multiples of the factor: they move by half a factor at most
+    (by less than one at the frame's end). The reduced box has at least the pixels of the output,
+    which is thus never scaled up from less than is stored.
+
+    Args:
+        box: What is to be cut out of the frame.
+        size: Output (width, height).
+        shape: (height, width) of the frame.
+        snap: Whether the box may be moved to multiples of the factor. If not, only factors are
+            considered that divide its sides.
+
+    Returns:
+        The factor (1, 2, 4 or 8) and the box, in pixels of the frame.
+    """
+    top, left, height, width = box
+    for factor in _JPEG_FACTORS:
+        if height < factor * size[1] or width < factor * size[0]:
+            continue
+        rows = _snapped(top, top + height, shape[0], factor)
+        columns = _snapped(left, left + width, shape[1], factor)
+        snapped = rows[0], columns[0], rows[1] - rows[0], columns[1] - columns[0]
+        if (
+            snapped[2] >= factor * size[1]
+            and snapped[3] >= factor * size[0]
+            and (snap or snapped == box)
+        ):
+            return factor, snapped
+    return 1, box
+
+
+def _snapped(start: int, end: int, length: int, factor: int) -> tuple[int, int]:
+    """Nearest multiples of the factor; a frame's last pixels may not fill one."""
+    last = length // factor
+    return tuple(min((side + factor // 2) // factor, last) * factor for side in (start, end))
+
+
+@dataclass
+class UndecodedFrame:
+    """Files of a frame after the checks of :class:`~mmmask3d.datasets.LoadRGBD`.
+
+    Attributes:
+        img_path: For messages.
+        img: The bytes of a JPEG file, or the image (H, W, 3) uint8.
+        shape: (H, W).
+        depth: (H, W), the values as stored, or depth where ``valid`` is given.
+        valid: (H, W) bool; None where depth is not interpreted yet.
+        settings: What :func:`~mmmask3d.datasets.depth_io.to_readings` needs beside the values.
+    """
+
+    img_path: str
+    img: bytes | np.ndarray
+    shape: tuple[int, int]
+    depth: np.ndarray
+    valid: np.ndarray | None
+    settings: tuple[float, Sequence[float], float, float | None, str]
+
+    def take(
+        self, box: Box, size: tuple[int, int], interpolation: str, snap: bool = True
+    ) -> dict[str, np.ndarray]:
+        """Cut out a box and resize it, the same for colour, depth and validity.
+
+        Where a JPEG is larger than needed it is decoded at 1/2, 1/4 or 1/8 of its size, which
+        averages over as many pixels and costs less, see :func:`choose_reduction`.
+
+        Args:
+            box: What to cut out, in pixels of the frame.
+            size: Output (width, height).
+            interpolation: Of the colour image, see :func:`mmcv.imresize`.
+            snap: Whether the box may be moved to fit the pixels of a reduced image.
+
+        Returns:
+            ``img``, ``depth`` and ``valid`` as from :class:`~mmmask3d.datasets.LoadRGBD`.
+
+        Raises:
+            FrameError: The colour image cannot be decoded.
+        """
+        factor = 1
+        if isinstance(self.img, bytes):
+            factor, box = choose_reduction(box, size, self.shape, snap)
+        img = self._decoded(factor)
+        if box != (0, 0, *self.shape):
+            inside = slice(box[0], box[0] + box[2]), slice(box[1], box[1] + box[3])
+            depth = self.depth[inside]
+            valid = None if self.valid is None else self.valid[inside]
+        else:
+            depth, valid = self.depth, self.valid
+        top, left, height, width = (side // factor for side in box)
+        img = mmcv.imresize(
+            img[top : top + height, left : left + width],
+            size,
+            interpolation=interpolation,
+            backend='cv2',
+        )
+        depth = resize_nearest(depth, size)
+        if valid is None:
+            depth, valid = to_readings(depth, *self.settings)
+        else:
+            valid = resize_nearest(valid, size)
+        return dict(img=img, depth=depth, valid=valid)
+
+    def decode(self) -> dict[str, np.ndarray]:
+        """The whole frame, as from :class:`~mmmask3d.datasets.LoadRGBD`.
+
+        Raises:
+            FrameError: The colour image cannot be decoded.
+        """
+        depth, valid = self.depth, self.valid
+        if valid is None:
+            depth, valid = to_readings(depth, *self.settings)
+        return dict(img=self._decoded(1), depth=depth, valid=valid)
+
+    def _decoded(self, factor: int) -> np.ndarray:
+        if not isinstance(self.img, bytes):
+            return self.img
+        img = decode_colour(self.img, self.img_path, reduction=factor)
+        expected = tuple(-(-side // factor) for side in self.shape)
+        if img.shape[:2] != expected:
+            raise FrameError(
+                f'{self.img_path}: decodes to {img.shape[0]}x{img.shape[1]} (height x width), '
+                f'expected {expected[0]}x{expected[1]} after its header. The file is damaged.'
+            )
+        return img
