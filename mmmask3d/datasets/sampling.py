@@ -127,7 +127,7 @@ class sample_rng(AbstractContextManager):
     def __enter__(self) -> None:
         """Seed."""
         entropy = self._numbers
-        if 0 <= min(entropy) and max(entropy) < 2**32:
+        if min(entropy) >= 0 and max(entropy) < 2**32:
             entropy = np.array(entropy, np.uint32)  # gives the same words in half the time
         words = np.random.SeedSequence(entropy).generate_state(8)
         # torch.manual_seed would reach for the GPUs as well.

@@ -38,7 +38,6 @@ import cv2
 import mmcv
 import numpy as np
 import torch
-from mmengine import fileio
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
@@ -222,7 +221,9 @@ class StageClock:
             ('resizing colour', mmcv, 'imresize'),
         ]
         kinds = {type(t) for source in _sources(dataset) for t in source.pipeline.transforms}
-        parts += [(kind.__name__, kind, 'transform') for kind in kinds if hasattr(kind, 'transform')]
+        parts += [
+            (kind.__name__, kind, 'transform') for kind in kinds if hasattr(kind, 'transform')
+        ]
         with ExitStack() as stack:
             for name, owner, attribute in parts:
                 timed_part = self.wrap(name, getattr(owner, attribute))
@@ -276,7 +277,9 @@ _STATISTICS = statistics.median, min, max
 
 def table(result: dict[str, dict]) -> str:
     """The summary as text."""
-    lines = [f'{"":20}{"CPU ms/frame":>24}{"wall ms/frame":>16}{"frames/s":>10}{"relative speed":>24}']
+    lines = [
+        f'{"":20}{"CPU ms/frame":>24}{"wall ms/frame":>16}{"frames/s":>10}{"relative speed":>24}'
+    ]
     for name, row in result.items():
         cpu, wall, ratio = row['cpu_ms'], row['wall_ms'], row['ratio']
         lines.append(

@@ -209,8 +209,11 @@ class RGBDRandomFlip(RandomFlip):
     ) -> None:
         super().__init__(prob=prob, direction=direction)
         directions = [direction] if isinstance(direction, str) else list(direction)
-        shares = prob if isinstance(prob, list) else [prob / len(directions)] * len(directions)
-        cumulated = np.cumsum([*shares, 1 - sum(shares)])
+        if isinstance(prob, list):
+            shares = [*prob, 1 - sum(prob)]
+        else:
+            shares = [prob / len(directions)] * len(directions) + [1 - prob]
+        cumulated = np.cumsum(shares)
         self._directions = [*directions, None]
         self._bounds = (cumulated / cumulated[-1]).tolist()
 
