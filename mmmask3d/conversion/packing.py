@@ -62,11 +62,12 @@ def pack(
     """
     if out.exists():
         raise PackingError(f'{out} exists. Remove it, or choose another name.')
-    keys = sorted(_files(root, parts), key=str.encode)
+    keys = list(_files(root, parts))
     if not keys:
         raise PackingError(f'{root}: no file to pack in {", ".join(parts) or "it"}.')
     for key in keys:
         _check_key(key, root)
+    keys.sort(key=str.encode)
     with _temporary_file(out) as temporary:
         manifest, checksums = _write(root, keys, temporary, workers, map_size, batch)
         _compare(temporary, keys, checksums, manifest)
@@ -107,7 +108,7 @@ def unpack(database: Path, out: Path) -> dict:
             path = temporary / key
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open('xb') as file:
-                file.write(backend.get(key))
+                file.write(_content(backend, key))
             written += 1
         if written != manifest['files']:
             raise PackedDatabaseError(
@@ -145,7 +146,8 @@ def check(database: Path) -> dict:
     keys = list(backend.keys())
     _check_keys(keys, database)
     size = sum(
-        len(backend.get(key)) for key in tqdm(keys, unit='file', desc='checking', disable=None)
+        len(_content(backend, key))
+        for key in tqdm(keys, unit='file', desc='checking', disable=None)
     )
     if (len(keys), size) != (manifest['files'], manifest['bytes']):
         raise PackedDatabaseError(
@@ -153,6 +155,17 @@ def check(database: Path) -> dict:
             f'of {manifest["bytes"]} after its manifest. Pack the folder again.'
         )
     return manifest
+
+
+def _content(backend: PackedLmdbBackend, key: str) -> bytes:
+    """Content of a file whose key was listed."""
+    try:
+        return backend.get(key)
+    except FileNotFoundError as error:
+        raise PackedDatabaseError(
+            f'{backend.db_path}: lists {key!r} and does not find it: the order of its keys is '
+            f'damaged. Pack the folder again.'
+        ) from error
 
 
 # -------------------------------------------------------------------- names
@@ -306,7 +319,7 @@ def _put(
         try:
             with environment.begin(write=True) as transaction:
                 for key, content in files:
-                    transaction.put(key, with_checksum(content), append=append)
+                    transaction.put(key, with_checksum(key, content), append=append)
             return
         except lmdb.MapFullError:
             environment.set_mapsize(2 * environment.info()['map_size'])

@@ -1,8 +1,8 @@
 """File backend that reads a data set packed into one LMDB file, for mmengine's `backend_args`.
 
 Format: key = path of the file below the packed folder, UTF-8, '/' between the parts; value = its
-content, then the CRC-32 of the content (4 bytes, little-endian). The key ``/manifest``, which no
-file can have, holds the manifest as JSON, likewise with its checksum. It is written last.
+content, then the CRC-32 of key and content (4 bytes, little-endian). The key ``/manifest``, which
+no file can have, holds the manifest as JSON, likewise with its checksum. It is written last.
 """
 
 import json
@@ -35,12 +35,17 @@ class PackedFileError(OSError):
     """One file of a database is damaged."""
 
 
-def with_checksum(content: bytes) -> bytes:
+def checksum(key: bytes, content: bytes) -> int:
+    """CRC-32 of both, so that a file under a damaged name is found out too."""
+    return zlib.crc32(content, zlib.crc32(key))
+
+
+def with_checksum(key: bytes, content: bytes) -> bytes:
     """The value that stands for a file."""
-    return content + zlib.crc32(content).to_bytes(CHECKSUM_SIZE, 'little')
+    return content + checksum(key, content).to_bytes(CHECKSUM_SIZE, 'little')
 
 
-def without_checksum(value: memoryview | bytes, key: str, db_path: str) -> bytes:
+def without_checksum(key: bytes, value: memoryview | bytes, db_path: str) -> bytes:
     """The content of a file.
 
     Raises:
@@ -48,10 +53,11 @@ def without_checksum(value: memoryview | bytes, key: str, db_path: str) -> bytes
     """
     content = bytes(value[:-CHECKSUM_SIZE])
     stored = int.from_bytes(value[-CHECKSUM_SIZE:], 'little')
-    if len(value) < CHECKSUM_SIZE or zlib.crc32(content) != stored:
+    found = checksum(key, content)
+    if len(value) < CHECKSUM_SIZE or found != stored:
         raise PackedFileError(
-            f'{key!r} in {db_path}: the checksum of its {len(content)} bytes is '
-            f'{zlib.crc32(content):08x}, expected {stored:08x}: the file is damaged. {_CURE}'
+            f'{key.decode(errors="replace")!r} in {db_path}: the checksum of its {len(content)} '
+            f'bytes is {found:08x}, expected {stored:08x}: the file is damaged. {_CURE}'
         )
     return content
 
@@ -107,15 +113,15 @@ class PackedLmdbBackend(LmdbBackend):
             PackedFileError: Its checksum does not fit.
             PackedDatabaseError: See the class.
         """
-        key = self._key(filepath)
+        key = self._key(filepath).encode(errors='surrogateescape')
         with self._reading() as transaction:
-            value = transaction.get(key.encode()) if 0 < len(key.encode()) <= MAX_KEY else None
+            value = transaction.get(key) if 0 < len(key) <= MAX_KEY else None
             if value is None:
                 raise FileNotFoundError(
-                    f'{filepath} does not exist: {self.db_path} has no {key!r}.'
+                    f'{filepath} does not exist: {self.db_path} has no {self._key(filepath)!r}.'
                 )
             if self.verify:
-                return without_checksum(value, key, self.db_path)
+                return without_checksum(key, value, self.db_path)
             return bytes(value[:-CHECKSUM_SIZE])
 
     def get_text(self, filepath: str | Path, encoding: str = 'utf-8') -> str:
@@ -153,7 +159,7 @@ class PackedLmdbBackend(LmdbBackend):
 
     def isfile(self, filepath: str | Path) -> bool:
         """Whether the database holds a file."""
-        key = self._key(filepath).encode()
+        key = self._key(filepath).encode(errors='surrogateescape')
         with self._reading() as transaction:
             return 0 < len(key) <= MAX_KEY and transaction.get(key) is not None
 
@@ -316,7 +322,7 @@ def _read_manifest(transaction: Any, db_path: str) -> dict[str, Any]:
             f'{db_path}: has no manifest, so pack_lmdb.py did not make or not finish it. {_CURE}'
         )
     try:
-        manifest = json.loads(without_checksum(value, MANIFEST_KEY.decode(), db_path))
+        manifest = json.loads(without_checksum(MANIFEST_KEY, value, db_path))
         found = manifest['format'], manifest['version']
     except (PackedFileError, ValueError, KeyError, TypeError) as error:
         raise PackedDatabaseError(f'{db_path}: damaged manifest ({error}). {_CURE}') from error

@@ -110,13 +110,13 @@ class _CheckedSegDataset(BaseSegDataset):
         if not self.ann_file:
             return super().load_data_list()
         # mmseg insists on a local split file, whatever the backend.
-        ann_file = self.ann_file
-        with fileio.get_local_path(ann_file, backend_args=self.backend_args) as local_file:
-            self.ann_file = str(local_file)
+        ann_file, backend_args = self.ann_file, self.backend_args
+        with fileio.get_local_path(ann_file, backend_args=backend_args) as local_file:
+            self.ann_file, self.backend_args = str(local_file), None
             try:
                 return super().load_data_list()
             finally:
-                self.ann_file = ann_file
+                self.ann_file, self.backend_args = ann_file, backend_args
 
     def _check_files(self, data_list: Sequence[dict]) -> None:
         reads_labels = any(isinstance(t, LoadAnnotations) for t in self.pipeline.transforms)
