@@ -21,11 +21,6 @@ _PNG_COLOUR_TYPES = {
     6: '4 channels (RGBA)',
 }
 _NPY_SIGNATURE = b'\x93NUMPY'
-_REDUCED_FLAGS = {
-    2: cv2.IMREAD_REDUCED_COLOR_2 | cv2.IMREAD_IGNORE_ORIENTATION,
-    4: cv2.IMREAD_REDUCED_COLOR_4 | cv2.IMREAD_IGNORE_ORIENTATION,
-    8: cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION,
-}
 _JPEG_SIGNATURE = b'\xff\xd8\xff'
 _JPEG_START_OF_SCAN = b'\xff\xda'
 _JPEG_END = b'\xff\xd9'
@@ -70,9 +65,7 @@ def check_complete(content: bytes, path: str) -> None:
         )
 
 
-def decode_colour(
-    content: bytes, path: str, backend: str = 'cv2', reduction: int = 1
-) -> np.ndarray:
+def decode_colour(content: bytes, path: str, backend: str = 'cv2') -> np.ndarray:
     """Decode a colour image.
 
     EXIF orientation is ignored: the depth file carries none, so turning only the colour image
@@ -82,11 +75,9 @@ def decode_colour(
         content: The bytes of the file.
         path: Its name, for the message.
         backend: Decoder of :func:`mmcv.imfrombytes` ('cv2', 'turbojpeg', 'pillow').
-        reduction: 2, 4 or 8 to have a JPEG decoded at that fraction of its size, each pixel about
-            the mean of as many; with the backend 'cv2' only.
 
     Returns:
-        (ceil(H / reduction), ceil(W / reduction), 3) uint8, channels in BGR order.
+        (H, W, 3) uint8, channels in BGR order.
 
     Raises:
         FrameError: The file is empty, truncated or not an image.
@@ -95,7 +86,6 @@ def decode_colour(
         raise FrameError(f'{path}: the file is empty, expected a colour image.')
     check_complete(content, path)
     flag = 'color' if backend == 'turbojpeg' else 'color_ignore_orientation'
-    flag = flag if reduction == 1 else _REDUCED_FLAGS[reduction]
     try:
         image = mmcv.imfrombytes(content, flag=flag, backend=backend)
     except (cv2.error, OSError) as error:  # pillow reports unreadable data as OSError

@@ -3,44 +3,69 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import mmcv
 import numpy as np
 
-from mmmask3d.datasets.depth_io import FrameError, decode_colour, to_readings
+from mmmask3d.datasets.depth_io import FrameError, to_readings
+from mmmask3d.datasets.image_header import declared_size
 from mmmask3d.datasets.nearest import resize_nearest
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 
 _JPEG_FACTORS = 8, 4, 2  # of the decoder's inverse transform
-_MARKERS_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
-_NO_FRAME_HEADER = {0xC4, 0xC8, 0xCC}  # in the range of frame headers, and none
+_FLAGS = {
+    1: cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
+    2: cv2.IMREAD_REDUCED_COLOR_2 | cv2.IMREAD_IGNORE_ORIENTATION,
+    4: cv2.IMREAD_REDUCED_COLOR_4 | cv2.IMREAD_IGNORE_ORIENTATION,
+    8: cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION,
+}
 
 
 def jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """Size of a JPEG image, read from its frame header (ITU-T T.81, B.2.2) without decoding.
+    """Size of a JPEG image after its header.
 
     Args:
         content: The bytes of a file.
 
     Returns:
-        (height, width); None for another format or a damaged or unusual header.
+        (height, width); None for another format or a header that does not say.
     """
-    if content[:2] != b'\xff\xd8':
-        return None
-    position = 2
-    while position + 9 <= len(content) and content[position] == 0xFF:
-        marker = content[position + 1]
-        if marker == 0xFF:  # a fill byte
-            position += 1
-        elif marker in _MARKERS_WITHOUT_LENGTH:
-            position += 2
-        elif 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME_HEADER:
-            height = int.from_bytes(content[position + 5 : position + 7], 'big')
-            width = int.from_bytes(content[position + 7 : position + 9], 'big')
-            return (height, width) if height and width else None
-        else:
-            position += 2 + int.from_bytes(content[position + 2 : position + 4], 'big')
-    return None
+    size = declared_size(content) if content.startswith(b'\xff\xd8') else None
+    return size if size is None or min(size) > 0 else None
+
+
+def decode_jpeg(
+    content: bytes, path: str, shape: tuple[int, int], reduction: int = 1
+) -> np.ndarray:
+    """Decode a JPEG file at its size or a fraction of it.
+
+    Args:
+        content: The bytes of the file, checked to be complete.
+        path: Its name, for the message.
+        shape: (height, width) after its header.
+        reduction: 1, or 2, 4 or 8 for that fraction of the size, where each pixel is about the mean
+            of as many.
+
+    Returns:
+        (ceil(height / reduction), ceil(width / reduction), 3) uint8, channels in BGR order.
+
+    Raises:
+        FrameError: It cannot be decoded, or has another size.
+    """
+    try:
+        img = cv2.imdecode(np.frombuffer(content, np.uint8), _FLAGS[reduction])
+    except cv2.error as error:
+        raise FrameError(f'{path}: cannot be decoded as a colour image ({error}).') from error
+    expected = tuple(-(-side // reduction) for side in shape)
+    if img is None or img.shape[:2] != expected:
+        found = 'nothing' if img is None else f'{img.shape[0]}x{img.shape[1]}'
+        raise FrameError(
+            f'{path}: cannot be decoded as a colour image ({len(content)} bytes): expected '
+            f'{expected[0]}x{expected[1]} (height x width) after its header, decoded {found}. '
+            f'The file is damaged.'
+        )
+    return img
 
 
 def choose_reduction(
@@ -163,11 +188,4 @@ class UndecodedFrame:
     def _decoded(self, factor: int) -> np.ndarray:
         if not isinstance(self.img, bytes):
             return self.img
-        img = decode_colour(self.img, self.img_path, reduction=factor)
-        expected = tuple(-(-side // factor) for side in self.shape)
-        if img.shape[:2] != expected:
-            raise FrameError(
-                f'{self.img_path}: decodes to {img.shape[0]}x{img.shape[1]} (height x width), '
-                f'expected {expected[0]}x{expected[1]} after its header. The file is damaged.'
-            )
-        return img
+        return decode_jpeg(self.img, self.img_path, self.shape, factor)

@@ -136,22 +136,6 @@ def test_limits_of_stored_values():
         assert stored_limits(np.dtype(other), 1000.0) is None
 
 
-@pytest.mark.parametrize('reduction', [2, 4, 8])
-@pytest.mark.parametrize('size', [(64, 96), (61, 83), (7, 5)])
-def test_reduced_decoding_averages(reduction, size):
-    rng = np.random.default_rng(0)
-    image = cv2.GaussianBlur(rng.integers(0, 256, (*size, 3)).astype(np.float32), (0, 0), 3)
-    content = cv2.imencode('.jpg', image.clip(0, 255).astype(np.uint8))[1].tobytes()
-    whole = decode_colour(content, 'a.jpg')
-    got = decode_colour(content, 'a.jpg', reduction=reduction)
-    assert got.shape == (-(-size[0] // reduction), -(-size[1] // reduction), 3)
-    rows, columns = size[0] // reduction, size[1] // reduction
-    if rows and columns:
-        inside = whole[: rows * reduction, : columns * reduction].astype(np.float64)
-        means = inside.reshape(rows, reduction, columns, reduction, 3).mean(axis=(1, 3))
-        assert np.abs(got[:rows, :columns] - means).mean() < 2.5
-
-
 def test_zero_where_invalid_copies():
     depth = np.array([[1.0, np.nan, np.inf, 1e6]], np.float32)
     valid = np.array([[True, False, False, False]])

@@ -11,7 +11,12 @@ from mmmask3d.datasets import EpochIndex, FrameError, RGBDDataset, RGBDRandomRes
 from mmmask3d.datasets.depth_io import decode_colour
 from mmmask3d.datasets.nearest import resize_nearest
 from mmmask3d.datasets.transforms.loading import may_decode_later
-from mmmask3d.datasets.undecoded_frame import UndecodedFrame, choose_reduction, jpeg_size
+from mmmask3d.datasets.undecoded_frame import (
+    UndecodedFrame,
+    choose_reduction,
+    decode_jpeg,
+    jpeg_size,
+)
 from mmmask3d.registry import TRANSFORMS
 
 SETTINGS = (1000.0, (0,), 0.0, None, 'metric')
@@ -88,6 +93,23 @@ def test_no_size_without_a_header():
 def test_any_bytes_are_looked_at_without_an_error(content):
     size = jpeg_size(b'\xff\xd8' + content)
     assert size is None or min(size) > 0
+
+
+@pytest.mark.parametrize('reduction', [2, 4, 8])
+@pytest.mark.parametrize('size', [(64, 96), (61, 83), (7, 5)])
+def test_reduced_decoding_averages(reduction, size):
+    rng = np.random.default_rng(0)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (*size, 3)).astype(np.float32), (0, 0), 3)
+    content = cv2.imencode('.jpg', image.clip(0, 255).astype(np.uint8))[1].tobytes()
+    whole = decode_jpeg(content, 'a.jpg', size)
+    np.testing.assert_array_equal(whole, decode_colour(content, 'a.jpg'))
+    got = decode_jpeg(content, 'a.jpg', size, reduction)
+    assert got.shape == (-(-size[0] // reduction), -(-size[1] // reduction), 3)
+    rows, columns = size[0] // reduction, size[1] // reduction
+    if rows and columns:
+        inside = whole[: rows * reduction, : columns * reduction].astype(np.float64)
+        means = inside.reshape(rows, reduction, columns, reduction, 3).mean(axis=(1, 3))
+        assert np.abs(got[:rows, :columns] - means).mean() < 2.5
 
 
 # ---------------------------------------------------------------- the box

@@ -212,7 +212,7 @@ class StageClock:
             ('seeding of the sample', data.sample_rng, '__enter__'),
             ('seeding of the sample', data.sample_rng, '__exit__'),
             ('reading the files', loading.LoadRGBD, '_read'),
-            ('decoding colour', undecoded, 'decode_colour'),
+            ('decoding colour', undecoded, 'decode_jpeg'),
             ('decoding colour', loading, 'decode_colour'),
             ('decoding depth', loading, 'decode_depth'),
             ('depth to metres and validity', undecoded, 'to_readings'),
