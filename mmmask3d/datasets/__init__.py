@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 from .depth_io import FrameError
+from .packed_lmdb import PackedLmdbBackend
 from .rgbd_dataset import RGBDDataset
 from .sampling import EpochIndex, EpochIndexSampler, sample_rng
 from .transforms import (
@@ -22,6 +23,7 @@ __all__ = [
     'FrameError',
     'LoadRGBD',
     'PackRGBDInputs',
+    'PackedLmdbBackend',
     'RGBDCenterCrop',
     'RGBDDataset',
     'RGBDRandomFlip',

@@ -16,7 +16,9 @@ from mmengine.fileio.backends import LocalBackend
 from mmengine.logging import print_log
 
 from mmmask3d.datasets.depth_io import FrameError
+from mmmask3d.datasets.packed_lmdb import PackedLmdbBackend
 from mmmask3d.datasets.sampling import EpochIndex, sample_rng
+from mmmask3d.datasets.transforms.loading import may_decode_later
 from mmmask3d.registry import DATASETS
 
 _EXAMPLES = 3  # names quoted in a message
@@ -69,7 +71,8 @@ class RGBDDataset(BaseDataset):
         indices: Use the first (or, negative, last) frames only, or those of a list.
         max_refetch: Give up after this many unreadable frames in a row.
         backend_args: File backend for the index and the listing of folders; the loader has its
-            own. Existence is checked at start-up for local files only.
+            own. Existence is checked at start-up for local files and packed ones
+            (:class:`~mmmask3d.datasets.PackedLmdbBackend`).
 
     Raises:
         FileNotFoundError: A folder, the index file or a partner is missing.
@@ -203,7 +206,7 @@ class RGBDDataset(BaseDataset):
 
     def _read_index(self) -> list[Record]:
         frames = list(self._parse_index())
-        if not isinstance(self._backend('img_path'), LocalBackend):
+        if not isinstance(self._backend('img_path'), LocalBackend | PackedLmdbBackend):
             return frames
         pairs = [self._files(frame) for frame in frames]
         images = self._existing('img_path', {image for image, _ in pairs})
@@ -258,9 +261,11 @@ class RGBDDataset(BaseDataset):
         try:
             text = fileio.get_text(self.ann_file, backend_args=self.backend_args)
         except FileNotFoundError as error:
+            local = self.backend_args is None
             raise FileNotFoundError(
                 f'RGBDDataset: index file {self.ann_file!r} does not exist '
-                f'({_what_exists(self.ann_file)}). Check ann_file and data_root.'
+                f'({_what_exists(self.ann_file) if local else error}). Check ann_file and '
+                f'data_root.'
             ) from error
         for number, line in enumerate(text.splitlines(), 1):
             if not line.strip() or line.startswith('#'):
@@ -294,7 +299,14 @@ class RGBDDataset(BaseDataset):
             self._require_folder(key)
             return _walk(folder)
         try:
-            return iter(backend.list_dir_or_file(folder, list_dir=False, recursive=True))
+            names = backend.list_dir_or_file(folder, list_dir=False, recursive=True)
+            # A packed folder says only when it is read that it does not exist.
+            return iter(list(names) if isinstance(backend, PackedLmdbBackend) else names)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'RGBDDataset: the folder {folder!r} (data_prefix[{key!r}]) does not exist '
+                f'({error}). Check data_root and data_prefix.'
+            ) from error
         except (AttributeError, NotImplementedError) as error:
             raise ValueError(
                 f'RGBDDataset: {type(backend).__name__} cannot list the folder {folder!r} '
@@ -311,6 +323,8 @@ class RGBDDataset(BaseDataset):
 
     def _existing(self, key: str, names: set[str]) -> set[str]:
         """Those of the names that exist, at the price of one listing per folder."""
+        if isinstance(self._backend(key), PackedLmdbBackend):
+            return names & set(self._list_files(key))
         self._require_folder(key)
         existing = set()
         for folder in {posixpath.dirname(name) for name in names}:
@@ -419,7 +433,9 @@ class RGBDDataset(BaseDataset):
             current = (first + step) % len(self)
             try:
                 with self._draws(idx, first):
-                    data = self.pipeline(self.get_data_info(current))
+                    info = self.get_data_info(current)
+                    info['decode_later'] = may_decode_later(self.pipeline.transforms)
+                    data = self.pipeline(info)
                 if data is None:
                     raise FrameError(
                         f"frame '{self.get_data_info(current)['frame']}': a transform of the "

@@ -81,7 +81,7 @@ class _CheckedSegDataset(BaseSegDataset):
             )
         data_list = [
             info
-            for info in super().load_data_list()
+            for info in self._load_data_list()
             if osp.basename(info['img_path']) != self.img_suffix
         ]
         if not data_list:
@@ -94,6 +94,18 @@ class _CheckedSegDataset(BaseSegDataset):
         if local:
             self._check_files(data_list)
         return data_list
+
+    def _load_data_list(self) -> list[dict]:
+        if not self.ann_file:
+            return super().load_data_list()
+        # mmseg insists on a local split file, whatever the backend.
+        ann_file, backend_args = self.ann_file, self.backend_args
+        with fileio.get_local_path(ann_file, backend_args=backend_args) as local_file:
+            self.ann_file, self.backend_args = str(local_file), None
+            try:
+                return super().load_data_list()
+            finally:
+                self.ann_file, self.backend_args = ann_file, backend_args
 
     def _check_files(self, data_list: Sequence[dict]) -> None:
         reads_labels = any(isinstance(t, LoadAnnotations) for t in self.pipeline.transforms)

@@ -1,10 +1,12 @@
 """The configs of docs/data_format.md build and give frames."""
 
 import re
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
@@ -34,6 +36,21 @@ def test_one_source(tmp_path):
     settings.data_root = str(tmp_path / settings.data_root)
     data = DATASETS.build(settings)
     assert [data.get_data_info(i)['frame'] for i in range(len(data))] == ['scene_01/0000']
+
+
+def test_packed(tmp_path, monkeypatch):
+    pytest.importorskip('lmdb')
+    from mmmask3d.conversion.packing import pack
+
+    monkeypatch.chdir(tmp_path)
+    root = Path('data/my_frames')
+    write_frames(root)
+    pack(root, Path('data/my_frames.lmdb'))
+    shutil.rmtree(root)
+    data = DATASETS.build(config_of('packed'))
+    sample = data[0]
+    assert sample['data_samples'].frame == 'scene_01/0000'
+    assert (sample['inputs']['depth'] == 1).all()
 
 
 def test_several_sources(tmp_path):

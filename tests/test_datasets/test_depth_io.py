@@ -15,6 +15,7 @@ from mmmask3d.datasets.depth_io import (
     check_complete,
     decode_colour,
     decode_depth,
+    stored_limits,
     to_readings,
     zero_where_invalid,
 )
@@ -97,6 +98,42 @@ def test_zero_is_a_reading_of_relative_depth_unless_it_is_named():
     np.testing.assert_allclose(depth, [[0, 0.2, 1]], rtol=1e-6)
     valid = to_readings(raw, 255.0, depth_invalid=(0,), depth_kind='relative')[1]
     np.testing.assert_array_equal(valid, [[False, True, True]])
+
+
+@settings(deadline=None, max_examples=120)
+@given(
+    dtype=st.sampled_from([np.uint8, np.uint16]),
+    scale=st.one_of(st.sampled_from([1.0, 255.0, 1000.0, 5000.0]), st.floats(0.01, 1e5)),
+    invalid=st.lists(st.sampled_from([0, 1, 7, 254, 255, 65534, 65535, 0.5, -1]), max_size=3),
+    low=st.one_of(st.just(0.0), st.floats(0, 20)),
+    span=st.one_of(st.none(), st.floats(0.001, 100)),
+    kind=st.sampled_from(['metric', 'relative']),
+)
+def test_every_integer_against_the_definition(dtype, scale, invalid, low, span, kind):
+    """8 and 16 bits take a way of their own; here float64 arithmetic says what must come out."""
+    raw = np.arange(np.iinfo(dtype).max + 1).astype(dtype).reshape(16, -1)
+    high = None if span is None else low + span
+    depth, valid = to_readings(raw, scale, invalid, low, high, kind)
+    metres = (raw.astype(np.float32) / np.float32(scale)).astype(np.float64)
+    expected = ~np.isin(raw, invalid) & (metres >= np.float32(low))
+    if kind == 'metric':
+        expected &= metres > 0
+    if high is not None:
+        expected &= metres <= np.float32(high)
+    np.testing.assert_array_equal(valid, expected)
+    np.testing.assert_array_equal(depth, np.where(expected, metres, 0))
+    assert (depth.dtype, valid.dtype) == (np.float32, bool)
+
+
+def test_limits_of_stored_values():
+    u16 = np.dtype(np.uint16)
+    assert stored_limits(u16, 1000.0) == (1, 65535)
+    assert stored_limits(u16, 1000.0, (0, 65535), 0.5, 10.0) == (500, 10000)
+    assert stored_limits(np.dtype(np.uint8), 255.0, (), depth_kind='relative') == (0, 255)
+    assert stored_limits(u16, 1000.0, (0, 700)) is None  # a gap
+    assert stored_limits(u16, 1000.0, (0,), 100.0) == (1, 0)  # nothing
+    for other in ('>u2', np.int16, np.float32):
+        assert stored_limits(np.dtype(other), 1000.0) is None
 
 
 def test_zero_where_invalid_copies():

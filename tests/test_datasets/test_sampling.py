@@ -52,6 +52,47 @@ def test_draws_of_neighbours_are_independent():
     np.testing.assert_allclose(values.mean(axis=0), 0.5, atol=0.08)
 
 
+@pytest.mark.parametrize('numbers', [(0,), (0, 1, 2, 3), (2**32 - 1, 7), (2**32, 7), (2**70, 0)])
+def test_the_draws_are_those_of_separate_generators(numbers):
+    """They must not change between versions, or a resumed run is another one."""
+    words = np.random.SeedSequence(numbers).generate_state(8)
+    expected = (
+        random.Random(words[:4].tobytes()).random(),
+        np.random.RandomState(words[4:6]).random_sample(),
+        torch.rand(
+            1, generator=torch.Generator().manual_seed(int(words[6]) << 32 | int(words[7]))
+        ).item(),
+    )
+    assert seeded_draw(*numbers) == expected
+
+
+def test_contexts_nest():
+    inner, outer = seeded_draw(5), seeded_draw(4)
+    with sample_rng(4):
+        assert seeded_draw(5) == inner
+        assert draw() == outer
+
+
+def test_a_negative_number_changes_nothing():
+    np.random.seed(1)
+    expected = np.random.random()
+    np.random.seed(1)
+    with pytest.raises(ValueError, match='non-negative'):
+        seeded_draw(1, -1)
+    assert np.random.random() == expected
+
+
+def test_another_kind_of_generator_outside_is_kept():
+    generator, before = np.random.PCG64(3), np.random.get_bit_generator()
+    np.random.set_bit_generator(generator)
+    try:
+        inside = seeded_draw(1)
+        assert np.random.get_bit_generator() is generator
+    finally:
+        np.random.set_bit_generator(before)
+    assert inside == seeded_draw(1)
+
+
 @pytest.mark.parametrize('fail', [False, True])
 def test_the_generators_outside_go_on_undisturbed(fail):
     random.seed(1), np.random.seed(1), torch.manual_seed(1)

@@ -1,13 +1,22 @@
 """Load one RGB-D frame: colour, depth in metres (or relative) and validity."""
 
 import logging
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from mmengine.logging import print_log
 
-from mmmask3d.datasets.depth_io import FrameError, decode_colour, decode_depth, to_readings
+from mmmask3d.datasets.depth_io import (
+    FrameError,
+    check_complete,
+    decode_colour,
+    decode_depth,
+    stored_limits,
+    to_readings,
+)
+from mmmask3d.datasets.undecoded_frame import UndecodedFrame, jpeg_size
 from mmmask3d.registry import TRANSFORMS
 
 # No RGB-D camera reads a whole frame closer than 5 cm or half a frame beyond 100 m. A metres file
@@ -25,7 +34,8 @@ class LoadRGBD(BaseTransform):
     ``min_depth``, ``max_depth``, ``depth_kind`` (all written by
     :class:`~mmmask3d.datasets.RGBDDataset`).
 
-    Added keys:
+    Added keys (or ``undecoded`` alone, where the next transform crops or scales and decodes no
+    more than it needs, see :func:`may_decode_later`):
 
     - ``img``: (H, W, 3) uint8, BGR as everywhere in mmcv.
     - ``depth``: (H, W) float32, metres (or relative), 0 where there is no reading.
@@ -39,49 +49,67 @@ class LoadRGBD(BaseTransform):
     Args:
         imdecode_backend: Decoder of the colour image, see :func:`mmcv.imfrombytes`.
         backend_args: File backend, see :func:`mmengine.fileio.get`.
+        reduced_decoding: Whether a JPEG that the next transform scales down at least twofold may
+            be decoded at 1/2, 1/4 or 1/8 of its size. It needs the decoder 'cv2'.
 
     Raises:
         FileNotFoundError: One of the two files is missing.
         FrameError: One of them cannot be read, their sizes differ, or depth holds no reading.
     """
 
-    def __init__(self, imdecode_backend: str = 'cv2', backend_args: dict | None = None) -> None:
+    def __init__(
+        self,
+        imdecode_backend: str = 'cv2',
+        backend_args: dict | None = None,
+        reduced_decoding: bool = True,
+    ) -> None:
         self.imdecode_backend = imdecode_backend
+        self.reduced_decoding = reduced_decoding and imdecode_backend == 'cv2'
         self.backend_args = None if backend_args is None else dict(backend_args)
+        self._backends: dict[str, fileio.BaseStorageBackend] = {}
         self._warned: set[str] = set()
 
     def transform(self, results: dict) -> dict:
         """Load the frame."""
+        later = results.pop('decode_later', False)
         img_path, depth_path = results['img_path'], results['depth_path']
-        img = decode_colour(self._read(img_path, results), img_path, self.imdecode_backend)
+        content = self._read(img_path, results)
         raw = decode_depth(self._read(depth_path, results), depth_path)
-        if img.shape[:2] != raw.shape:
+        size = jpeg_size(content) if later and self.reduced_decoding else None
+        img = content
+        if size is None:
+            img = decode_colour(content, img_path, self.imdecode_backend)
+            size = img.shape[:2]
+        else:
+            check_complete(content, img_path)
+        if size != raw.shape:
             raise FrameError(
                 f"frame '{results['frame']}': colour and depth differ in size: {img_path} is "
-                f'{img.shape[0]}x{img.shape[1]}, {depth_path} is {raw.shape[0]}x{raw.shape[1]} '
+                f'{size[0]}x{size[1]}, {depth_path} is {raw.shape[0]}x{raw.shape[1]} '
                 f'(height x width). Register depth to colour and resize it (nearest) first.'
             )
-        depth, valid = to_readings(
-            raw,
+        settings = (
             results['depth_scale'],
-            results['depth_invalid'],
+            tuple(results['depth_invalid']),
             results['min_depth'],
             results['max_depth'],
             results['depth_kind'],
         )
-        if not valid.any():
-            raise FrameError(_no_reading(raw, results))
-        if results['depth_kind'] == 'metric':
-            self._check_unit(depth, valid, results)
-        results['img'] = img
-        results['depth'] = depth
-        results['valid'] = valid
-        results['img_shape'] = results['ori_shape'] = img.shape[:2]
+        depth, valid = raw, None
+        if not (later and _surely_plausible(raw, settings)):
+            depth, valid = to_readings(raw, *settings)
+            if not valid.any():
+                raise FrameError(_no_reading(raw, results))
+            if results['depth_kind'] == 'metric':
+                self._check_unit(depth, valid, results)
+        frame = UndecodedFrame(img_path, img, size, depth, valid, settings)
+        results.update(dict(undecoded=frame) if later else frame.decode())
+        results['img_shape'] = results['ori_shape'] = size
         return results
 
     def _read(self, path: str, results: dict) -> bytes:
         try:
-            content = fileio.get(path, backend_args=self.backend_args)
+            content = self._backend(path).get(path)
             if content is None:  # how key-value backends (LMDB) report a missing key
                 raise FileNotFoundError(path)
         except FileNotFoundError as error:
@@ -94,6 +122,18 @@ class LoadRGBD(BaseTransform):
                 f"frame '{results['frame']}': {path} cannot be read: {error}"
             ) from error
         return bytes(content)  # some backends give a memoryview; bytes are not copied
+
+    def _backend(self, path: str) -> fileio.BaseStorageBackend:
+        """The file backend that mmengine would look up for every single file."""
+        prefix = path.partition('://')[0] if '://' in path else ''
+        if prefix not in self._backends:
+            self._backends[prefix] = fileio.get_file_backend(
+                path, backend_args=self.backend_args, enable_singleton=True
+            )
+        return self._backends[prefix]
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | dict(_backends={})  # connections are a process's own
 
     def _check_unit(self, depth: np.ndarray, valid: np.ndarray, results: dict) -> None:
         frame = results['frame']
@@ -128,8 +168,38 @@ class LoadRGBD(BaseTransform):
     def __repr__(self) -> str:
         return (
             f'{type(self).__name__}(imdecode_backend={self.imdecode_backend!r}, '
-            f'backend_args={self.backend_args})'
+            f'backend_args={self.backend_args}, reduced_decoding={self.reduced_decoding})'
         )
+
+
+def may_decode_later(transforms: Sequence[Callable]) -> bool:
+    """Whether a pipeline begins with :class:`LoadRGBD` and a transform that decodes for it.
+
+    Such a transform (``takes_undecoded = True`` in its own class, not inherited, because a
+    subclass may look at the image first) finds ``undecoded`` in place of ``img``, ``depth`` and
+    ``valid``, an :class:`~mmmask3d.datasets.undecoded_frame.UndecodedFrame`.
+    """
+    return (
+        len(transforms) > 1
+        and type(transforms[0]) is LoadRGBD
+        and vars(type(transforms[1])).get('takes_undecoded', False)
+    )
+
+
+def _surely_plausible(raw: np.ndarray, settings: tuple) -> bool:
+    """Whether one look at the largest reading shows that there is one and its unit is possible."""
+    limits = stored_limits(raw.dtype, *settings)
+    if limits is None:
+        return False
+    largest = int(raw.max())
+    if largest > limits[1]:
+        largest = int((raw * (raw <= limits[1])).max())
+    if largest < limits[0]:
+        return False
+    depth_scale, depth_kind = settings[0], settings[-1]
+    return depth_kind == 'relative' or (
+        _NEAREST_PLAUSIBLE_MAX <= largest / depth_scale <= _FARTHEST_PLAUSIBLE_MEDIAN
+    )
 
 
 def _no_reading(raw: np.ndarray, results: dict) -> str:

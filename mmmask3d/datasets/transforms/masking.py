@@ -84,30 +84,40 @@ class DepthAwareMasking(BaseTransform):
         # Rows first, then columns: both reductions then run over contiguous memory.
         has_readings = results['valid'].reshape(grid[0], patch, width).any(axis=1)
         has_readings = has_readings.reshape(*grid, patch).any(axis=2)
-        results['rgb_mask'] = self._draw(np.ones(grid, dtype=bool), self.rgb_ratio)
-        results['depth_mask'] = self._draw(has_readings, self.depth_ratio)
+        num_patches = has_readings.size
+        results['rgb_mask'] = self._draw(np.arange(num_patches), grid, self.rgb_ratio)
+        results['depth_mask'] = self._draw(np.flatnonzero(has_readings), grid, self.depth_ratio)
         results['grid'] = grid
         return results
 
-    def _draw(self, has_readings: np.ndarray, ratio: float) -> np.ndarray:
+    def _draw(self, readings: np.ndarray, grid: tuple[int, int], ratio: float) -> np.ndarray:
         """Remove ``round(N * ratio)`` patches, those without readings first.
 
         Args:
-            has_readings: (rows, columns) bool.
+            readings: Numbers of the patches with readings, ascending.
+            grid: (rows, columns).
             ratio: Share to remove.
 
         Returns:
             (N,) bool, True = removed.
         """
         select = _select_random if self.strategy == 'random' else _select_blocks
-        num_remove = round(has_readings.size * ratio)
-        empty = ~has_readings
-        num_empty = int(np.count_nonzero(empty))
-        if num_empty >= num_remove:
-            removed = select(empty, num_remove)
-        else:
-            removed = empty | select(has_readings, num_remove - num_empty)
-        return removed.reshape(-1)
+        total = grid[0] * grid[1]
+        num_remove = round(total * ratio)
+        num_empty = total - len(readings)
+        if num_empty == 0:
+            removed = np.zeros(total, dtype=bool)
+            removed[select(readings, num_remove, grid)] = True
+            return removed
+        removed = np.ones(total, dtype=bool)
+        removed[readings] = False
+        if num_empty < num_remove:
+            removed[select(readings, num_remove - num_empty, grid)] = True
+            return removed
+        empty = np.flatnonzero(removed)
+        removed[:] = False
+        removed[select(empty, num_remove, grid)] = True
+        return removed
 
     def __repr__(self) -> str:
         return (
@@ -116,24 +126,24 @@ class DepthAwareMasking(BaseTransform):
         )
 
 
-def _select_random(candidates: np.ndarray, count: int) -> np.ndarray:
-    """Select ``count`` of the True cells uniformly; (rows, columns) bool in and out."""
-    selected = np.zeros(candidates.size, dtype=bool)
-    selected[np.random.permutation(np.flatnonzero(candidates))[:count]] = True
-    return selected.reshape(candidates.shape)
+def _select_random(candidates: np.ndarray, count: int, grid: tuple[int, int]) -> np.ndarray:
+    """Select ``count`` of some patches uniformly; numbers of patches in and out."""
+    return np.random.permutation(candidates)[:count]
 
 
-def _select_blocks(candidates: np.ndarray, count: int) -> np.ndarray:
-    """Select ``count`` of the True cells in rectangles; (rows, columns) bool in and out.
+def _select_blocks(candidates: np.ndarray, count: int, grid: tuple[int, int]) -> np.ndarray:
+    """Select ``count`` of some patches in rectangles; numbers of patches in and out.
 
     Each rectangle is centred on a cell that is still to be had, so every one makes progress and
     the loop ends. The last one is cut row by row to meet the count exactly.
     """
-    rows, columns = candidates.shape
-    left = candidates.copy()
+    rows, columns = grid
+    left = np.zeros(grid, dtype=bool)
+    left.reshape(-1)[candidates] = True
+    selected = []
     while count > 0:
         centre = np.random.choice(np.flatnonzero(left))
-        area = np.random.uniform(*_BLOCK_AREA) * candidates.size
+        area = np.random.uniform(*_BLOCK_AREA) * left.size
         aspect = np.exp(np.random.uniform(*_BLOCK_LOG_ASPECT))
         height = min(rows, max(1, round(np.sqrt(area * aspect))))
         width = min(columns, max(1, round(np.sqrt(area / aspect))))
@@ -143,5 +153,6 @@ def _select_blocks(candidates: np.ndarray, count: int) -> np.ndarray:
         inside[top : top + height, start : start + width] = True
         hit = np.flatnonzero(inside & left)[:count]
         left.reshape(-1)[hit] = False
+        selected.append(hit)
         count -= len(hit)
-    return candidates & ~left
+    return np.concatenate(selected) if selected else candidates[:0]

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmcv.transforms import Compose
+from mmcv.transforms import Compose, RandomFlip
 
 from mmmask3d.datasets import RGBDCenterCrop, RGBDRandomFlip, RGBDRandomResizedCrop, RGBDResize
-from mmmask3d.datasets.transforms.geometry import resize_nearest
 
 sizes = st.integers(1, 90)
 
@@ -26,29 +25,6 @@ def pixels_agree(out, origin):
     row, column = origin(out['depth'])
     valid = out['valid']
     return (row == y)[valid].all() and (column == x)[valid].all() and not out['depth'][~valid].any()
-
-
-@settings(deadline=None, max_examples=150)
-@given(source=st.tuples(sizes, sizes), target=st.tuples(sizes, sizes))
-def test_resize_against_brute_force(source, target):
-    array = np.arange(source[0] * source[1], dtype=np.float32).reshape(source)
-    got = resize_nearest(array, target[::-1])
-    assert got.shape == target
-    rows, columns = divmod(got.astype(int), source[1])
-    assert (rows == rows[:, :1]).all()
-    assert (columns == columns[:1]).all()
-    for picked, s, t in ((rows[:, 0], source[0], target[0]), (columns[0], source[1], target[1])):
-        for x, pick in enumerate(picked):
-            exact, remainder = divmod((2 * x + 1) * s, 2 * t)
-            assert pick == exact or (remainder == 0 and pick == exact - 1)
-
-
-@pytest.mark.parametrize('dtype', [np.float32, np.uint8, bool])
-def test_resize_keeps_the_type_and_picks_the_centre(dtype):
-    array = (np.random.default_rng(0).random((9, 15)) * 2).astype(dtype)
-    got = resize_nearest(array, (5, 3))
-    assert got.dtype == dtype
-    np.testing.assert_array_equal(got, array[1::3, 1::3])
 
 
 @pytest.mark.parametrize('scale', [(53, 31), (160, 96), (200, 7)])
@@ -135,6 +111,26 @@ def test_flip_is_exact(planted_frame, origin, direction):
     assert out['valid'].dtype == bool
     assert pixels_agree(out, origin)
     assert (out['flip'], out['flip_direction']) == (True, direction)
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(prob=0.5),
+        dict(prob=0.0),
+        dict(prob=1.0, direction='vertical'),
+        dict(prob=0.6, direction=['horizontal', 'vertical', 'diagonal']),
+        dict(prob=[0.2, 0.3], direction=['horizontal', 'vertical']),
+        dict(prob=[0.5, 0.5], direction=['horizontal', 'vertical']),
+    ],
+)
+def test_flip_draws_what_mmcv_draws(settings):
+    ours, theirs = RGBDRandomFlip(**settings), RandomFlip(**settings)
+    drawn = []
+    for flip in (ours, theirs):
+        np.random.seed(0)
+        drawn.append([flip._choose_direction() for _ in range(300)] + [np.random.random()])
+    assert drawn[0] == drawn[1]
 
 
 def test_flip_probability(planted_frame):

@@ -1,0 +1,334 @@
+"""File backend that reads a data set packed into one LMDB file, for mmengine's `backend_args`.
+
+Format: key = path of the file below the packed folder, UTF-8, '/' between the parts; value = its
+content, then the CRC-32 of key and content (4 bytes, little-endian). The key ``/manifest``, which
+no file can have, holds the manifest as JSON, likewise with its checksum. It is written last.
+"""
+
+import json
+import os
+import posixpath
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+from mmengine.fileio.backends import LmdbBackend, register_backend
+
+FORMAT = 'mmmask3d packed files'
+FORMAT_VERSION = 1
+MANIFEST_KEY = b'/manifest'
+MAX_KEY = 511  # bytes; what LMDB is built with
+CHECKSUM_SIZE = 4
+
+_CURE = 'Pack the folder again (tools/dataset_converters/pack_lmdb.py).'
+
+
+class PackedDatabaseError(ValueError):
+    """The database as a whole cannot be used, or is asked for files of another folder."""
+
+
+class PackedFileError(OSError):
+    """One file of a database is damaged."""
+
+
+def checksum(key: bytes, content: bytes) -> int:
+    """CRC-32 of both, so that a file under a damaged name is found out too."""
+    return zlib.crc32(content, zlib.crc32(key))
+
+
+def with_checksum(key: bytes, content: bytes) -> bytes:
+    """The value that stands for a file."""
+    return content + checksum(key, content).to_bytes(CHECKSUM_SIZE, 'little')
+
+
+def without_checksum(key: bytes, value: memoryview | bytes, db_path: str) -> bytes:
+    """The content of a file.
+
+    Raises:
+        PackedFileError: The checksum does not fit.
+    """
+    content = bytes(value[:-CHECKSUM_SIZE])
+    stored = int.from_bytes(value[-CHECKSUM_SIZE:], 'little')
+    found = checksum(key, content)
+    if len(value) < CHECKSUM_SIZE or found != stored:
+        raise PackedFileError(
+            f'{key.decode(errors="replace")!r} in {db_path}: the checksum of its {len(content)} '
+            f'bytes is {found:08x}, expected {stored:08x}: the file is damaged. {_CURE}'
+        )
+    return content
+
+
+@register_backend('packed_lmdb')
+class PackedLmdbBackend(LmdbBackend):
+    """Read files from an LMDB made by ``tools/dataset_converters/pack_lmdb.py``.
+
+    Used through ``backend_args`` alone; paths stay those of the folder::
+
+        backend_args = dict(backend='packed_lmdb', db_path='data/frames.lmdb',
+                            data_root='data/frames')
+
+    The database is opened read-only and without locks, once in each process, whatever the number
+    of backends; a copy sent to another process opens it anew. Contents are compared with their
+    checksums when they are read.
+
+    Args:
+        db_path: The database, one file.
+        data_root: Folder that the database stands for: the beginning of every path asked for. ''
+            where paths are relative to the packed folder already.
+        verify: Whether to compare checksums. It takes a tenth of the time of reading.
+
+    Raises:
+        PackedDatabaseError: The database does not exist, is truncated or something else (when it
+            is first used), or a path lies outside ``data_root``.
+    """
+
+    def __init__(self, db_path: str, data_root: str = '', verify: bool = True) -> None:
+        super().__init__(db_path)
+        self._process: int | None = None  # that _client was opened in
+        self.data_root = str(data_root)
+        self.verify = verify
+        root = posixpath.normpath(self.data_root) if self.data_root else '.'
+        self._prefix = '' if root == '.' else root.rstrip('/') + '/'
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | dict(_client=None, _process=None)
+
+    def __deepcopy__(self, memo: dict) -> 'PackedLmdbBackend':
+        return type(self)(self.db_path, self.data_root, self.verify)
+
+    def __del__(self) -> None:
+        """Unlike the parent's, leaves the database open for the other backends."""
+
+    # ---------------------------------------------------------------- reading
+
+    def get(self, filepath: str | Path) -> bytes:
+        """Content of a file.
+
+        Raises:
+            FileNotFoundError: The database does not hold it.
+            PackedFileError: Its checksum does not fit.
+            PackedDatabaseError: See the class.
+        """
+        key = self._key(filepath).encode(errors='surrogateescape')
+        with self._reading() as transaction:
+            value = transaction.get(key) if 0 < len(key) <= MAX_KEY else None
+            if value is None:
+                raise FileNotFoundError(
+                    f'{filepath} does not exist: {self.db_path} has no {self._key(filepath)!r}.'
+                )
+            if self.verify:
+                return without_checksum(key, value, self.db_path)
+            return bytes(value[:-CHECKSUM_SIZE])
+
+    def get_text(self, filepath: str | Path, encoding: str = 'utf-8') -> str:
+        """Content of a file as text."""
+        return self.get(filepath).decode(encoding)
+
+    @contextmanager
+    def get_local_path(self, filepath: str | Path) -> Iterator[str]:
+        """A temporary copy of a file, for readers that want a path (COCO annotations)."""
+        content = self.get(filepath)
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, posixpath.basename(self._key(filepath)))
+            Path(path).write_bytes(content)
+            yield path
+
+    def manifest(self) -> dict[str, Any]:
+        """What was written with the files: ``files`` (their number), ``bytes``, ``format``."""
+        with self._reading() as transaction:
+            return _read_manifest(transaction, self.db_path)
+
+    # ---------------------------------------------------------------- names
+
+    def keys(self, folder: str = '') -> Iterator[str]:
+        """Keys of all files below a folder of the database, in the order of their bytes."""
+        start = f'{folder}/'.encode() if folder else b''
+        with self._reading() as transaction, transaction.cursor() as cursor:
+            found = cursor.set_range(start) if start else cursor.first()
+            while found:
+                key = bytes(cursor.key())
+                if not key.startswith(start):
+                    return
+                if key != MANIFEST_KEY:
+                    yield self._decoded(key)
+                found = cursor.next()
+
+    def isfile(self, filepath: str | Path) -> bool:
+        """Whether the database holds a file."""
+        key = self._key(filepath).encode(errors='surrogateescape')
+        with self._reading() as transaction:
+            return 0 < len(key) <= MAX_KEY and transaction.get(key) is not None
+
+    def isdir(self, filepath: str | Path) -> bool:
+        """Whether the database holds a file below a folder."""
+        return next(self.keys(self._key(filepath)), None) is not None
+
+    def exists(self, filepath: str | Path) -> bool:
+        """Whether there is such a file or folder."""
+        return self.isfile(filepath) or self.isdir(filepath)
+
+    def join_path(self, filepath: str | Path, *filepaths: str | Path) -> str:
+        """Join parts of a path."""
+        return posixpath.join(str(filepath), *map(str, filepaths))
+
+    def list_dir_or_file(
+        self,
+        dir_path: str | Path,
+        list_dir: bool = True,
+        list_file: bool = True,
+        suffix: str | tuple[str, ...] | None = None,
+        recursive: bool = False,
+    ) -> Iterator[str]:
+        """List a folder as :class:`mmengine.fileio.LocalBackend` does.
+
+        Yields:
+            Paths relative to ``dir_path``.
+
+        Raises:
+            FileNotFoundError: There is no such folder.
+            TypeError: ``suffix`` does not fit the other arguments.
+        """
+        if suffix is not None and (list_dir or not isinstance(suffix, str | tuple)):
+            raise TypeError('suffix must be a str or a tuple of them, with list_dir=False')
+        folder = self._key(dir_path)
+        length = len(folder) + 1 if folder else 0
+        empty, last = True, ()
+        for key in self.keys(folder):
+            empty = False
+            name = key[length:]
+            parents = tuple(name.split('/')[:-1])
+            if list_dir:  # keys of one folder follow each other, save for names like 'a-b'
+                for depth in range(1, len(parents) + 1 if recursive else min(len(parents), 1) + 1):
+                    if parents[:depth] != last[:depth]:
+                        yield '/'.join(parents[:depth])
+                last = parents
+            wanted = suffix is None or name.endswith(suffix)
+            if list_file and wanted and (recursive or not parents):
+                yield name
+        if empty:
+            names = sorted({key.split('/')[0] for key in self.keys()})
+            more = f', ... ({len(names)} in all)' if len(names) > 8 else ''
+            raise FileNotFoundError(
+                f'{dir_path} does not exist: {self.db_path} has no folder {folder!r}. At its top '
+                f'level are: {", ".join(names[:8]) or "nothing"}{more}.'
+            )
+
+    def _key(self, filepath: str | Path) -> str:
+        """The key of a path: what follows ``data_root``."""
+        path = posixpath.normpath(str(filepath))
+        if path + '/' == self._prefix or (path == '.' and not self._prefix):
+            return ''
+        key = path.removeprefix(self._prefix)
+        if not path.startswith(self._prefix) or key.startswith(('/', '../')) or key == '..':
+            raise PackedDatabaseError(
+                f'{filepath} does not lie below data_root={self.data_root!r}, the folder that '
+                f'{self.db_path} stands for. Give the data_root of the data set in backend_args.'
+            )
+        return key
+
+    def _decoded(self, key: bytes) -> str:
+        try:
+            return key.decode()
+        except UnicodeDecodeError as error:
+            raise PackedDatabaseError(
+                f'{self.db_path}: damaged, the key {key[:60]!r} is no UTF-8. {_CURE}'
+            ) from error
+
+    # ---------------------------------------------------------------- the database
+
+    @contextmanager
+    def _reading(self) -> Iterator[Any]:
+        """A read transaction, whose values are views that end with it."""
+        import lmdb
+
+        if self._client is None or self._process != os.getpid():
+            self._client, self._process = _open(self.db_path), os.getpid()
+        try:
+            with self._client.begin(buffers=True) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise PackedDatabaseError(
+                f'{self.db_path}: cannot be read ({error}): the database is damaged. {_CURE}'
+            ) from error
+
+
+# LMDB forbids opening a file twice in one process and going on with one that fork copied.
+# Keys: (process, device, inode).
+_environments: WeakValueDictionary = WeakValueDictionary()
+
+
+def _open(db_path: str) -> Any:
+    """The open database of this process, after checking that it is whole and ours."""
+    import lmdb
+
+    try:
+        status = os.stat(db_path)
+    except OSError as error:
+        raise PackedDatabaseError(
+            f'{db_path}: the packed database cannot be opened ({error.strerror}). Check db_path '
+            f'in backend_args.'
+        ) from error
+    if not os.path.isfile(db_path):
+        raise PackedDatabaseError(
+            f'{db_path}: expected the file that pack_lmdb.py makes, found a folder.'
+        )
+    key = os.getpid(), status.st_dev, status.st_ino
+    for other, inherited in list(_environments.items()):
+        if other[0] != key[0]:
+            inherited.close()  # what fork copied into this process; the parent's stays open
+            del _environments[other]
+    environment = _environments.get(key)
+    if environment is not None:
+        return environment
+    try:
+        environment = lmdb.open(
+            db_path, subdir=False, readonly=True, lock=False, readahead=False, max_spare_txns=2
+        )
+        page, last = environment.stat()['psize'], environment.info()['last_pgno']
+    except lmdb.Error as error:
+        raise PackedDatabaseError(
+            f'{db_path}: no LMDB database, or a damaged one ({error}; {status.st_size} bytes). '
+            f'{_CURE}'
+        ) from error
+    # LMDB maps the file: touching a page beyond its end would kill the process.
+    expected = (last + 1) * page
+    if status.st_size < expected:
+        environment.close()
+        raise PackedDatabaseError(
+            f'{db_path}: truncated, {status.st_size} bytes, expected {expected}. Copy it again, '
+            f'or pack the folder again.'
+        )
+    try:
+        with environment.begin(buffers=True) as transaction:
+            _read_manifest(transaction, db_path)
+    except lmdb.Error as error:
+        environment.close()
+        raise PackedDatabaseError(f'{db_path}: damaged ({error}). {_CURE}') from error
+    except BaseException:
+        environment.close()
+        raise
+    _environments[key] = environment
+    return environment
+
+
+def _read_manifest(transaction: Any, db_path: str) -> dict[str, Any]:
+    value = transaction.get(MANIFEST_KEY)
+    if value is None:
+        raise PackedDatabaseError(
+            f'{db_path}: has no manifest, so pack_lmdb.py did not make or not finish it. {_CURE}'
+        )
+    try:
+        manifest = json.loads(without_checksum(MANIFEST_KEY, value, db_path))
+        found = manifest['format'], manifest['version']
+    except (PackedFileError, ValueError, KeyError, TypeError) as error:
+        raise PackedDatabaseError(f'{db_path}: damaged manifest ({error}). {_CURE}') from error
+    if found != (FORMAT, FORMAT_VERSION):
+        raise PackedDatabaseError(
+            f'{db_path}: format {found[0]!r} version {found[1]!r}, expected {FORMAT!r} version '
+            f'{FORMAT_VERSION}. {_CURE}'
+        )
+    return manifest

@@ -1,0 +1,369 @@
+"""Folder to database and back byte for byte; what is refused; nothing half-written."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+lmdb = pytest.importorskip('lmdb')
+
+from mmmask3d.conversion.packing import PackingError, check, pack, unpack  # noqa: E402
+from mmmask3d.conversion.storage import StorageError  # noqa: E402
+from mmmask3d.datasets.packed_lmdb import (  # noqa: E402
+    MANIFEST_KEY,
+    PackedDatabaseError,
+    PackedFileError,
+    PackedLmdbBackend,
+    with_checksum,
+)
+
+
+def write_files(root, files):
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root
+
+
+def read_files(root):
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob('*') if p.is_file()}
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def files():
+    rng = np.random.default_rng(0)
+    return {
+        'rgb/scene_01/0.jpg': rng.bytes(30_000),
+        'rgb/scene_01/10.jpg': rng.bytes(5),
+        'rgb/scene 02/ä.jpg': rng.bytes(4096),
+        'rgb/scene_01-b/0.jpg': rng.bytes(100),
+        'depth/scene_01/0.png': rng.bytes(70_000),
+        'splits/train.txt': b'scene_01/0\n',
+        'empty': b'',
+    }
+
+
+@pytest.fixture
+def source(tmp_path, files):
+    return write_files(tmp_path / 'source', files)
+
+
+def raw_database(path, items):
+    """A database of any keys and values, without the checks of pack."""
+    with (
+        lmdb.open(str(path), subdir=False, lock=False, map_size=2**24) as environment,
+        environment.begin(write=True) as transaction,
+    ):
+        for key, value in items.items():
+            transaction.put(key, value)
+    return path
+
+
+def manifest_value(files, size):
+    content = (
+        f'{{"format": "mmmask3d packed files", "version": 1, "files": {files}, "bytes": {size}}}'
+    )
+    return with_checksum(MANIFEST_KEY, content.encode())
+
+
+# ---------------------------------------------------------------- round trip
+
+
+def test_round_trip(tmp_path, source, files):
+    write_files(source, {'.hidden': b'left out', '.git/x': b'left out'})
+    manifest = pack(source, tmp_path / 'a.lmdb')
+    size = sum(map(len, files.values()))
+    assert (manifest['files'], manifest['bytes']) == (len(files), size)
+    assert check(tmp_path / 'a.lmdb') == manifest
+    assert unpack(tmp_path / 'a.lmdb', tmp_path / 'out') == manifest
+    assert read_files(tmp_path / 'out') == files
+    assert names_in(tmp_path) == ['a.lmdb', 'out', 'source']
+
+
+names = st.text(st.characters(categories=['L', 'N'], include_characters='-_. '), min_size=1).filter(
+    lambda name: not name.startswith('.') and len(name.encode()) < 80
+)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.dictionaries(names, st.binary(max_size=9000), min_size=1, max_size=12))
+def test_round_trip_of_any_names_and_contents(tmp_path_factory, files):
+    root = tmp_path_factory.mktemp('any')
+    files = {f'd{len(name) % 3}/{name}': content for name, content in files.items()}
+    pack(write_files(root / 'in', files), root / 'a.lmdb', batch=5000)
+    unpack(root / 'a.lmdb', root / 'out')
+    assert read_files(root / 'out') == files
+
+
+def test_the_map_grows(tmp_path, source, files):
+    pack(source, tmp_path / 'a.lmdb', map_size=2**15, batch=1)
+    unpack(tmp_path / 'a.lmdb', tmp_path / 'out')
+    assert read_files(tmp_path / 'out') == files
+
+
+def test_the_format(tmp_path, source, files):
+    """By LMDB alone: what another program has to know."""
+    pack(source, tmp_path / 'a.lmdb')
+    with (
+        lmdb.open(str(tmp_path / 'a.lmdb'), subdir=False, readonly=True, lock=False) as database,
+        database.begin() as transaction,
+    ):
+        stored = dict(transaction.cursor())
+    manifest = stored.pop(b'/manifest')
+    assert b'"version": 1' in manifest
+    assert {key.decode(): value[:-4] for key, value in stored.items()} == files
+    for key, value in stored.items():
+        assert int.from_bytes(value[-4:], 'little') == zlib.crc32(key + value[:-4])
+
+
+def test_parts(tmp_path, source):
+    manifest = pack(source, tmp_path / 'a.lmdb', ['depth', 'splits/train.txt'])
+    assert manifest['files'] == 2
+    backend = PackedLmdbBackend(str(tmp_path / 'a.lmdb'))
+    assert list(backend.keys()) == ['depth/scene_01/0.png', 'splits/train.txt']
+    for wrong in ('dept', '../source/depth', str(source / 'depth')):
+        with pytest.raises(PackingError, match='no file or folder of'):
+            pack(source, tmp_path / 'b.lmdb', [wrong])
+
+
+def test_links_are_followed_and_loops_refused(tmp_path, source):
+    write_files(tmp_path / 'elsewhere', {'1.png': b'linked'})
+    (source / 'linked').symlink_to(tmp_path / 'elsewhere')
+    pack(source, tmp_path / 'a.lmdb')
+    assert PackedLmdbBackend(str(tmp_path / 'a.lmdb')).get('linked/1.png') == b'linked'
+    (source / 'rgb/loop').symlink_to(source)
+    with pytest.raises(PackingError, match='rgb/loop: a symbolic link to a folder that holds it'):
+        pack(source, tmp_path / 'b.lmdb')
+    (source / 'rgb/loop').unlink()
+    (source / 'rgb/broken').symlink_to(tmp_path / 'nowhere')
+    with pytest.raises(PackingError, match='rgb/broken: neither a file nor a folder'):
+        pack(source, tmp_path / 'b.lmdb')
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_nothing_is_overwritten(tmp_path, source, files):
+    pack(source, tmp_path / 'a.lmdb')
+    before = (tmp_path / 'a.lmdb').read_bytes()
+    with pytest.raises(PackingError, match=r'a\.lmdb exists'):
+        pack(source, tmp_path / 'a.lmdb')
+    assert (tmp_path / 'a.lmdb').read_bytes() == before
+    with pytest.raises(PackingError, match='source exists and is not an empty folder'):
+        unpack(tmp_path / 'a.lmdb', source)
+    (tmp_path / 'link').symlink_to(tmp_path / 'target')
+    with pytest.raises(PackingError, match='link exists'):
+        unpack(tmp_path / 'a.lmdb', tmp_path / 'link')
+    (tmp_path / 'out').mkdir()
+    unpack(tmp_path / 'a.lmdb', tmp_path / 'out')
+    assert read_files(tmp_path / 'out') == files
+
+
+def test_nothing_to_pack(tmp_path):
+    (tmp_path / 'source').mkdir()
+    with pytest.raises(PackingError, match='no file to pack'):
+        pack(tmp_path / 'source', tmp_path / 'a.lmdb')
+    with pytest.raises(PackingError, match='nowhere: there is no such folder'):
+        pack(tmp_path / 'nowhere', tmp_path / 'a.lmdb')
+    assert names_in(tmp_path) == ['source']
+
+
+@pytest.mark.parametrize('name', ['a\\b', 'a\nb', os.fsdecode(b'a\xffb')])
+def test_names_that_cannot_be_keys(tmp_path, name):
+    write_files(tmp_path / 'source', {name: b'x'})
+    with pytest.raises(PackingError, match=r'cannot name a packed file|is no Unicode'):
+        pack(tmp_path / 'source', tmp_path / 'a.lmdb')
+
+
+def test_a_path_that_is_too_long(tmp_path):
+    write_files(tmp_path / 'source', {'/'.join(['n' * 100] * 6): b'x'})
+    with pytest.raises(PackingError, match=r'has 605 bytes; LMDB keys have 511'):
+        pack(tmp_path / 'source', tmp_path / 'a.lmdb')
+
+
+@pytest.mark.parametrize(
+    'key', ['../climbs', 'a/../../climbs', '/absolute', 'a//b', './a', 'a/.', 'a\\..\\b', 'a\x00b']
+)
+def test_keys_that_leave_the_folder(tmp_path, key):
+    items = {key.encode(): with_checksum(key.encode(), b'x'), MANIFEST_KEY: manifest_value(1, 1)}
+    database = raw_database(tmp_path / 'a.lmdb', items)
+    for action in (lambda: unpack(database, tmp_path / 'inside/out'), lambda: check(database)):
+        with pytest.raises(PackingError, match='cannot name a packed file'):
+            action()
+    assert names_in(tmp_path) == ['a.lmdb']
+
+
+def test_a_file_that_is_a_folder_too(tmp_path):
+    items = {key: with_checksum(key, b'x') for key in (b'a', b'a/b')}
+    database = raw_database(tmp_path / 'a.lmdb', {**items, MANIFEST_KEY: manifest_value(2, 2)})
+    with pytest.raises(PackingError, match="'a' is both a file and a folder"):
+        unpack(database, tmp_path / 'out')
+
+
+def test_a_missing_file_is_noticed(tmp_path):
+    items = {b'a': with_checksum(b'a', b'x'), MANIFEST_KEY: manifest_value(2, 2)}
+    database = raw_database(tmp_path / 'a.lmdb', items)
+    for action in (lambda: unpack(database, tmp_path / 'out'), lambda: check(database)):
+        with pytest.raises(PackedDatabaseError, match=r'holds 1 files.* expected 2'):
+            action()
+    assert names_in(tmp_path) == ['a.lmdb']
+
+
+def test_a_damaged_file_leaves_nothing_behind(tmp_path, source, files):
+    pack(source, tmp_path / 'a.lmdb')
+    content = bytearray((tmp_path / 'a.lmdb').read_bytes())
+    position = content.index(files['depth/scene_01/0.png'][5000:5100])
+    content[position] ^= 4
+    bad = tmp_path / 'bad.lmdb'
+    bad.write_bytes(content)
+    for action in (lambda: unpack(bad, tmp_path / 'out'), lambda: check(bad)):
+        with pytest.raises(
+            PackedFileError, match=r"'depth/scene_01/0\.png' in .*bad\.lmdb: the checksum"
+        ):
+            action()
+    assert names_in(tmp_path) == ['a.lmdb', 'bad.lmdb', 'source']
+
+
+def test_check_finds_a_flipped_bit_or_nothing_changed(tmp_path, source, files):
+    """120 seeded flips, half of them in the headers of pages."""
+    pytest.importorskip('lmdb.verify', reason='lmdb before 3.0 has no verifier of structures')
+    pack(source, tmp_path / 'a.lmdb')
+    content = (tmp_path / 'a.lmdb').read_bytes()
+    rng = random.Random(0)
+    found = 0
+    for number in range(120):
+        damaged = bytearray(content)
+        position = rng.randrange(len(content))
+        if number % 2:
+            position = position // 4096 * 4096 + rng.randrange(64)
+        damaged[position] ^= 1 << rng.randrange(8)
+        path = tmp_path / f'{number}.lmdb'
+        path.write_bytes(damaged)
+        try:
+            check(path)
+        except (PackedDatabaseError, PackedFileError, PackingError) as error:
+            assert str(path) in str(error)  # noqa: PT017
+            found += 1
+        else:
+            backend = PackedLmdbBackend(str(path))
+            assert {key: backend.get(key) for key in backend.keys()} == files  # noqa: SIM118
+        path.unlink()
+    assert found > 60
+
+
+# ---------------------------------------------------------------- disk full, kill, two at a time
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MiB."""
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+    command = ['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', folder]
+    done = subprocess.run(command, capture_output=True)
+    if done.returncode:
+        pytest.skip(f'mounting a small disk needs privileges: {done.stderr.decode().strip()}')
+    yield folder
+    subprocess.run(['umount', folder], check=True)
+
+
+def test_disk_full(tmp_path, small_disk):
+    rng = np.random.default_rng(0)
+    source = write_files(tmp_path / 'source', {f'{i}.jpg': rng.bytes(60_000) for i in range(30)})
+    with pytest.raises(StorageError, match=r'a\.lmdb\.partial: cannot be written'):
+        pack(source, small_disk / 'a.lmdb', batch=200_000)
+    assert names_in(small_disk) == []
+    pack(source, tmp_path / 'a.lmdb')
+    with pytest.raises(StorageError, match=r'out\.partial: cannot be written'):
+        unpack(tmp_path / 'a.lmdb', small_disk / 'out')
+    assert names_in(small_disk) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mmmask3d.conversion import packing
+
+def killed_at_third_call(original):
+    calls = []
+    def wrapped(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+    return wrapped
+
+action, source, target = sys.argv[1:]
+packing._put = killed_at_third_call(packing._put)
+packing._content = killed_at_third_call(packing._content)
+options = dict(batch=1) if action == 'pack' else {}
+getattr(packing, action)(Path(source), Path(target), **options)
+"""
+
+
+@pytest.mark.parametrize('action', ['pack', 'unpack'])
+def test_killed_in_the_middle(tmp_path, source, files, action):
+    """A killed call leaves a hidden file or folder, which the next call replaces."""
+    database, out = tmp_path / 'a.lmdb', tmp_path / 'out'
+    if action == 'unpack':
+        pack(source, database)
+    start, target = (source, database) if action == 'pack' else (database, out)
+    command = [sys.executable, '-c', KILLED, action, start, target]
+    killed = subprocess.run(command, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert not target.exists()
+    assert target.with_name(f'.{target.name}.partial').exists()
+    if action == 'pack':
+        pack(source, database)
+    unpack(database, out)
+    assert read_files(out) == files
+    assert names_in(tmp_path) == ['a.lmdb', 'out', 'source']
+
+
+LOCKED = """
+import sys
+from pathlib import Path
+from mmmask3d.conversion import packing
+with packing._temporary_file(Path(sys.argv[1])):
+    print('ready', flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_calls_at_a_time(tmp_path, source):
+    command = [sys.executable, '-c', LOCKED, tmp_path / 'a.lmdb']
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as other:
+        while b'ready' not in (line := other.stdout.readline()):
+            assert line, 'the other process ended'
+        with pytest.raises(StorageError, match='is being written by another process'):
+            pack(source, tmp_path / 'a.lmdb')
+        other.stdin.close()
+    pack(source, tmp_path / 'a.lmdb')
+
+
+def test_a_foreign_folder_in_the_way(tmp_path, source):
+    pack(source, tmp_path / 'a.lmdb')
+    foreign = write_files(tmp_path / '.out.partial', {'mine': b'x'})
+    with pytest.raises(StorageError, match=r'\.out\.partial: cannot be written'):
+        unpack(tmp_path / 'a.lmdb', tmp_path / 'out')
+    assert read_files(foreign) == {'mine': b'x'}
+
+
+def test_what_does_not_read_back_takes_no_name(tmp_path, source, monkeypatch):
+    original = PackedLmdbBackend.get
+    monkeypatch.setattr(PackedLmdbBackend, 'get', lambda self, path: original(self, path)[1:])
+    with pytest.raises(StorageError, match='does not read back as it was written'):
+        pack(source, tmp_path / 'a.lmdb')
+    assert names_in(tmp_path) == ['source']

@@ -1,0 +1,444 @@
+"""Crops of frames that are not decoded yet are the crops of the decoded frames."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmcv.transforms import BaseTransform
+
+from mmmask3d.datasets import EpochIndex, FrameError, RGBDDataset, RGBDRandomResizedCrop
+from mmmask3d.datasets.depth_io import decode_colour
+from mmmask3d.datasets.nearest import resize_nearest
+from mmmask3d.datasets.transforms.loading import may_decode_later
+from mmmask3d.datasets.undecoded_frame import (
+    UndecodedFrame,
+    choose_reduction,
+    decode_jpeg,
+    jpeg_size,
+)
+from mmmask3d.registry import TRANSFORMS
+
+SETTINGS = (1000.0, (0,), 0.0, None, 'metric')
+
+
+def picture(height, width, seed=0, blur=2.0):
+    """Detail in brightness at the scale of `blur` pixels, colour that changes slowly."""
+    rng = np.random.default_rng(seed)
+
+    def noise(scale, channels):
+        field = rng.normal(0, 1, (height, width, channels)).astype(np.float32)
+        return (cv2.GaussianBlur(field, (0, 0), scale) * scale).reshape(height, width, channels)
+
+    image = 128 + 90 * noise(blur, 1) + 100 * noise(12.0, 3)
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def jpeg(image, quality=95, **options):
+    flags = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    for name, value in options.items():
+        flags += [getattr(cv2, f'IMWRITE_JPEG_{name.upper()}'), int(value)]
+    return cv2.imencode('.jpg', image, flags)[1].tobytes()
+
+
+def planted_depth(height, width, seed=0):
+    """1 + row * 200 + column, with holes."""
+    y, x = np.mgrid[0:height, 0:width]
+    holes = np.random.default_rng(seed).random((height, width)) < 0.2
+    return np.where(holes, 0, 1 + 200 * y + x).astype(np.uint16)
+
+
+def undecoded(content, depth):
+    return UndecodedFrame('a.jpg', content, depth.shape, depth, None, SETTINGS)
+
+
+# ---------------------------------------------------------------- sizes from headers
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    progressive=st.booleans(),
+    restart=st.integers(0, 3),
+)
+def test_size_of_a_jpeg(height, width, progressive, restart):
+    content = jpeg(
+        np.zeros((height, width, 3), np.uint8), progressive=progressive, rst_interval=restart
+    )
+    assert jpeg_size(content) == (height, width)
+
+
+def test_the_size_is_that_of_the_image_not_of_its_thumbnail():
+    thumbnail = jpeg(np.zeros((4, 5, 3), np.uint8))
+    whole = jpeg(np.zeros((30, 20, 3), np.uint8))
+    segment = b'\xff\xe1' + (2 + len(thumbnail)).to_bytes(2, 'big') + thumbnail
+    assert jpeg_size(whole[:2] + segment + whole[2:]) == (30, 20)
+    assert jpeg_size(whole[:2] + b'\xff\xff\xff' + whole[2:]) == (30, 20)  # fill bytes
+
+
+def test_no_size_without_a_header():
+    content = jpeg(np.zeros((30, 20, 3), np.uint8))
+    start = content.index(b'\xff\xc0')
+    for length in range(start + 9):
+        assert jpeg_size(content[:length]) is None
+    for other in (b'', b'\x89PNG\r\n\x1a\n' + bytes(30), b'\xff\xd8' + bytes(40)):
+        assert jpeg_size(other) is None
+    unknown_height = content[: start + 5] + bytes(2) + content[start + 7 :]
+    assert jpeg_size(unknown_height) is None
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.binary(max_size=60))
+def test_any_bytes_are_looked_at_without_an_error(content):
+    size = jpeg_size(b'\xff\xd8' + content)
+    assert size is None or min(size) > 0
+
+
+@pytest.mark.parametrize('reduction', [2, 4, 8])
+@pytest.mark.parametrize('size', [(64, 96), (61, 83), (7, 5)])
+def test_reduced_decoding_averages(reduction, size):
+    rng = np.random.default_rng(0)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (*size, 3)).astype(np.float32), (0, 0), 3)
+    content = cv2.imencode('.jpg', image.clip(0, 255).astype(np.uint8))[1].tobytes()
+    whole = decode_jpeg(content, 'a.jpg', size)
+    np.testing.assert_array_equal(whole, decode_colour(content, 'a.jpg'))
+    got = decode_jpeg(content, 'a.jpg', size, reduction)
+    assert got.shape == (-(-size[0] // reduction), -(-size[1] // reduction), 3)
+    rows, columns = size[0] // reduction, size[1] // reduction
+    if rows and columns:
+        inside = whole[: rows * reduction, : columns * reduction].astype(np.float64)
+        means = inside.reshape(rows, reduction, columns, reduction, 3).mean(axis=(1, 3))
+        assert np.abs(got[:rows, :columns] - means).mean() < 2.5
+
+
+# ---------------------------------------------------------------- the box
+
+
+def reference_reduction(box, size, shape, snap):
+    """The rules of choose_reduction, one side at a time."""
+    for factor in (8, 4, 2):
+        if box[2] < factor * size[1] or box[3] < factor * size[0]:
+            continue
+        sides = []
+        for side, length in (
+            (box[0], shape[0]),
+            (box[0] + box[2], shape[0]),
+            (box[1], shape[1]),
+            (box[1] + box[3], shape[1]),
+        ):
+            multiples = range(0, length + 1, factor)
+            sides.append(min(multiples, key=lambda m: (abs(m - side), -m)))
+        snapped = sides[0], sides[2], sides[1] - sides[0], sides[3] - sides[2]
+        enough = snapped[2] >= factor * size[1] and snapped[3] >= factor * size[0]
+        if enough and (snap or snapped == box):
+            return factor, snapped
+    return 1, box
+
+
+@st.composite
+def boxes(draw):
+    shape = draw(st.integers(1, 200)), draw(st.integers(1, 200))
+    height, width = draw(st.integers(1, shape[0])), draw(st.integers(1, shape[1]))
+    top = draw(st.integers(0, shape[0] - height))
+    left = draw(st.integers(0, shape[1] - width))
+    return (top, left, height, width), shape
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    box_and_shape=boxes(),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    snap=st.booleans(),
+)
+def test_box_and_factor(box_and_shape, size, snap):
+    box, shape = box_and_shape
+    factor, snapped = choose_reduction(box, size, shape, snap)
+    assert (factor, snapped) == reference_reduction(box, size, shape, snap)
+    if factor == 1:
+        assert snapped == box
+        return
+    top, left, height, width = snapped
+    assert not any(side % factor for side in snapped)
+    assert 0 <= top < top + height <= shape[0]
+    assert 0 <= left < left + width <= shape[1]
+    assert height // factor >= size[1]
+    assert width // factor >= size[0]
+    ends = (top, box[0]), (left, box[1]), (top + height, box[0] + box[2])
+    for ours, drawn in (*ends, (left + width, box[1] + box[3])):
+        assert abs(ours - drawn) < factor
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    box_and_shape=boxes(),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    seed=st.integers(0, 99),
+)
+def test_crop_against_the_decoded_frame(box_and_shape, size, seed):
+    box, shape = box_and_shape
+    image, depth = picture(*shape, seed), planted_depth(*shape, seed)
+    content = jpeg(image)
+    factor, (top, left, height, width) = choose_reduction(box, size, shape, True)
+    got = undecoded(content, depth).take(box, size, 'bilinear')
+    # Depth and validity are picked from the same box in the frame's own pixels.
+    picked = resize_nearest(depth[top : top + height, left : left + width], size)
+    np.testing.assert_array_equal(got['valid'], picked > 0)
+    np.testing.assert_array_equal(got['depth'], picked / np.float32(1000))
+    # Colour: exactly where nothing is reduced; else near the mean over the pixels of the box.
+    whole = decode_colour(content, 'a.jpg')[top : top + height, left : left + width]
+    if factor == 1:
+        np.testing.assert_array_equal(got['img'], cv2.resize(whole, size))
+    elif min(size) > 7:  # of a few pixels there is no average
+        area = cv2.resize(whole, size, interpolation=cv2.INTER_AREA).astype(int)
+        assert np.abs(got['img'] - area).mean() < 8
+
+
+# ---------------------------------------------------------------- quality and place of colour
+
+
+@pytest.mark.parametrize('size', [(120, 90), (80, 60), (48, 36), (25, 19)])
+@pytest.mark.parametrize('box', [(0, 0, 240, 320), (17, 28, 191, 251)])
+@pytest.mark.parametrize('blur', [0.7, 2.0, 6.0])
+def test_reduced_decoding_is_as_good_as_resampling(size, box, blur):
+    """Closer to the mean over the pixels than bilinear resizing of the decoded frame is.
+
+    Stated tolerance: 5 grey levels on average against area resizing, whatever the detail, and
+    never more than 1 level farther from it than bilinear resizing.
+    """
+    content = jpeg(picture(240, 320, blur=blur))
+    depth = np.ones((240, 320), np.uint16)
+    factor, (top, left, height, width) = choose_reduction(box, size, depth.shape, True)
+    assert factor > 1
+    got = undecoded(content, depth).take(box, size, 'bilinear')['img'].astype(int)
+    whole = decode_colour(content, 'a.jpg')[top : top + height, left : left + width]
+    area = cv2.resize(whole, size, interpolation=cv2.INTER_AREA).astype(int)
+    bilinear = cv2.resize(whole, size, interpolation=cv2.INTER_LINEAR).astype(int)
+    error, ordinary = np.abs(got - area).mean(), np.abs(bilinear - area).mean()
+    assert error < 5
+    assert error <= ordinary + 1
+
+
+@pytest.mark.parametrize('shape', [(480, 640), (530, 730), (427, 561)])
+@pytest.mark.parametrize('seed', range(4))
+def test_colour_and_depth_stay_together_below_a_pixel(shape, seed):
+    """Ramps in colour say where a pixel comes from, to a fraction of one of the output's."""
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]]
+    ramps = np.stack([x * 255 / shape[1], y * 255 / shape[0], np.full(shape, 90)], -1)
+    depth = (1 + y * 100).astype(np.uint16), (1 + x * 80).astype(np.uint16)
+    rng = np.random.default_rng(seed)
+    size = (int(rng.integers(30, 120)), int(rng.integers(30, 120)))
+    height, width = (
+        int(rng.integers(2 * s, n + 1)) for s, n in zip(size[::-1], shape, strict=True)
+    )
+    box = (
+        int(rng.integers(0, shape[0] - height + 1)),
+        int(rng.integers(0, shape[1] - width + 1)),
+        height,
+        width,
+    )
+    content = jpeg(ramps.round().astype(np.uint8), 98)
+    rows, columns = (undecoded(content, d).take(box, size, 'bilinear') for d in depth)
+    row = (rows['depth'] * 1000 - 1) / 100
+    column = (columns['depth'] * 1000 - 1) / 80
+    row_in_colour = rows['img'][..., 1].astype(float) * shape[0] / 255
+    column_in_colour = columns['img'][..., 0].astype(float) * shape[1] / 255
+    # On average over the frame, where rounding to 8 bits and picking pixels cancel.
+    assert abs((row_in_colour - row).mean()) < 0.35 * height / size[1]
+    assert abs((column_in_colour - column).mean()) < 0.35 * width / size[0]
+
+
+# ---------------------------------------------------------------- whole pipelines
+
+
+class Nothing(BaseTransform):
+    """Between loading and cropping, it makes the loader decode."""
+
+    def transform(self, results):
+        assert 'img' in results
+        return results
+
+
+class OwnCrop(RGBDRandomResizedCrop):
+    """A subclass may look at the image, so it finds it decoded."""
+
+    def transform(self, results):
+        results['img'] = 255 - results['img']
+        return super().transform(results)
+
+
+def make_frames(root, write_frame, depth, suffix='.png', image=None, shape=(60, 84)):
+    image = picture(*shape) if image is None else image
+    for i in range(3):
+        paths = write_frame(root, str(i), image, depth(i), suffix)
+        paths[0].with_suffix('.jpg').write_bytes(jpeg(image))
+
+
+TRANSFORM = dict(
+    crop=dict(type='mmmask3d.RGBDRandomResizedCrop', scale=(32, 24)),
+    bicubic=dict(type='mmmask3d.RGBDRandomResizedCrop', scale=(32, 24), interpolation='bicubic'),
+    resize=dict(type='mmmask3d.RGBDResize', scale=(48, 32)),
+    same=dict(type='mmmask3d.RGBDResize', scale=(84, 60)),
+    ratio=dict(type='mmmask3d.RGBDResize', scale=(40, 40), keep_ratio=True),
+    factor=dict(type='mmmask3d.RGBDResize', scale_factor=0.7),
+)
+STORED = dict(
+    u2=('.png', lambda i: planted_depth(60, 84, i)),
+    u1=('.png', lambda i: planted_depth(60, 84, i).astype(np.uint8)),
+    f4=('.npy', lambda i: np.where(planted_depth(60, 84, i) > 0, 2.5, np.nan).astype('f4')),
+    f8=('.npy', lambda i: planted_depth(60, 84, i).astype('f8')),
+    i4=('.npy', lambda i: planted_depth(60, 84, i).astype('i4') - 500),
+    big=('.npy', lambda i: planted_depth(60, 84, i).astype('>u2')),
+    fortran=('.npy', lambda i: np.asfortranarray(planted_depth(60, 84, i))),
+)
+
+
+@pytest.mark.parametrize(
+    ('stored', 'transform'),
+    [('u2', name) for name in TRANSFORM] + [(name, 'crop') for name in list(STORED)[1:]],
+)
+def test_pipelines_give_what_they_give_with_the_frame_decoded(
+    tmp_path, write_frame, stored, transform
+):
+    (suffix, depth), transform = STORED[stored], TRANSFORM[transform]
+    make_frames(tmp_path, write_frame, depth, suffix)
+    options = dict(data_root=str(tmp_path), depth_suffix=suffix, max_depth=9.0)
+    load = dict(type='mmmask3d.LoadRGBD', reduced_decoding=False)
+    for img_suffix in ('.jpg', '.png'):
+        later = RGBDDataset(img_suffix=img_suffix, pipeline=[load, transform], **options)
+        at_once = RGBDDataset(
+            img_suffix=img_suffix, pipeline=[load, Nothing(), transform], **options
+        )
+        assert may_decode_later(later.pipeline.transforms)
+        assert not may_decode_later(at_once.pipeline.transforms)
+        for epoch in range(3):
+            index = EpochIndex(epoch, epoch=epoch)
+            a, b = later[index], at_once[index]
+            assert a.keys() == b.keys()
+            for key in a:
+                np.testing.assert_array_equal(a[key], b[key])
+
+
+@pytest.mark.parametrize(
+    ('scale', 'reduced'), [((42, 30), True), ((21, 15), True), ((20, 14), True), ((43, 31), False)]
+)
+def test_validation_reduces_where_every_pixel_is_kept(tmp_path, write_frame, scale, reduced):
+    make_frames(tmp_path, write_frame, STORED['u2'][1])
+    settings = dict(data_root=str(tmp_path), test_mode=True)
+    resize = dict(type='mmmask3d.RGBDResize', scale=scale)
+    load = dict(type='mmmask3d.LoadRGBD')
+    ours = RGBDDataset(pipeline=[load, resize], **settings)[0]
+    plain = RGBDDataset(pipeline=[load, Nothing(), resize], **settings)[0]
+    for key in ours.keys() - {'img'}:
+        np.testing.assert_array_equal(ours[key], plain[key])
+    assert (ours['img'] != plain['img']).any() == reduced
+    assert ours['scale_factor'] == (scale[0] / 84, scale[1] / 60)
+    whole = cv2.imread(str(tmp_path / 'rgb/0.jpg'))
+    area = cv2.resize(whole, scale, interpolation=cv2.INTER_AREA).astype(int)
+    assert np.abs(ours['img'] - area).mean() <= np.abs(plain['img'] - area).mean() + 1
+
+
+def test_other_transforms_get_the_image(tmp_path, write_frame):
+    make_frames(tmp_path, write_frame, STORED['u2'][1])
+    TRANSFORMS.register_module(module=OwnCrop, force=True)
+    for second in (
+        dict(type='mmpretrain.ColorJitter', brightness=0.4),
+        dict(type='mmpretrain.RandomGrayscale', prob=1.0, keep_channels=True),
+        dict(type='mmmask3d.RGBDRandomFlip', prob=1.0),
+        dict(type='mmmask3d.RGBDCenterCrop', crop_size=(32, 24)),
+        dict(type='mmmask3d.OwnCrop', scale=(32, 24)),
+    ):
+        crop = dict(type='mmmask3d.RGBDRandomResizedCrop', scale=(32, 24))
+        pipeline = [dict(type='mmmask3d.LoadRGBD'), second, crop]
+        out = RGBDDataset(data_root=str(tmp_path), pipeline=pipeline)[EpochIndex(0, epoch=0)]
+        assert out['img'].shape == (24, 32, 3)
+        assert out['depth'].shape == out['valid'].shape == (24, 32)
+
+
+def test_loading_alone_decodes(tmp_path, write_frame):
+    make_frames(tmp_path, write_frame, STORED['u2'][1])
+    data = RGBDDataset(data_root=str(tmp_path), pipeline=[dict(type='mmmask3d.LoadRGBD')])
+    out = data.pipeline.transforms[0](data.get_data_info(0))
+    assert out['img'].shape == (60, 84, 3)
+    assert 'undecoded' not in out
+    np.testing.assert_array_equal(data[0]['depth'], out['depth'])
+
+
+# ---------------------------------------------------------------- damage
+
+
+CROP = [
+    dict(type='mmmask3d.LoadRGBD'),
+    dict(type='mmmask3d.RGBDRandomResizedCrop', scale=(16, 12)),
+    dict(type='mmmask3d.PackRGBDInputs'),
+]
+
+
+def test_a_header_that_lies(tmp_path, write_frame):
+    make_frames(tmp_path, write_frame, STORED['u2'][1])
+    content = (tmp_path / 'rgb/0.jpg').read_bytes()
+    start = content.index(b'\xff\xc0')
+    # The first frame header says 60x84, a second one (which decoders follow or refuse) 60x80.
+    header = content[start : start + 2 + int.from_bytes(content[start + 2 : start + 4], 'big')]
+    other = header[:7] + (80).to_bytes(2, 'big') + header[9:]
+    (tmp_path / 'rgb/0.jpg').write_bytes(
+        content[:start] + header + other + content[start + len(header) :]
+    )
+    data = RGBDDataset(data_root=str(tmp_path), pipeline=CROP)
+    with pytest.raises(FrameError, match=r'rgb/0\.jpg'):
+        data[0]
+
+
+def test_colour_of_another_size(tmp_path, write_frame):
+    make_frames(tmp_path, write_frame, STORED['u2'][1])
+    (tmp_path / 'rgb/0.jpg').write_bytes(jpeg(picture(60, 80)))
+    data = RGBDDataset(data_root=str(tmp_path), pipeline=CROP)
+    with pytest.raises(FrameError, match=r"(?s)'0': colour and depth differ.*60x80.*60x84"):
+        data[0]
+
+
+@pytest.mark.parametrize('part', ['end', 'all'])
+def test_damaged_colour_is_dropped_like_any_other(tmp_path, write_frame, part):
+    make_frames(tmp_path, write_frame, STORED['u2'][1])
+    path = tmp_path / 'rgb/0.jpg'
+    content = path.read_bytes()
+    if part == 'end':
+        path.write_bytes(content[: len(content) // 2])
+    else:  # the header is whole, everything after it is not
+        start = content.index(b'\xff\xda')
+        path.write_bytes(content[: start - 40] + bytes(len(content) - start + 38) + b'\xff\xd9')
+    with pytest.raises(FrameError, match=r'rgb/0\.jpg'):
+        RGBDDataset(data_root=str(tmp_path), pipeline=CROP)[0]
+    data = RGBDDataset(data_root=str(tmp_path), pipeline=CROP, on_error='drop')
+    assert data[0]['data_samples'].frame == '1'
+    assert data.num_unreadable == 1
+
+
+def test_the_checks_look_at_the_whole_frame(tmp_path, write_frame, warnings_logged):
+    """Before any crop: a frame without a reading, and one whose unit is wrong."""
+    make_frames(tmp_path, write_frame, lambda i: np.full((60, 84), (0, 3, 11000)[i], np.uint16))
+    data = RGBDDataset(data_root=str(tmp_path), pipeline=CROP, max_depth=10.0)
+    with pytest.raises(FrameError, match=r"'0': .*no depth reading.*from 0 to 0"):
+        data[0]
+    data[1]
+    (line,) = warnings_logged
+    assert 'largest depth 0.003 m' in line
+    with pytest.raises(FrameError, match=r"'2': .*no depth reading.*beyond max_depth=10"):
+        data[2]
+    far = RGBDDataset(data_root=str(tmp_path), pipeline=CROP, depth_scale=1.0)
+    far[2]
+    assert 'median 11000 m' in warnings_logged[1]
+
+
+def test_readings_beyond_the_limit_do_not_hide_the_others(tmp_path, write_frame, warnings_logged):
+    def depth(i):
+        stored = np.full((60, 84), 60000, np.uint16)
+        stored[5:9] = 2500
+        return stored
+
+    make_frames(tmp_path, write_frame, depth)
+    pipeline = [CROP[0], dict(type='mmmask3d.RGBDResize', scale=(84, 60))]
+    out = RGBDDataset(data_root=str(tmp_path), pipeline=pipeline, max_depth=10.0)[0]
+    assert out['valid'].sum() == 4 * 84
+    assert set(np.unique(out['depth'])) == {0.0, 2.5}
+    assert warnings_logged == []

@@ -1,0 +1,346 @@
+"""Measures how fast one worker reads frames for pre-training, against decoding the same files.
+
+    python tools/benchmarks/reading_speed.py data/my_frames
+    python tools/benchmarks/reading_speed.py my_config.py --packed data/my_frames.lmdb
+
+What is compared, in turn and in one process with one thread, as a data worker has it:
+
+- decoding: `cv2.imread` of the colour and the depth file, nothing else;
+- the pipeline: the data set's `[index]`, from the file names to the tensors of a sample;
+- with `--packed`, the pipeline reading from an LMDB of the same files (see `pack_lmdb.py`).
+
+Every pass goes over the same frames, with other crops, flips and masks each time; a pass before the
+first is not counted, so the files come from the page cache. Ratios are formed within a pass, from
+CPU time, which does not depend on what else the machine does; given are median and range over the
+passes. At the end, where the time goes, from passes of their own in which the parts are timed.
+"""
+
+# ruff: noqa: E402
+from mmmask3d.preflight import check_environment
+
+check_environment()  # plain words before an import below fails
+
+import argparse
+import copy
+import gc
+import json
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+
+import mmmask3d.datasets
+from mmmask3d.datasets import EpochIndex, RGBDDataset
+from mmmask3d.engine.run_config import load_config
+from mmmask3d.registry import DATASETS
+
+BASE_CONFIG = Path(__file__).resolve().parents[2] / 'configs/_base_/datasets/rgbd_pretrain.py'
+DECODING, PIPELINE, PACKED = 'decoding alone', 'pipeline', 'pipeline from LMDB'
+
+
+class Pass(NamedTuple):
+    """Seconds per frame of one pass."""
+
+    cpu: float
+    wall: float
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('source', type=Path, help='pre-training config, or folder with rgb, depth')
+    parser.add_argument('--validation', action='store_true', help='the validation pipeline instead')
+    parser.add_argument('--packed', type=Path, metavar='LMDB', help='the same files, packed')
+    parser.add_argument('--frames', type=int, default=100, help='frames per pass')
+    parser.add_argument('--passes', type=int, default=7, help='passes that count')
+    parser.add_argument('--no-profile', dest='profile', action='store_false')
+    parser.add_argument('--json', type=Path, help='also write the figures to this file')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    folder = parser.add_argument_group('of a folder (a config says it itself)')
+    folder.add_argument('--img-suffix', default='.jpg')
+    folder.add_argument('--depth-suffix', default='.png')
+    folder.add_argument('--depth-scale', type=float, default=1000.0)
+    folder.add_argument('--depth-kind', choices=['metric', 'relative'], default='metric')
+    folder.add_argument('--size', type=int, nargs=2, default=(320, 240), metavar=('W', 'H'))
+    args = parser.parse_args(argv)
+    for name in ('frames', 'passes'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name} must be at least 1, got {getattr(args, name)}')
+    return args
+
+
+# ---------------------------------------------------------------- what is measured
+
+
+def dataset_config(args: argparse.Namespace) -> dict:
+    """Config of the data set: the config's own, or that of a folder with the usual pipeline."""
+    loader = 'val_dataloader' if args.validation else 'train_dataloader'
+    if args.source.is_dir():
+        cfg = Config.fromfile(BASE_CONFIG)
+        options = dict(
+            data_root=str(args.source),
+            img_suffix=args.img_suffix,
+            depth_suffix=args.depth_suffix,
+            depth_scale=args.depth_scale,
+            depth_kind=args.depth_kind,
+        )
+        cfg[loader].dataset.update(options)
+        cfg[loader].dataset.pipeline[1].scale = tuple(args.size)
+        cfg.merge_from_dict(args.cfg_options)
+    else:
+        cfg = load_config(args.source, cfg_options=args.cfg_options)
+    return cfg[loader].dataset.to_dict()
+
+
+def packed_config(config: dict, database: Path) -> dict:
+    """The same data set with `backend_args` of the packed files, in index and loader.
+
+    Raises:
+        ValueError: The sources do not share a `data_root`, which one database stands for.
+    """
+    config = copy.deepcopy(config)
+    sources = list(_dicts(config, 'RGBDDataset'))
+    roots = {source.get('data_root', '') for source in sources}
+    if len(roots) != 1:
+        raise ValueError(f'--packed {database}: needs one data_root, found {sorted(roots)}.')
+    arguments = dict(backend='packed_lmdb', db_path=str(database), data_root=roots.pop())
+    for part in (*sources, *_dicts(config, 'LoadRGBD')):
+        part['backend_args'] = arguments
+    return config
+
+
+def _dicts(value: Any, name: str) -> Iterator[dict]:
+    """All dicts of a config whose `type` is a class of this package."""
+    if isinstance(value, dict):
+        if value.get('type') in (name, f'mmmask3d.{name}'):
+            yield value
+        for inner in value.values():
+            yield from _dicts(inner, name)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _dicts(inner, name)
+
+
+def spread_out(length: int, count: int) -> list[int]:
+    """At most `count` indices, evenly over a data set."""
+    return sorted({round(i) for i in np.linspace(0, length - 1, min(count, length))})
+
+
+def decode(paths: Sequence[tuple[str, str]]) -> None:
+    """Decode the files with OpenCV and drop the result."""
+    for img_path, depth_path in paths:
+        img = cv2.imread(img_path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        depth = cv2.imread(depth_path, cv2.IMREAD_UNCHANGED)
+        if img is None or depth is None:
+            raise ValueError(f'OpenCV cannot decode {img_path} or {depth_path} (only images count)')
+
+
+def timed(function: Callable[[], None], frames: int) -> Pass:
+    """Time one pass over the frames."""
+    gc.collect()
+    gc.disable()
+    try:
+        wall, cpu = time.perf_counter(), time.process_time()
+        function()
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    finally:
+        gc.enable()
+    return Pass(cpu / frames, wall / frames)
+
+
+def measure(
+    variants: dict[str, Callable[[int], None]], frames: int, passes: int
+) -> dict[str, list[Pass]]:
+    """Run the variants in turn, each pass beginning with another one; the first pass is dropped."""
+    found = {name: [] for name in variants}
+    names = list(variants)
+    for number in range(passes + 1):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            result = timed(lambda name=name, number=number: variants[name](number), frames)
+            if number:
+                found[name].append(result)
+    return found
+
+
+# ---------------------------------------------------------------- where the time goes
+
+
+class StageClock:
+    """Adds up the time that functions take without what they call of each other."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+        self._inner = [0.0]
+
+    def wrap(self, name: str, function: Callable) -> Callable:
+        """The function, with its time counted under a name."""
+
+        def with_clock(*args, **kwargs):
+            self._inner.append(0.0)
+            start = time.process_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent = time.process_time() - start
+                self.seconds[name] += spent - self._inner.pop()
+                self._inner[-1] += spent
+
+        return with_clock
+
+    @contextmanager
+    def on(self, dataset: Any) -> Iterator[None]:
+        """Time the parts of reading while a data set is used."""
+        data, loading = mmmask3d.datasets, mmmask3d.datasets.transforms.loading
+        undecoded = data.undecoded_frame
+        parts = [
+            ('file names and settings', RGBDDataset, 'get_data_info'),
+            ('seeding of the sample', data.sample_rng, '__enter__'),
+            ('seeding of the sample', data.sample_rng, '__exit__'),
+            ('reading the files', loading.LoadRGBD, '_read'),
+            ('decoding colour', undecoded, 'decode_jpeg'),
+            ('decoding colour', loading, 'decode_colour'),
+            ('decoding depth', loading, 'decode_depth'),
+            ('depth to metres and validity', undecoded, 'to_readings'),
+            ('depth to metres and validity', loading, 'to_readings'),
+            ('resizing depth', undecoded, 'resize_nearest'),
+            ('resizing colour', mmcv, 'imresize'),
+        ]
+        kinds = {type(t) for source in _sources(dataset) for t in source.pipeline.transforms}
+        parts += [
+            (kind.__name__, kind, 'transform') for kind in kinds if hasattr(kind, 'transform')
+        ]
+        with ExitStack() as stack:
+            for name, owner, attribute in parts:
+                timed_part = self.wrap(name, getattr(owner, attribute))
+                stack.enter_context(mock.patch.object(owner, attribute, timed_part))
+            yield
+
+
+def _sources(dataset: Any) -> list[RGBDDataset]:
+    """The RGB-D data sets inside wrappers."""
+    if isinstance(dataset, RGBDDataset):
+        return [dataset]
+    inner = getattr(dataset, 'datasets', None) or [dataset.dataset]
+    return [source for part in inner for source in _sources(part)]
+
+
+def profile(
+    dataset: Any, read: Callable[[int], None], frames: int, passes: int
+) -> dict[str, float]:
+    """Seconds per frame of each part (median over passes), longest first."""
+    runs = []
+    for number in range(passes):
+        clock = StageClock()
+        with clock.on(dataset):
+            total = timed(lambda number=number: read(number), frames).cpu
+        parts = {name: seconds / frames for name, seconds in clock.seconds.items()}
+        parts['everything else'] = total - sum(parts.values())
+        runs.append(parts)
+    names = {name for run in runs for name in run}
+    medians = {name: statistics.median(run.get(name, 0.0) for run in runs) for name in names}
+    return dict(sorted(medians.items(), key=lambda item: -item[1]))
+
+
+# ---------------------------------------------------------------- report
+
+
+def summary(found: dict[str, list[Pass]]) -> dict[str, dict]:
+    """Median and range of the times, and of the speed relative to decoding in the same pass."""
+    result = {}
+    for name, passes in found.items():
+        ratios = [d.cpu / p.cpu for d, p in zip(found[DECODING], passes, strict=True)]
+        result[name] = {
+            'cpu_ms': [round(1000 * f([p.cpu for p in passes]), 4) for f in _STATISTICS],
+            'wall_ms': [round(1000 * f([p.wall for p in passes]), 4) for f in _STATISTICS],
+            'ratio': [round(f(ratios), 4) for f in _STATISTICS],
+        }
+    return result
+
+
+_STATISTICS = statistics.median, min, max
+
+
+def table(result: dict[str, dict]) -> str:
+    """The summary as text."""
+    lines = [
+        f'{"":20}{"CPU ms/frame":>24}{"wall ms/frame":>16}{"frames/s":>10}{"relative speed":>24}'
+    ]
+    for name, row in result.items():
+        cpu, wall, ratio = row['cpu_ms'], row['wall_ms'], row['ratio']
+        lines.append(
+            f'{name:20}{cpu[0]:10.3f} ({cpu[1]:.3f}-{cpu[2]:.3f}){wall[0]:14.3f}'
+            f'{1000 / cpu[0]:10.0f}{ratio[0]:10.2f} ({ratio[1]:.2f}-{ratio[2]:.2f})'
+        )
+    return '\n'.join(lines)
+
+
+def profile_table(parts: dict[str, float]) -> str:
+    """The parts as text."""
+    total = sum(parts.values())
+    return '\n'.join(
+        f'{name:32}{1e6 * seconds:8.0f} us{100 * seconds / total:6.1f} %'
+        for name, seconds in parts.items()
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point."""
+    args = parse_args(argv)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    init_default_scope('mmmask3d')
+    config = dataset_config(args)
+    datasets = {PIPELINE: DATASETS.build(copy.deepcopy(config))}
+    if args.packed is not None:
+        datasets[PACKED] = DATASETS.build(packed_config(config, args.packed))
+    indices = spread_out(len(datasets[PIPELINE]), args.frames)
+    infos = [datasets[PIPELINE].get_data_info(i) for i in indices]
+    paths = [(info['img_path'], info['depth_path']) for info in infos]
+
+    def reader(dataset: Any) -> Callable[[int], None]:
+        def read(number: int) -> None:
+            for index in indices:
+                dataset[EpochIndex(index, epoch=number)]
+
+        return read
+
+    variants = {DECODING: lambda number: decode(paths)}
+    variants |= {name: reader(dataset) for name, dataset in datasets.items()}
+    result = summary(measure(variants, len(indices), args.passes))
+    size = '{1}x{0}'.format(*cv2.imread(paths[0][0]).shape)
+    print(
+        f'{len(indices)} frames, the first {size}, {args.passes} passes, OpenCV '
+        f'{cv2.__version__}, page cache warm; median (range)'
+    )
+    print(table(result))
+    report = dict(source=str(args.source), frames=len(indices), passes=args.passes, result=result)
+    if args.profile:
+        for name, dataset in datasets.items():
+            parts = profile(dataset, variants[name], len(indices), min(args.passes, 5))
+            print(f'\nWhere the time of the {name} goes (CPU time, clocks included):')
+            print(profile_table(parts))
+            report.setdefault('profile_us', {})[name] = {
+                part: round(1e6 * seconds, 2) for part, seconds in parts.items()
+            }
+    if args.json is not None:
+        args.json.write_text(json.dumps(report, indent=2) + '\n')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""Packs a data set into one LMDB file for network file systems, and unpacks or checks it.
+
+    python tools/dataset_converters/pack_lmdb.py pack data/my_frames data/my_frames.lmdb
+    python tools/dataset_converters/pack_lmdb.py check data/my_frames.lmdb
+    python tools/dataset_converters/pack_lmdb.py unpack data/my_frames.lmdb data/unpacked
+
+All files of the folder are packed byte for byte (index files and annotations too; hidden ones are
+left out), each with a checksum. A config reads the packed files when `backend_args` is set in the
+data set and its loaders; its paths stay as they are:
+
+    backend_args = dict(backend='packed_lmdb', db_path='data/my_frames.lmdb',
+                        data_root='data/my_frames')
+"""
+
+# ruff: noqa: E402
+from mmmask3d.preflight import check_environment
+
+check_environment()  # plain words before an import below fails
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmmask3d.conversion.packing import PackingError, check, pack, unpack
+from mmmask3d.conversion.storage import StorageError
+from mmmask3d.datasets.packed_lmdb import PackedDatabaseError, PackedFileError
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest='command', required=True)
+    command = commands.add_parser('pack', help='folder to database')
+    command.add_argument('folder', type=Path)
+    command.add_argument('database', type=Path, help='new file')
+    command.add_argument(
+        '--only', nargs='+', default=[], metavar='PATH', help='files and folders below the folder'
+    )
+    command.add_argument('--workers', type=int, default=4, help='threads that read files')
+    command = commands.add_parser('unpack', help='database to folder')
+    command.add_argument('database', type=Path)
+    command.add_argument('folder', type=Path, help='new or empty')
+    command = commands.add_parser('check', help='verify structure and checksums')
+    command.add_argument('database', type=Path)
+    args = parser.parse_args(argv)
+    if args.command == 'pack' and args.workers < 1:
+        parser.error(f'--workers must be at least 1, got {args.workers}')
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point."""
+    args = parse_args(argv)
+    try:
+        if args.command == 'pack':
+            manifest = pack(args.folder, args.database, args.only, args.workers)
+        elif args.command == 'unpack':
+            manifest = unpack(args.database, args.folder)
+        else:
+            manifest = check(args.database)
+    except ImportError:
+        print('error: the package lmdb is not installed: pip install lmdb', file=sys.stderr)
+        return 1
+    except (PackingError, StorageError, PackedDatabaseError, PackedFileError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('interrupted; nothing is left', file=sys.stderr)
+        return 130
+    done = dict(pack='packed', unpack='unpacked', check='verified')[args.command]
+    print(f'{manifest["files"]} files, {manifest["bytes"] / 2**20:.1f} MiB {done}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
