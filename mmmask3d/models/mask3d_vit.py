@@ -255,6 +255,8 @@ class Mask3DViT(VisionTransformer):
                 x = self.ln1(x)
             if i in self.out_indices:
                 outs.append(self._format_output(x, grid))
+                if len(outs) == len(set(self.out_indices)):
+                    break  # nothing is asked of the layers that remain
         return tuple(outs)
 
     def _forward_kept(self, x: Tensor, keep_ids: Tensor) -> Tensor:
@@ -279,7 +281,12 @@ class Mask3DViT(VisionTransformer):
         return self.ln1(x) if self.final_norm else x
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:
-        """Position embedding of the patches on ``grid``: ``(1, rows * columns, C)``."""
+        """Position embedding of the patches on ``grid``: ``(1, rows * columns, C)``.
+
+        Resampled at each call. Keeping the result would save less than 1% of a forward pass, and
+        it would go stale unnoticed: mmengine's EMAHook swaps weights through ``.data``, which
+        leaves no trace in a tensor's version.
+        """
         pos = resize_to_grid(
             self.pos_embed, self.grid_size, grid, self.num_extra_tokens, self.interpolate_mode
         )
