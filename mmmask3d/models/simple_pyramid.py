@@ -40,7 +40,7 @@ class PyramidLevel(BaseModule):
             raise ValueError(
                 f'A map of stride {stride} cannot be made from patches of {in_stride} pixels by '
                 f'doubling or halving. Choose out_strides among '
-                f'{[in_stride * 2**k for k in (-2, -1, 0, 1) if (in_stride * 2**k) % 1 == 0]} '
+                f'{[in_stride * k // 4 for k in (1, 2, 4, 8) if in_stride * k % 4 == 0]} '
                 f'or another patch_size.'
             )
         channels, layers = in_channels, []
