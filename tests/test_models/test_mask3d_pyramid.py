@@ -50,12 +50,6 @@ FAMILIES = {
     'seg-d32': ('mmseg.ResNetV1c', dict(), D32, ALL),
     'seg-d16': ('mmseg.ResNetV1c', dict(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)), D16, ALL),
     'seg-d8': ('mmseg.ResNetV1c', dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)), D8, ALL),
-    'seg-contract': (
-        'mmseg.ResNetV1c',
-        dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), contract_dilation=True),
-        D8,
-        (2, 3),
-    ),
     'seg-v1d': ('mmseg.ResNetV1d', dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)), D8, ALL),
     'classifier': ('mmpretrain.ResNet', dict(), D32, (3,)),
 }
@@ -68,8 +62,6 @@ def test_every_stage_has_the_shape_of_the_resnets(family):
     resnet.eval()  # returns None in some
     ours = make(
         arch={**ARCH, 'num_layers': 1},
-        window_size=14,
-        global_attn_indexes=(),
         out_strides=strides,
         out_indices=indices,
     ).to('meta')
