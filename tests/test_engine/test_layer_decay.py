@@ -247,20 +247,16 @@ def test_frozen_stages_of_the_pyramid_are_left_out():
 
 
 def test_mmpretrain_classifier_whose_own_method_is_not_taken():
-    classifier = MODELS.build(
-        dict(
-            type='mmpretrain.ImageClassifier',
-            backbone=dict(
-                type='mmmask3d.Mask3DPyramid',
-                arch=ARCH,
-                img_size=32,
-                patch_size=8,
-                out_indices=(3,),
-            ),
-            neck=dict(type='mmpretrain.GlobalAveragePooling'),
-            head=dict(type='mmpretrain.LinearClsHead', num_classes=3, in_channels=2048),
-        )
+    cfg = dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(
+            type='mmmask3d.Mask3DPyramid', arch=ARCH, img_size=32, patch_size=8, out_indices=(3,)
+        ),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=3, in_channels=2048),
     )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        classifier = MODELS.build(cfg)
     assert hasattr(classifier, 'get_layer_depth')
     found = settings(classifier)
     assert_pyramid_table(found, classifier, 'backbone.')

@@ -302,15 +302,13 @@ def test_in_a_detector():
 def test_in_a_classifier():
     from mmpretrain.structures import DataSample
 
-    model = MODELS.build(
-        dict(
-            type='mmpretrain.ImageClassifier',
-            backbone=dict(**BACKBONE, out_indices=(3,)),
-            neck=dict(type='mmpretrain.GlobalAveragePooling'),
-            head=dict(type='mmpretrain.LinearClsHead', num_classes=3, in_channels=2048),
-        )
+    model = build(
+        'mmpretrain',
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(**BACKBONE, out_indices=(3,)),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=3, in_channels=2048),
     )
-    model.init_weights()
     samples = [DataSample().set_gt_label(i) for i in range(2)]
     x = torch.rand(2, 3, 64, 96)
     first_layer_learns(model.train()(x, samples, mode='loss'), model)
