@@ -26,8 +26,8 @@ from .pos_embed import (
 )
 from .windowed_attention import quarter_ends, run_layer, window_layer
 
-# What mm's R-50 configs name and EncoderDecoder hands to any backbone it finds.
-_FOREIGN_WEIGHTS = re.compile(r'(open-?mmlab|torchvision|modelzoo|mmcls|jhu)://')
+# What mm's R-50 configs name and EncoderDecoder hands to any backbone it finds; no transformer.
+_FOREIGN_WEIGHTS = re.compile(r'(open-?mmlab|torchvision|modelzoo|mmcls|jhu)://(?!.*vit)')
 
 
 @MODELS.register_module()
@@ -69,15 +69,15 @@ class Mask3DViT(VisionTransformer):
             from the end; None for the last layer of each quarter, as in ViTDet.
         with_cp: recompute the layers in the backward pass to save memory.
         pretrained: what mmseg's ``EncoderDecoder`` injects. A name from a model zoo
-            (``'open-mmlab://resnet50_v1c'``, ``'torchvision://resnet50'``) is ignored with a
-            warning: those are the weights of the backbone that this one replaced. Anything else
-            is ``init_cfg=dict(type='Pretrained', checkpoint=pretrained)``.
+            (``'open-mmlab://resnet50_v1c'``, ``'torchvision://resnet50'``) without ``vit`` in it is
+            ignored with a warning: those are the weights of the backbone that this one replaced.
+            Anything else is ``init_cfg=dict(type='Pretrained', checkpoint=pretrained)``.
         init_cfg: initialisation, see above.
         **kwargs: the other arguments of ``VisionTransformer``.
 
     Raises:
-        ValueError: an index is out of range, a window setting has no effect, or both ``pretrained``
-            and ``init_cfg`` name weights.
+        ValueError: an index is out of range, a window setting has no effect, ``init_cfg`` names the
+            weights of a ResNet, or both ``pretrained`` and ``init_cfg`` name weights.
     """
 
     def __init__(
@@ -336,6 +336,13 @@ class Mask3DViT(VisionTransformer):
 
 def _initialisation(pretrained: str | None, init_cfg: dict | list | None) -> dict | list | None:
     """Merge the two ways to name weights into ``init_cfg``; see ``Mask3DViT``."""
+    for cfg in init_cfg if isinstance(init_cfg, list | tuple) else [init_cfg or {}]:
+        if _FOREIGN_WEIGHTS.match(str(cfg.get('checkpoint'))):
+            raise ValueError(  # before a download that is for nothing
+                f'init_cfg.checkpoint={cfg["checkpoint"]!r} names the weights of another '
+                f'architecture. Give the file of an encoder, or no init_cfg. In a config that '
+                f'inherits from a ResNet, write _delete_=True into the backbone.'
+            )
     if pretrained is None:
         return init_cfg
     if _FOREIGN_WEIGHTS.match(pretrained):

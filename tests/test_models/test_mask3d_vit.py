@@ -308,6 +308,19 @@ def test_name_of_a_replaced_backbones_weights_is_ignored_aloud(name, tmp_path):
         assert torch.equal(model.state_dict()[key], value)
 
 
+def test_zoo_name_in_init_cfg_is_an_error_before_any_download():
+    init = dict(type='Pretrained', checkpoint='torchvision://resnet50')
+    for cfg in (init, [dict(type='Constant', layer='Linear', val=0.0), init]):
+        with pytest.raises(ValueError, match=r'torchvision://resnet50.*_delete_=True'):
+            make(init_cfg=cfg)
+
+
+def test_zoo_name_of_a_transformer_is_no_foreign_one():
+    cfg = dict(arch=ARCH, img_size=(32, 72), patch_size=8)
+    model = Mask3DViT(**cfg, pretrained='mmcls://vit_base_p16')
+    assert model.init_cfg == dict(type='Pretrained', checkpoint='mmcls://vit_base_p16')
+
+
 def test_any_other_pretrained_is_loaded_strictly(tmp_path):
     source, path = make(seed=3), str(tmp_path / 'resnet50.pth')
     torch.save(source.state_dict(), path)
