@@ -21,6 +21,7 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor
 
 from mmmask3d.engine.checkpoint import AtomicLocalBackend
+from mmmask3d.engine.download import file_sha256
 from mmmask3d.models.encoder_loading import encoder_state
 from mmmask3d.models.mask3d_vit import Mask3DViT
 from mmmask3d.models.pos_embed import GRID_KEY, resize_to_grid
@@ -217,15 +218,6 @@ def tensors_sha256(state_dict: Mapping[str, Tensor]) -> str:
         tensor = state_dict[name].detach().cpu().contiguous()
         digest.update(f'{name} {tensor.dtype} {list(tensor.shape)}\n'.encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def file_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
     return digest.hexdigest()
 
 
