@@ -8,6 +8,7 @@ decided in :mod:`mmmask3d.engine.safe_unpickling`.
 """
 
 import io
+import json
 import logging
 import os
 import pickle
@@ -16,7 +17,7 @@ import tempfile
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -357,6 +358,23 @@ def save_checkpoint_atomic(checkpoint: dict[str, Any], path: str | os.PathLike) 
     with io.BytesIO() as buffer:
         torch.save(checkpoint, buffer)
         AtomicLocalBackend().put(buffer.getvalue(), os.fspath(path))
+
+
+def safetensors_bytes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Content of a ``.safetensors`` file; the same for the same tensors and metadata.
+
+    The library writes the entries of its header in an order that changes from call to call, and so
+    does the hash of the file; here they are sorted.
+    """
+    from safetensors.torch import save
+
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    data = save(tensors, dict(metadata))
+    size = int.from_bytes(data[:8], 'little')
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(',', ':'))
+    raw = header.encode()
+    raw += b' ' * (-len(raw) % 8)  # tensors start at a multiple of 8
+    return len(raw).to_bytes(8, 'little') + raw + data[8 + size :]
 
 
 def _progress(path: str) -> int | None:

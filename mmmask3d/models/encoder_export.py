@@ -20,7 +20,7 @@ import torch
 from mmpretrain.models import VisionTransformer
 from torch import Tensor
 
-from mmmask3d.engine.checkpoint import AtomicLocalBackend
+from mmmask3d.engine.checkpoint import AtomicLocalBackend, safetensors_bytes
 from mmmask3d.engine.download import file_sha256
 from mmmask3d.models.encoder_loading import encoder_state
 from mmmask3d.models.mask3d_vit import Mask3DViT
@@ -108,7 +108,7 @@ def encoder_state_dict(checkpoint: Mapping, source: str = 'checkpoint') -> Order
 def read_meta(checkpoint: Mapping) -> dict:
     """Return a checkpoint's metadata; values that safetensors keeps as JSON text are decoded."""
     meta = dict(checkpoint.get('meta') or {})
-    if meta.get('format') == json.dumps(FORMAT):
+    if str(meta.get('format')).startswith('"mmmask3d-'):
         meta = {k: json.loads(v) for k, v in meta.items()}
     return meta
 
@@ -389,7 +389,5 @@ def write_encoder(path: str | Path, state_dict: Mapping[str, Tensor], meta: Mapp
         torch.save({'state_dict': tensors, 'meta': dict(meta)}, buffer)
         data = buffer.getvalue()
     else:
-        from safetensors.torch import save
-
-        data = save(dict(tensors), {k: json.dumps(v) for k, v in meta.items()})
+        data = safetensors_bytes(tensors, {k: json.dumps(v) for k, v in meta.items()})
     AtomicLocalBackend().put(data, str(path))

@@ -73,17 +73,17 @@ _OUTSIDE = (
 # What a plain ViT cannot compute, with the reason.
 _BEYOND = (
     (
+        r'rope|.*\.bias_mask$',
+        'rotary position embedding (DINOv3, EVA-02): positions enter in every attention layer, '
+        'not once at the start',
+    ),
+    (
         r'dist_token|head_dist\.',
         'a distillation token (DeiT): a second extra token that every patch attends to',
     ),
     (
         r'reg_token$|register_tokens$|storage_tokens$',
         'register tokens: extra tokens that every patch attends to',
-    ),
-    (
-        r'rope|.*\.bias_mask$',
-        'rotary position embedding (DINOv3, EVA-02): positions enter in every attention layer, '
-        'not once at the start',
     ),
     (r'.*(rel_pos|relative_position)', 'relative position biases in the attention (BEiT, SAM)'),
     (r'.*attn\.(q_norm|k_norm|norm)\.', 'norms inside the attention'),
@@ -317,16 +317,17 @@ def _translate(
     # Training checkpoints of DINOv2 keep layers in chunks: blocks.<chunk>.<layer>.
     given = {re.sub(r'^blocks\.\d+\.(?=\d+\.)', 'blocks.', k): v for k, v in given.items()}
     pairs = _TIMM_TO_MM if layout != 'mmpretrain' else [(mm, mm) for _, mm in _TIMM_TO_MM]
+    for pattern, why in _BEYOND:
+        key = next((k for k in given if re.match(pattern, k)), None)
+        if key is not None:
+            raise WeightFormatError(
+                f'{source}: has {why} ({key}). A plain ViT cannot express it, and leaving it out '
+                'would give other features. Choose a model without it.'
+            )
     rules, state, unknown = _rules(pairs), OrderedDict(), []
     for key, value in given.items():
         name = _rename(key, rules)
-        beyond = next((why for pattern, why in _BEYOND if re.match(pattern, key)), None)
         outside = next((what for pattern, what in _OUTSIDE if re.match(pattern, key)), None)
-        if beyond:
-            raise WeightFormatError(
-                f'{source}: has {beyond} ({key}). A plain ViT cannot express it, and leaving it '
-                'out would give other features. Choose a model without it.'
-            )
         if name is not None:
             state[name] = value
         elif outside:
