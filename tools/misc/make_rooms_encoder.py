@@ -72,6 +72,7 @@ def plan(args: argparse.Namespace) -> Steps:
         overrides += ['train_cfg.max_epochs=3', 'train_dataloader.batch_size=2']
     pretrain = training_stage(args.work_dir, 'pretrain', CONFIG, overrides, TOOLS)
     depth = evaluation_stage(args.work_dir, 'depth', CONFIG, overrides, TOOLS, pretrain)
+    made_by = f'python tools/misc/make_rooms_encoder.py --out-dir DIR --seed {args.seed}'
     publish = stage(
         args.work_dir,
         'publish',
@@ -80,7 +81,7 @@ def plan(args: argparse.Namespace) -> Steps:
             TOOLS / 'misc/publish_model.py', pretrain.products[0], args.out_dir / CONFIG.stem,
             '--part', 'model', '--dtype', 'float16', '--metrics', depth.products[0],
             '--data-license', DATA_LICENSE, '--terms', TERMS, '--made-by',
-            f'python tools/misc/make_rooms_encoder.py --out-dir DIR --seed {args.seed}', '--report', folder / 'published.json',
+            made_by, '--report', folder / 'published.json',
         ],
         lambda folder: [folder / 'published.json'],
         lambda line: line or None,
