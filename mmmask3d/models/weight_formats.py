@@ -36,6 +36,10 @@ NORMALISATION = {
     'mmpretrain': "the config's data_preprocessor (ImageNet's in most)",
 }
 
+# mmpretrain's names of architectures, one of each size.
+_ARCHITECTURES = (
+    'deit-tiny', 'deit-small', 'small', 'base', 'large', 'huge', 'eva-giant', 'dinov2-giant',
+)  # fmt: skip
 # Keys under which checkpoints keep their tensors.
 _CONTAINERS = ('state_dict', 'model', 'teacher')
 _ANCHORS = {
@@ -459,11 +463,8 @@ def _settle_architecture(out: Conversion, num_heads: int | None, source: str) ->
             )
         ffn = math.ceil(ffn * 3 / 2)  # mmpretrain takes two thirds of it
     arch = dict(embed_dims=patch.shape[0], num_layers=len(layers), feedforward_channels=ffn)
-    named = {
-        name: dict(zoo)
-        for name, zoo in VisionTransformer.arch_zoo.items()
-        if len(name) > 2 and arch.items() <= zoo.items()
-    }
+    zoo = VisionTransformer.arch_zoo
+    named = {n: zoo[n] for n in _ARCHITECTURES if n in zoo and arch.items() <= zoo[n].items()}
     if num_heads is None:
         if not named:
             raise WeightFormatError(
@@ -479,7 +480,7 @@ def _settle_architecture(out: Conversion, num_heads: int | None, source: str) ->
             f'{source}: {arch["embed_dims"]} channels are not divisible by {num_heads} heads.'
         )
     arch['num_heads'] = num_heads
-    name = next((n for n, zoo in named.items() if zoo['num_heads'] == num_heads), None)
+    name = next((n for n, known in named.items() if known['num_heads'] == num_heads), None)
     out.backbone.update(type='mmmask3d.Mask3DViT', arch=name or arch, patch_size=patch.shape[-1])
     if 'ln1.weight' not in state:
         out.backbone['final_norm'] = False
