@@ -360,8 +360,15 @@ def load_strictly(model: torch.nn.Module, state_dict: Mapping[str, Tensor], name
         ValueError: the keys or shapes differ, or a tensor of the model is not the file's.
     """
     try:
-        # A copy: load hooks may rewrite entries of the dict they are given.
-        model.load_state_dict(OrderedDict(state_dict), strict=True)
+        # A copy: load hooks may rewrite entries of the dict they are given. The model was built on
+        # the grid of these tensors, which 36 patches alone would not tell (6x6 or 4x9).
+        given = OrderedDict(state_dict)
+        given._metadata = OrderedDict(
+            (path, {GRID_KEY: module.grid_size})
+            for path, module in model.named_modules()
+            if isinstance(module, Mask3DViT)
+        )
+        model.load_state_dict(given, strict=True)
     except RuntimeError as error:
         raise ValueError(f'the encoder does not load into {name}: {error}') from error
     loaded = model.state_dict()
