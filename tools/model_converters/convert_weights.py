@@ -211,7 +211,11 @@ def report(args: argparse.Namespace, encoder: Conversion, kind: str, shown: list
     """What was done, assumed and left out, and how to use the result."""
     left_out = ', '.join(f'{what} ({n} tensors)' for what, n in sorted(encoder.left_out.items()))
     folded = args.input_mean is not None
-    norm = "ImageNet's, by a rewritten patch embedding" if folded else NORMALISATION[kind]
+    norm = (
+        f'{NORMALISATION["mae"]}: the patch embedding was rewritten'
+        if folded
+        else NORMALISATION[kind]
+    )
     lines = [
         f'{args.out}: {len(encoder.state)} tensors with the names of {args.target}, from {kind}, '
         f'patch grid {encoder.grid[0]}x{encoder.grid[1]}',
