@@ -250,7 +250,7 @@ def publish(
         grid = export.source_grid(state, checkpoint, backbone, name)
         head = {k: v for k, v in backbone.items() if k != 'init_cfg'}
         out = {'format': export.FORMAT, 'backbone': head, 'arch': export.arch_settings(backbone)}
-        out |= {'patch_size': export._pair(backbone.get('patch_size', 16)), GRID_KEY: grid}
+        out |= {'patch_size': export.as_pair(backbone.get('patch_size', 16)), GRID_KEY: grid}
     elif config is None:
         raise PublishingError(f'{name}: does not hold the config of its model. Pass --config.')
     else:
@@ -275,7 +275,7 @@ def publish(
         'tensors_sha256': export.tensors_sha256(state),
         'published_by': f'mmmask3d {export.package_version()}',
     }
-    return _write(Path(prefix), suffix, state, export._plain(out), part)
+    return _write(Path(prefix), suffix, state, export.plain_values(out), part)
 
 
 def _write(

@@ -113,7 +113,8 @@ def read_meta(checkpoint: Mapping) -> dict:
     return meta
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def as_pair(value: Any) -> tuple[int, int]:
+    """Two whole numbers, of which one number is both."""
     if isinstance(value, int):
         return value, value
     first, second = value
@@ -154,7 +155,7 @@ def check_architecture(state_dict: Mapping[str, Tensor], backbone: Mapping, sour
     expected = dict(
         embed_dims=arch['embed_dims'],
         num_layers=arch['num_layers'],
-        patch_size=_pair(backbone.get('patch_size', 16)),
+        patch_size=as_pair(backbone.get('patch_size', 16)),
     )
     if found != expected:
         raise ValueError(
@@ -184,8 +185,8 @@ def source_grid(
     grid = read_meta(checkpoint).get(GRID_KEY) or metadata.get('', {}).get(GRID_KEY)
     where = 'recorded in the checkpoint'
     if grid is None:
-        height, width = _pair(backbone.get('img_size', 224))
-        rows, columns = _pair(backbone.get('patch_size', 16))
+        height, width = as_pair(backbone.get('img_size', 224))
+        rows, columns = as_pair(backbone.get('patch_size', 16))
         grid = (height // rows, width // columns)
         where = f'from img_size={(height, width)} and patch_size={(rows, columns)} of the config'
     num_patches = state_dict[_POS_EMBED].shape[1] - int(backbone.get('with_cls_token', True))
@@ -286,7 +287,7 @@ def _pipeline(dataset: Any) -> list[Mapping]:
     return [step for step in dataset['pipeline'] if isinstance(step, Mapping)]
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
     """Reduce a config value to what JSON and the restricted unpickler both take."""
     return json.loads(json.dumps(value, default=str))
 
@@ -307,12 +308,12 @@ def encoder_metadata(
     meta = read_meta(checkpoint)
     if config is None and meta.get('cfg'):
         config = parse_config_text(meta['cfg'])
-    patch_size = _pair(backbone.get('patch_size', 16))
+    patch_size = as_pair(backbone.get('patch_size', 16))
     keep = {k: v for k, v in backbone.items() if k not in ('init_cfg', 'img_size')}
     keep['img_size'] = (grid[0] * patch_size[0], grid[1] * patch_size[1])
     # Of an export that is exported again, origin and method are those of the first export.
     described = config is not None and 'train_dataloader' in config
-    return _plain(
+    return plain_values(
         {
             'format': FORMAT,
             'method': describe_method(config) if described else meta.get('method'),
@@ -339,7 +340,7 @@ def encoder_metadata(
 def build_plain_vit(backbone: Mapping, grid: tuple[int, int]) -> VisionTransformer:
     """Build mmpretrain's own ``VisionTransformer`` of the encoder's architecture and grid."""
     known = set(inspect.signature(VisionTransformer.__init__).parameters) - set(_RUNTIME_ARGS)
-    rows, columns = _pair(backbone.get('patch_size', 16))
+    rows, columns = as_pair(backbone.get('patch_size', 16))
     args = {k: v for k, v in backbone.items() if k in known}
     return VisionTransformer(
         **args, img_size=(grid[0] * rows, grid[1] * columns), out_type='featmap'
@@ -348,7 +349,7 @@ def build_plain_vit(backbone: Mapping, grid: tuple[int, int]) -> VisionTransform
 
 def build_mask3d_vit(backbone: Mapping, grid: tuple[int, int]) -> Mask3DViT:
     """Build the package's own backbone of the encoder's architecture and grid."""
-    rows, columns = _pair(backbone.get('patch_size', 16))
+    rows, columns = as_pair(backbone.get('patch_size', 16))
     args = {k: v for k, v in backbone.items() if k not in ('type', 'init_cfg', 'img_size')}
     return Mask3DViT(**args, img_size=(grid[0] * rows, grid[1] * columns))
 

@@ -11,6 +11,7 @@ from collections import OrderedDict
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.registry import DefaultScope
 from mmpretrain.models import MAE
 from mmpretrain.models import VisionTransformer as MMViT
 
@@ -328,17 +329,18 @@ def test_mmpretrains_own_vit_and_mae():
     plain.eval()  # returns None
     assert_equal(features(encoder, image()), plain(image())[0])
 
-    mae = MAE(
-        backbone=dict(type='MAEViT', arch=arch, img_size=24, patch_size=PATCH),
-        neck=dict(
-            type='MAEPretrainDecoder', num_patches=9, patch_size=PATCH, embed_dim=DIMS,
-            decoder_embed_dim=24, decoder_depth=1, decoder_num_heads=3,
-        ),
-        head=dict(
-            type='MAEPretrainHead', patch_size=PATCH,
-            loss=dict(type='PixelReconstructionLoss', criterion='L2'),
-        ),
-    )  # fmt: skip
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        mae = MAE(
+            backbone=dict(type='MAEViT', arch=arch, img_size=24, patch_size=PATCH),
+            neck=dict(
+                type='MAEPretrainDecoder', num_patches=9, patch_size=PATCH, embed_dim=DIMS,
+                decoder_embed_dim=24, decoder_depth=1, decoder_num_heads=3,
+            ),
+            head=dict(
+                type='MAEPretrainHead', patch_size=PATCH,
+                loss=dict(type='PixelReconstructionLoss', criterion='L2'),
+            ),
+        )  # fmt: skip
     encoder = convert({'state_dict': mae.state_dict()}, 'file', num_heads=HEADS)
     assert set(encoder.left_out) == {'neck.*, beside the encoder'}
     mae.eval()
