@@ -46,9 +46,11 @@ def test_the_python_of_the_zoo_runs():
 
 def test_every_init_cfg_shown_is_one():
     (text,) = blocks('weights.md', 'python')
-    for line in text.splitlines():
+    examples = re.split(r'^(?=init_cfg)', text, flags=re.M)[1:]
+    assert len(examples) == 6
+    for example in examples:
         values = {}
-        exec(line, values)
+        exec(example, values)
         cfg = values['init_cfg']
         assert cfg.pop('type') == 'Pretrained'
         assert cfg.pop('sha256', '<64 digits>') == '<64 digits>'
