@@ -8,6 +8,7 @@ decided in :mod:`mmmask3d.engine.safe_unpickling`.
 """
 
 import io
+import json
 import logging
 import os
 import pickle
@@ -16,18 +17,18 @@ import tempfile
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
-from mmengine.dist import barrier, get_dist_info
+from mmengine.dist import get_dist_info
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.logging import print_log
 from mmengine.runner import checkpoint as mm_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from .download import check_digits, download, file_sha256, split_sha256
 from .safe_unpickling import HAS_NAMED_ALLOWLIST, inspect_zip, only_our_allowlist, resolve
 
 ATOMIC_BACKEND = 'mmmask3d_atomic_local'
@@ -198,19 +199,46 @@ def load_from_http(
 ) -> dict[str, Any]:
     """Download once to torch's hub folder, then read the file as a local one.
 
-    One process of each node downloads, the others wait and read the same file.
+    The URL may carry its hash, ``#sha256=...``; see :func:`mmmask3d.engine.download.download`.
+    Processes that share a cache folder wait for the one that downloads.
     """
-    folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
-    cached = os.path.join(folder, os.path.basename(urlparse(filename).path))
-    rank, world_size = get_dist_info()
-    local_rank = int(os.environ.get('LOCAL_RANK', rank))
-    if local_rank == 0 and not os.path.isfile(cached):
-        os.makedirs(folder, exist_ok=True)
-        # writes to a temporary file and moves it, so an interrupted download leaves no half file
-        torch.hub.download_url_to_file(filename, cached, progress=os.isatty(0))
-    if world_size > 1:
-        barrier()
-    return load_from_local(cached, map_location)
+    quiet = int(os.environ.get('LOCAL_RANK', get_dist_info()[0])) != 0
+    path = download(filename, folder=model_dir, progress=False if quiet else None)
+    return load_from_local(str(path), map_location)
+
+
+def load_from_zoo(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Read the published weights of a model in mmmask3d's zoo, ``mmmask3d://NAME``."""
+    from mmmask3d.apis.model_zoo import weights_file
+
+    return load_from_local(str(weights_file(filename)), map_location)
+
+
+def with_sha256(filename: str, sha256: str) -> str:
+    """Location of a checkpoint whose hash is checked when it is read.
+
+    A local file is checked here; a URL gets the hash as its fragment.
+
+    Raises:
+        CheckpointError: The file has another hash, or its scheme cannot be checked.
+    """
+    digits = check_digits(sha256, filename)
+    if filename.startswith(('http://', 'https://', 'mmmask3d://')):
+        address, given = split_sha256(filename)
+        if given not in (None, digits):
+            raise CheckpointError(f'{filename}: sha256={digits} contradicts the URL.')
+        return f'{address}#sha256={digits}'
+    if '://' in filename:
+        raise CheckpointError(
+            f'{filename}: sha256 is checked for local files, http(s):// and mmmask3d:// only.'
+        )
+    path = os.path.expanduser(filename)
+    if os.path.isfile(path) and (found := file_sha256(path)) != digits:
+        raise CheckpointError(
+            f'{filename}: its sha256 is {found}, expected {digits}. The file was changed, or the '
+            'hash is of another one.'
+        )
+    return filename
 
 
 def load_from_torchvision(filename: str, map_location: Any = None) -> dict[str, Any]:
@@ -279,6 +307,7 @@ def install_strict_loaders() -> None:
         '': load_from_local,
         'http://': load_from_http,
         'https://': load_from_http,
+        'mmmask3d://': load_from_zoo,
         'torchvision://': load_from_torchvision,
         'modelzoo://': load_from_torchvision,
         'open-mmlab://': load_from_openmmlab,
@@ -329,6 +358,23 @@ def save_checkpoint_atomic(checkpoint: dict[str, Any], path: str | os.PathLike) 
     with io.BytesIO() as buffer:
         torch.save(checkpoint, buffer)
         AtomicLocalBackend().put(buffer.getvalue(), os.fspath(path))
+
+
+def safetensors_bytes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Content of a ``.safetensors`` file; the same for the same tensors and metadata.
+
+    The library writes the entries of its header in an order that changes from call to call, and so
+    does the hash of the file; here they are sorted.
+    """
+    from safetensors.torch import save
+
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    data = save(tensors, dict(metadata))
+    size = int.from_bytes(data[:8], 'little')
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(',', ':'))
+    raw = header.encode()
+    raw += b' ' * (-len(raw) % 8)  # tensors start at a multiple of 8
+    return len(raw).to_bytes(8, 'little') + raw + data[8 + size :]
 
 
 def _progress(path: str) -> int | None:

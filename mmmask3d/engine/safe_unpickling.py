@@ -1,11 +1,12 @@
-"""Decides what a pickle may build: tensors, plain Python, numpy arrays and log histories.
+"""Decides what a pickle may build: tensors, plain Python, numpy arrays, options, log histories.
 
 ``torch.load(weights_only=True)`` builds only what an allowlist names. mmengine's checkpoints need
-more than torch's own list (numpy arrays, ``HistoryBuffer``), and the classes themselves are not
-safe to allow: ``numpy.dtype`` can be told that raw bytes are object pointers, ``HistoryBuffer``
-takes functions from the file, and ``getattr`` reaches any function of the process. So the names
-lead to stand-ins that accept plain data only. :func:`inspect_zip` checks a file's structure
-beforehand, which also keeps out files that exploit torch < 2.10 (CVE-2026-24747).
+more than torch's own list (numpy arrays, ``HistoryBuffer``), those of MAE and its kin an
+``argparse.Namespace``, and the classes themselves are not safe to allow: ``numpy.dtype`` can be
+told that raw bytes are object pointers, ``HistoryBuffer`` takes functions from the file, and
+``getattr`` reaches any function of the process. So the names lead to stand-ins that accept plain
+data only. :func:`inspect_zip` checks a file's structure beforehand, which also keeps out files that
+exploit torch < 2.10 (CVE-2026-24747).
 """
 
 import pickle
@@ -101,6 +102,18 @@ class _History:
         self.buffer = HistoryBuffer(values.array, counts.array, max_length=length)
 
 
+class _Namespace:
+    """Stand-in for ``argparse.Namespace``, in which MAE, MultiMAE and DeiT keep their options."""
+
+    def __init__(self) -> None:
+        self.options: dict[str, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict):
+            raise pickle.UnpicklingError('GLOBAL argparse.Namespace with a state of unknown form')
+        self.options = state
+
+
 def _method_name(owner: Any, name: Any) -> str:
     """Take the place of ``getattr``, with which a history names its statistics methods."""
     if owner is not _History or not isinstance(name, str):
@@ -123,6 +136,7 @@ _STAND_INS: list[tuple[Callable, str]] = [
     (_make_scalar, 'numpy.core.multiarray.scalar'),
     (_make_scalar, 'numpy._core.multiarray.scalar'),
     (_History, 'mmengine.logging.history_buffer.HistoryBuffer'),
+    (_Namespace, 'argparse.Namespace'),
     (_method_name, 'builtins.getattr'),
     (_empty_bytes, 'builtins.bytes'),
 ]
@@ -136,7 +150,9 @@ def resolve(value: Any) -> Any:
         return value.buffer
     if isinstance(value, _Dtype):
         return value.dtype
-    if value is _Array or value is _Dtype or value is _History or value is _method_name:
+    if isinstance(value, _Namespace):
+        return resolve(value.options)
+    if any(value is stand_in for stand_in, _ in _STAND_INS):
         raise pickle.UnpicklingError('GLOBAL reference to a type instead of an object')
     if isinstance(value, dict):
         for key in list(value):

@@ -20,7 +20,8 @@ import torch
 from mmpretrain.models import VisionTransformer
 from torch import Tensor
 
-from mmmask3d.engine.checkpoint import AtomicLocalBackend
+from mmmask3d.engine.checkpoint import AtomicLocalBackend, safetensors_bytes
+from mmmask3d.engine.download import file_sha256
 from mmmask3d.models.encoder_loading import encoder_state
 from mmmask3d.models.mask3d_vit import Mask3DViT
 from mmmask3d.models.pos_embed import GRID_KEY, resize_to_grid
@@ -107,12 +108,13 @@ def encoder_state_dict(checkpoint: Mapping, source: str = 'checkpoint') -> Order
 def read_meta(checkpoint: Mapping) -> dict:
     """Return a checkpoint's metadata; values that safetensors keeps as JSON text are decoded."""
     meta = dict(checkpoint.get('meta') or {})
-    if meta.get('format') == json.dumps(FORMAT):
+    if str(meta.get('format')).startswith('"mmmask3d-'):
         meta = {k: json.loads(v) for k, v in meta.items()}
     return meta
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def as_pair(value: Any) -> tuple[int, int]:
+    """Two whole numbers, of which one number is both."""
     if isinstance(value, int):
         return value, value
     first, second = value
@@ -153,7 +155,7 @@ def check_architecture(state_dict: Mapping[str, Tensor], backbone: Mapping, sour
     expected = dict(
         embed_dims=arch['embed_dims'],
         num_layers=arch['num_layers'],
-        patch_size=_pair(backbone.get('patch_size', 16)),
+        patch_size=as_pair(backbone.get('patch_size', 16)),
     )
     if found != expected:
         raise ValueError(
@@ -183,8 +185,8 @@ def source_grid(
     grid = read_meta(checkpoint).get(GRID_KEY) or metadata.get('', {}).get(GRID_KEY)
     where = 'recorded in the checkpoint'
     if grid is None:
-        height, width = _pair(backbone.get('img_size', 224))
-        rows, columns = _pair(backbone.get('patch_size', 16))
+        height, width = as_pair(backbone.get('img_size', 224))
+        rows, columns = as_pair(backbone.get('patch_size', 16))
         grid = (height // rows, width // columns)
         where = f'from img_size={(height, width)} and patch_size={(rows, columns)} of the config'
     num_patches = state_dict[_POS_EMBED].shape[1] - int(backbone.get('with_cls_token', True))
@@ -217,15 +219,6 @@ def tensors_sha256(state_dict: Mapping[str, Tensor]) -> str:
         tensor = state_dict[name].detach().cpu().contiguous()
         digest.update(f'{name} {tensor.dtype} {list(tensor.shape)}\n'.encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def file_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
     return digest.hexdigest()
 
 
@@ -294,7 +287,7 @@ def _pipeline(dataset: Any) -> list[Mapping]:
     return [step for step in dataset['pipeline'] if isinstance(step, Mapping)]
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
     """Reduce a config value to what JSON and the restricted unpickler both take."""
     return json.loads(json.dumps(value, default=str))
 
@@ -315,12 +308,12 @@ def encoder_metadata(
     meta = read_meta(checkpoint)
     if config is None and meta.get('cfg'):
         config = parse_config_text(meta['cfg'])
-    patch_size = _pair(backbone.get('patch_size', 16))
+    patch_size = as_pair(backbone.get('patch_size', 16))
     keep = {k: v for k, v in backbone.items() if k not in ('init_cfg', 'img_size')}
     keep['img_size'] = (grid[0] * patch_size[0], grid[1] * patch_size[1])
     # Of an export that is exported again, origin and method are those of the first export.
     described = config is not None and 'train_dataloader' in config
-    return _plain(
+    return plain_values(
         {
             'format': FORMAT,
             'method': describe_method(config) if described else meta.get('method'),
@@ -347,7 +340,7 @@ def encoder_metadata(
 def build_plain_vit(backbone: Mapping, grid: tuple[int, int]) -> VisionTransformer:
     """Build mmpretrain's own ``VisionTransformer`` of the encoder's architecture and grid."""
     known = set(inspect.signature(VisionTransformer.__init__).parameters) - set(_RUNTIME_ARGS)
-    rows, columns = _pair(backbone.get('patch_size', 16))
+    rows, columns = as_pair(backbone.get('patch_size', 16))
     args = {k: v for k, v in backbone.items() if k in known}
     return VisionTransformer(
         **args, img_size=(grid[0] * rows, grid[1] * columns), out_type='featmap'
@@ -356,7 +349,7 @@ def build_plain_vit(backbone: Mapping, grid: tuple[int, int]) -> VisionTransform
 
 def build_mask3d_vit(backbone: Mapping, grid: tuple[int, int]) -> Mask3DViT:
     """Build the package's own backbone of the encoder's architecture and grid."""
-    rows, columns = _pair(backbone.get('patch_size', 16))
+    rows, columns = as_pair(backbone.get('patch_size', 16))
     args = {k: v for k, v in backbone.items() if k not in ('type', 'init_cfg', 'img_size')}
     return Mask3DViT(**args, img_size=(grid[0] * rows, grid[1] * columns))
 
@@ -368,8 +361,15 @@ def load_strictly(model: torch.nn.Module, state_dict: Mapping[str, Tensor], name
         ValueError: the keys or shapes differ, or a tensor of the model is not the file's.
     """
     try:
-        # A copy: load hooks may rewrite entries of the dict they are given.
-        model.load_state_dict(OrderedDict(state_dict), strict=True)
+        # A copy: load hooks may rewrite entries of the dict they are given. The model was built on
+        # the grid of these tensors, which 36 patches alone would not tell (6x6 or 4x9).
+        given = OrderedDict(state_dict)
+        given._metadata = OrderedDict(
+            (path, {GRID_KEY: module.grid_size})
+            for path, module in model.named_modules()
+            if isinstance(module, Mask3DViT)
+        )
+        model.load_state_dict(given, strict=True)
     except RuntimeError as error:
         raise ValueError(f'the encoder does not load into {name}: {error}') from error
     loaded = model.state_dict()
@@ -397,7 +397,5 @@ def write_encoder(path: str | Path, state_dict: Mapping[str, Tensor], meta: Mapp
         torch.save({'state_dict': tensors, 'meta': dict(meta)}, buffer)
         data = buffer.getvalue()
     else:
-        from safetensors.torch import save
-
-        data = save(dict(tensors), {k: json.dumps(v) for k, v in meta.items()})
+        data = safetensors_bytes(tensors, {k: json.dumps(v) for k, v in meta.items()})
     AtomicLocalBackend().put(data, str(path))

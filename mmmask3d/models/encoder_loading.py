@@ -1,15 +1,18 @@
 """Fill an encoder from a checkpoint file: all of it or an error, and never by unpickling."""
 
+import json
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from mmmask3d.engine.checkpoint import install_strict_loaders
+from mmmask3d.engine.checkpoint import install_strict_loaders, with_sha256
 
 from .pos_embed import GRID_KEY, grid_from_checkpoint
+from .weight_formats import foreign_source
 
 _PREFIXES = ('backbone.', 'module.backbone.', 'model.backbone.')
 
@@ -38,8 +41,12 @@ def encoder_state(
     if not keys:
         raise ValueError(
             f'{source}: expected tensors by name, alone or under the key state_dict; found no '
-            f'tensor, and the keys {_some([str(k) for k in state_dict])}. Save the part with the '
-            f'weights, with the names of mmpretrain.VisionTransformer, to a file of its own.'
+            f'tensor, and the keys {_some([str(k) for k in state_dict])}.'
+            + (
+                _conversion_hint(checkpoint, source)
+                or ' Save the part with the weights, with the names of '
+                'mmpretrain.VisionTransformer, to a file of its own.'
+            )
         )
     if not state:
         raise ValueError(
@@ -52,16 +59,31 @@ def encoder_state(
 
 
 def load_encoder(
-    model: nn.Module, checkpoint: str, prefix: str | None = None, map_location: str = 'cpu'
+    model: nn.Module,
+    checkpoint: str,
+    prefix: str | None = None,
+    map_location: str = 'cpu',
+    sha256: str | None = None,
 ) -> None:
-    """Load ``checkpoint`` (path or URL) into an encoder, strictly.
+    """Load ``checkpoint`` into an encoder, strictly.
+
+    Args:
+        model: a ViT with the names of ``mmpretrain.VisionTransformer``.
+        checkpoint: a local path, a URL or a name that mmengine knows, ``mmmask3d://NAME`` for a
+            model of the zoo.
+        prefix: see :func:`encoder_state`.
+        map_location: as for ``torch.load``.
+        sha256: expected hash of the file, 64 hexadecimal digits; a URL can carry it itself, as
+            ``https://...#sha256=...``.
 
     Raises:
         RuntimeError: if the file lacks a key of the encoder, has one that the encoder has not, or
-            a shape differs; the message lists them.
+            a shape differs; the message lists them. Also if the file says that its encoder has
+            another number of attention heads, or its hash is not the expected one.
     """
     install_strict_loaders()
-    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location=map_location)
+    location = checkpoint if sha256 is None else with_sha256(checkpoint, sha256)
+    loaded = CheckpointLoader.load_checkpoint(location, map_location=map_location)
     state = encoder_state(loaded, prefix, checkpoint)
     own = model.state_dict()
     missing = [k for k in own if k not in state]
@@ -81,11 +103,58 @@ def load_encoder(
             f'  missing in the file ({len(missing)}): {_some(missing)}\n'
             f'  unknown here ({len(unexpected)}): {_some(unexpected)}\n'
             f'  of another shape ({len(differing)}): {_some(differing)}\n'
-            f'Build the model with the architecture and patch size of the checkpoint, or give the '
-            f'right prefix.'
+            + (
+                _conversion_hint(loaded, checkpoint)
+                or 'Build the model with the architecture and patch size of the checkpoint'
+                f'{_described(loaded)}, or give the right prefix.'
+            ).strip()
         )
+    _check_heads(model, loaded, checkpoint)
     model.load_state_dict(state, strict=True)
     print_log(f'Loaded all {len(own)} encoder tensors from {checkpoint}.', logger='current')
+
+
+def _meta(checkpoint: Mapping, key: str) -> Any:
+    """An entry of the metadata; safetensors keeps it as JSON text."""
+    meta = checkpoint.get('meta')
+    value = meta.get(key) if isinstance(meta, Mapping) else None
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return value
+
+
+def _described(checkpoint: Mapping) -> str:
+    """The arguments that the file says its encoder needs, for a message."""
+    backbone = _meta(checkpoint, 'backbone')
+    if not isinstance(backbone, Mapping):
+        return ''
+    return ', that is ' + ', '.join(f'{k}={v!r}' for k, v in backbone.items() if k != 'type')
+
+
+def _check_heads(model: nn.Module, checkpoint: Mapping, source: str) -> None:
+    """Compare what no tensor tells and changes every feature, where the file records it."""
+    arch, settings = _meta(checkpoint, 'arch'), getattr(model, 'arch_settings', {})
+    theirs = arch.get('num_heads') if isinstance(arch, Mapping) else None
+    ours = settings.get('num_heads', theirs)
+    if theirs is not None and theirs != ours:
+        raise RuntimeError(
+            f'{source}: its encoder has {theirs} attention heads, this {type(model).__name__} has '
+            f'{ours}. All shapes fit, but the features would be others. Build the model with '
+            f'num_heads={theirs} in its arch.'
+        )
+
+
+def _conversion_hint(checkpoint: Mapping, source: str) -> str:
+    kind = foreign_source(checkpoint)
+    if kind is None:
+        return ''
+    return (
+        f' The file has the names of {kind}. Convert it once, and load the result: python '
+        f'tools/model_converters/convert_weights.py {source} encoder.safetensors'
+    )
 
 
 def _some(names: list[str], most: int = 8) -> str:

@@ -1,5 +1,6 @@
 """No entry point runs code from a checkpoint; what mmengine and others write still loads."""
 
+import argparse
 import importlib.util
 import io
 import pickle
@@ -23,6 +24,7 @@ from mmmask3d.engine import (
     run_config,
     save_checkpoint_atomic,
 )
+from mmmask3d.engine.download import cached_path
 from mmmask3d.models import Mask3DViT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,12 +169,26 @@ def test_export_command_says_why_and_writes_nothing(payload_file, trace, tmp_pat
 
 def test_payload_under_the_http_scheme(payload_file, trace, monkeypatch, tmp_path):
     """mmengine's own loader for URLs unpickles without even trying to be careful."""
-    folder = tmp_path / 'hub/checkpoints'
-    folder.mkdir(parents=True)
-    payload_file.rename(folder / 'payload.pth')
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    cached = cached_path('https://example.org/payload.pth')
+    cached.parent.mkdir(parents=True)
+    payload_file.rename(cached)
     with pytest.raises(UnsafeCheckpointError, match='full unpickling'):
         CheckpointLoader.load_checkpoint('https://example.org/payload.pth', map_location='cpu')
+    assert not trace.exists()
+
+
+def test_options_of_the_original_mae_are_read_as_a_dict(tmp_path, trace):
+    """MAE, MultiMAE and DeiT keep an argparse.Namespace beside the weights."""
+    path = tmp_path / 'checkpoint-799.pth'
+    args = argparse.Namespace(lr=1e-3, betas=(0.9, [0.95]), inner=argparse.Namespace(k=3))
+    torch.save({'model': {'a': torch.ones(2)}, 'args': args}, path)
+    loaded = load_checkpoint_file(path)
+    assert loaded['args'] == {'lr': 1e-3, 'betas': (0.9, [0.95]), 'inner': {'k': 3}}
+    for bad in (argparse.Namespace(p=Payload(trace)), argparse.Namespace, [argparse.Namespace]):
+        torch.save({'model': {'a': torch.ones(2)}, 'args': bad}, path)
+        with pytest.raises(UnsafeCheckpointError):
+            load_checkpoint_file(path)
     assert not trace.exists()
 
 

@@ -226,6 +226,17 @@ def test_written_file_fills_both_models(suffix, checkpoint, whole, tmp_path):
     torch.testing.assert_close(other.pos_embed.data, resampled['pos_embed'])
 
 
+def test_a_grid_that_could_be_square_is_extracted_by_the_command(
+    checkpoint, whole, tmp_path, load_tool
+):
+    """36 patches are 4x9 here: neither model may refuse them, or take them for 6x6."""
+    source, out = tmp_path / 'epoch_3.pth', tmp_path / 'encoder.pth'
+    torch.save(checkpoint, source)
+    assert load_tool('model_converters/extract_backbone.py').main([str(source), str(out)]) == 0
+    written = export.encoder_state_dict(load_checkpoint_file(out))
+    assert torch.equal(written['pos_embed'], whole.backbone.pos_embed)
+
+
 def test_square_export_resizes_inside_plain_vit(checkpoint):
     state = export.resample_encoder(export.encoder_state_dict(checkpoint), (4, 9), (6, 6))
     plain = export.build_plain_vit(BACKBONE, (6, 6))

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from mmmask3d.engine.checkpoint import UnsafeCheckpointError
 from mmmask3d.models import Mask3DViT
+from mmmask3d.models.encoder_export import write_encoder
 from mmmask3d.models.encoder_loading import encoder_state
 from mmmask3d.models.pos_embed import resize_to_grid
 from mmmask3d.registry import MODELS
@@ -115,6 +116,25 @@ def test_another_architecture_is_refused_and_listed(arch, patch, message, tmp_pa
         model.init_weights()
     assert str(file) in str(caught.value)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_the_message_says_what_the_file_was_made_for(weights, tmp_path, suffix):
+    file = str(tmp_path / f'encoder{suffix}')
+    backbone = dict(type='mmmask3d.Mask3DViT', arch=ARCH, patch_size=8, final_norm=False)
+    meta = dict(format='mmmask3d-encoder-1', backbone=backbone, arch=ARCH, patch_grid=(4, 4))
+    write_encoder(file, {k: v for k, v in weights.items() if not k.startswith('ln1')}, meta)
+    model = encoder(init_cfg=dict(type='Pretrained', checkpoint=file))
+    with pytest.raises(RuntimeError, match=r'missing .*ln1\.weight(.|\n)*final_norm=False'):
+        model.init_weights()
+    encoder(final_norm=False, init_cfg=dict(type='Pretrained', checkpoint=file)).init_weights()
+    other = encoder(
+        arch={**ARCH, 'num_heads': 6},
+        final_norm=False,
+        init_cfg=dict(type='Pretrained', checkpoint=file),
+    )
+    with pytest.raises(RuntimeError, match='has 3 attention heads, this Mask3DViT has 6'):
+        other.init_weights()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,268 @@
+"""Models by name: what is listed in the metafiles, built, and filled with published weights.
+
+The names and weights stand in ``configs/**/metafile.yml``, which an installation keeps in
+``mmmask3d/.mim``. ``mmmask3d://NAME`` stands for the published weights of a model wherever mmengine
+takes a checkpoint, also in ``init_cfg`` and ``load_from``.
+"""
+
+import copy
+import difflib
+import fnmatch
+import os
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import mmengine
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor, nn
+
+from mmmask3d.engine.checkpoint import CheckpointError, install_strict_loaders, with_sha256
+from mmmask3d.engine.download import download, split_sha256
+from mmmask3d.engine.run_config import check_libraries, load_config
+from mmmask3d.models.encoder_export import read_meta
+from mmmask3d.models.pos_embed import GRID_KEY
+
+SCHEME = 'mmmask3d://'
+_PACKAGE = Path(__file__).resolve().parents[1]
+#: Weights that are shipped with the package, with their model cards.
+SHIPPED = Path(__file__).resolve().parent / 'weights'
+
+
+class ZooError(ValueError):
+    """No such model, or none with weights; the message says what there is."""
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """A model as its metafile describes it.
+
+    Attributes:
+        name: Name, that of the config.
+        config: Path of the config.
+        collection: Name of the collection it belongs to.
+        weights: Where its weights are, or None.
+        metadata: Data, length, batch size and so on.
+        results: Figures by task and data set.
+    """
+
+    name: str
+    config: Path
+    collection: str
+    weights: str | None = None
+    metadata: Mapping = field(default_factory=dict)
+    results: Sequence[Mapping] = ()
+
+
+@lru_cache(maxsize=4)
+def read_zoo(root: Path = _PACKAGE / '.mim') -> dict[str, ZooEntry]:
+    """Read the model index of an installation.
+
+    Raises:
+        ZooError: There is none, or a metafile names a model twice.
+    """
+    index = root / 'model-index.yml'
+    if not index.is_file():
+        raise ZooError(
+            f'{index} is missing: the package is not installed. In a checkout: pip install -e .'
+        )
+    zoo: dict[str, ZooEntry] = {}
+    for name in mmengine.load(index)['Import'] or []:
+        for model in mmengine.load(root / name).get('Models') or []:
+            if model['Name'] in zoo:
+                raise ZooError(f'{root / name}: the name {model["Name"]} is taken already.')
+            results = model.get('Results') or []
+            zoo[model['Name']] = ZooEntry(
+                name=model['Name'],
+                config=root / model['Config'],
+                collection=model['In Collection'],
+                weights=model.get('Weights'),
+                metadata=model.get('Metadata') or {},
+                results=results if isinstance(results, list) else [results],
+            )
+    return zoo
+
+
+def list_models(
+    pattern: str | None = None,
+    exclude_patterns: Sequence[str] | None = None,
+    task: str | None = None,
+    pretrained: bool | None = None,
+) -> list[str]:
+    """Names of the models in the zoo.
+
+    Args:
+        pattern: Wildcards as in a shell; anything may follow, as in mmpretrain.
+        exclude_patterns: The same, for names to leave out.
+        task: Only models with results of this task.
+        pretrained: Only models with weights (True) or without (False).
+    """
+    names = set(read_zoo())
+    if pattern is not None:
+        names = set(fnmatch.filter(names, f'{pattern}*'))
+    for excluded in exclude_patterns or ():
+        names -= set(fnmatch.filter(names, f'{excluded}*'))
+    zoo = read_zoo()
+    if task is not None:
+        names = {n for n in names if any(r.get('Task') == task for r in zoo[n].results)}
+    if pretrained is not None:
+        names = {n for n in names if (zoo[n].weights is not None) == pretrained}
+    return sorted(names)
+
+
+def find_entry(name: str) -> ZooEntry:
+    """Look a model up by name.
+
+    Raises:
+        ZooError: There is none; names similar ones.
+    """
+    zoo = read_zoo()
+    if name not in zoo:
+        close = difflib.get_close_matches(name, zoo, n=3, cutoff=0.4)
+        hint = f' Did you mean {", ".join(close)}?' if close else ''
+        raise ZooError(f'{name!r} is none of the {len(zoo)} models of the zoo.{hint}')
+    return zoo[name]
+
+
+def weights_file(location: str) -> Path:
+    """Local file behind ``mmmask3d://NAME``, shipped or downloaded, its hash verified.
+
+    Args:
+        location: The name with the scheme, and ``#sha256=...`` to ask for one version.
+
+    Raises:
+        ZooError: No such model, or it has no weights.
+        CheckpointError: The file has another hash than it should have.
+    """
+    asked, wanted = split_sha256(location)
+    entry = find_entry(asked.removeprefix(SCHEME))
+    if entry.weights is None:
+        raise ZooError(
+            f'{entry.name} has no published weights. Those with weights: '
+            f'{", ".join(list_models(pretrained=True)) or "none"}. Train it with tools/train.py '
+            f'{entry.config}, and give the checkpoint.'
+        )
+    address, digits = split_sha256(entry.weights)
+    if not address.startswith(SCHEME):
+        return download(entry.weights, sha256=wanted)
+    files = [*SHIPPED.glob(f'{entry.name}-????????.safetensors')]
+    if len(files) != 1:
+        raise ZooError(
+            f'{SHIPPED} holds {len(files)} files of {entry.name}, expected one: the installation '
+            'is incomplete.'
+        )
+    for expected in filter(None, (digits, wanted)):
+        with_sha256(str(files[0]), expected)
+    return files[0]
+
+
+def build_model(model: Mapping, scope: str) -> nn.Module:
+    """Build a model from its config, with the components of ``scope`` at hand."""
+    with DefaultScope.overwrite_default_scope(scope):
+        return MODELS.build(Config(dict(model=copy.deepcopy(model))).model)
+
+
+def get_model(
+    model: str | os.PathLike | Config,
+    pretrained: bool | str = False,
+    device: str | torch.device | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """Build a model of the zoo or of a config, in evaluation mode.
+
+    Args:
+        model: Name in the zoo, path of a config file, or a config.
+        pretrained: True for the published weights; a path or URL for others, which must fill the
+            whole model; False for the initialisation that the config asks for.
+        device: Where the model goes.
+        **kwargs: Overrides of the model's config, such as ``backbone=dict(out_indices=(2, 5))``.
+
+    Returns:
+        The model. ``model.cfg`` is its config; a pre-trainer's encoder is ``model.backbone``.
+
+    Raises:
+        ZooError: No such model, or it has no published weights.
+        RuntimeError: The weights do not fill the model; lists the keys.
+    """
+    entry = None
+    if isinstance(model, Config):
+        cfg = copy.deepcopy(model)
+    elif os.fspath(model).endswith('.py'):
+        cfg = load_config(model)
+    else:
+        entry = find_entry(os.fspath(model))
+        cfg = load_config(entry.config)
+    check_libraries(cfg)
+    if pretrained is True:
+        if entry is None:
+            raise ZooError('pretrained=True needs the name of a model in the zoo; give a file.')
+        pretrained = f'{SCHEME}{entry.name}'
+        weights_file(pretrained)  # before anything is built
+    if kwargs:
+        cfg.merge_from_dict({'model': kwargs})
+    if cfg.get('data_preprocessor') is not None:
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    built = build_model(cfg.model, cfg.get('default_scope') or 'mmmask3d')
+    if pretrained:
+        meta = fill(built, pretrained)
+        if meta.get('dataset_meta'):
+            built.dataset_meta = meta['dataset_meta']
+    else:
+        built.init_weights()
+    built.cfg = cfg
+    if device is not None:
+        built.to(device)
+    built.eval()
+    return built
+
+
+def fill(model: nn.Module, location: str) -> dict:
+    """Load weights of a whole model, strictly, and keep later initialisers off; returns the meta.
+
+    Raises:
+        RuntimeError: A tensor is missing, left over or of another shape; the message lists them.
+    """
+    install_strict_loaders()
+    checkpoint = CheckpointLoader.load_checkpoint(location, map_location='cpu')
+    given = checkpoint.get('state_dict', checkpoint)
+    metadata = getattr(given, '_metadata', None) or OrderedDict()
+    state = OrderedDict(
+        (k.removeprefix('module.'), v) for k, v in given.items() if isinstance(v, Tensor)
+    )
+    meta = read_meta(checkpoint)
+    if GRID_KEY in meta:  # safetensors keeps it here only
+        metadata = OrderedDict({'backbone': {'version': 1, GRID_KEY: meta[GRID_KEY]}})
+    state._metadata = metadata
+    own = model.state_dict()
+    missing, unknown = [k for k in own if k not in state], [k for k in state if k not in own]
+    if missing or unknown:
+        encoder = not any(k.startswith('backbone.') for k in state)
+        hint = (
+            ' It looks like an encoder: give it to the backbone instead, '
+            "backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=...))."
+            if encoder
+            else ' Give the weights of this very model.'
+        )
+        raise RuntimeError(
+            f'{location} does not fill this {type(model).__name__}: {len(missing)} tensors are '
+            f'missing ({_some(missing)}), {len(unknown)} are unknown here ({_some(unknown)}).{hint}'
+        )
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f'{location} does not fit: {error}') from error
+    for module in model.modules():
+        if hasattr(module, '_is_init'):
+            module._is_init = True  # or a Runner would initialise it anew
+    return meta
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    more = f', ... ({len(names) - most} more)' if len(names) > most else ''
+    return (', '.join(names[:most]) + more) or 'none'

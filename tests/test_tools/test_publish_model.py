@@ -1,0 +1,125 @@
+"""The commands that publish weights, and that make the shipped ones."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmmask3d.apis import get_model
+from mmmask3d.apis.stages import Stage
+from mmmask3d.engine import load_checkpoint_file
+from mmmask3d.engine.run_config import load_config
+
+
+@pytest.fixture
+def published(load_tool, tiny_config, tmp_path, capsys):
+    """Function that runs the command on a checkpoint of the tiny model."""
+    cfg = load_config(tiny_config)
+    model = get_model(cfg)
+    source = tmp_path / 'epoch_2.pth'
+    meta = {'cfg': cfg.pretty_text, 'epoch': 2}
+    torch.save({'state_dict': model.state_dict(), 'meta': meta, 'optimizer': {}}, source)
+    tool = load_tool('misc/publish_model.py')
+
+    def run(*arguments):
+        code = tool.main([str(source), str(tmp_path / 'zoo/mine'), *arguments])
+        return code, capsys.readouterr()
+
+    return run
+
+
+def test_the_command_writes_and_reports(published, tmp_path):
+    metrics, report = tmp_path / 'metrics.json', tmp_path / 'report.json'
+    metrics.write_text(json.dumps({'masked_depth/rmse': 0.5}))
+    code, said = published(
+        '--data-license=own frames', '--terms=Apache-2.0', '--metrics', str(metrics),
+        '--report', str(report), '--part=model', '--made-by=make mine',
+    )  # fmt: skip
+    assert code == 0, said.err
+    written = json.loads(report.read_text())
+    assert f'sha256: {written["sha256"]}' in said.out
+    card = json.loads(Path(written['card']).read_text())
+    assert card['figures'] == {'masked_depth/rmse': 0.5}
+    assert card['made_by'] == 'make mine'
+    assert 'optimizer' not in load_checkpoint_file(written['weights'])
+
+
+def test_without_terms_nothing_happens(published, tmp_path, capsys):
+    for arguments in (['--terms=x'], ['--data-license=x']):
+        with pytest.raises(SystemExit):
+            published(*arguments)
+    code, said = published('--terms=x', '--data-license=research only')
+    assert code == 1
+    assert 'restrict their use' in said.err
+    assert not (tmp_path / 'zoo').exists()
+
+
+def rooms_of(generator, arguments):
+    """What the generator's command would make of its arguments."""
+    seen = []
+
+    def generate(out, options, workers):
+        seen.append((options.rooms, options.val_rooms, options.views, tuple(options.size)))
+        raise InterruptedError
+
+    generator.generate = generate
+    with pytest.raises(InterruptedError):
+        generator.main(arguments)
+    return seen[0]
+
+
+def test_the_shipped_weights_are_made_by_one_command(load_tool, tmp_path, monkeypatch, capsys):
+    """The commands fit the tools; here they leave a model without training, which is published."""
+    tool = load_tool('misc/make_rooms_encoder.py')
+    arguments = ['--out-dir', str(tmp_path / 'out'), '--work-dir', str(tmp_path / 'work')]
+    arguments += ['--data', str(tmp_path / 'rooms'), '--seed=4']
+    ran = []
+
+    def execute(step, log, lock):
+        script = step.command[0].rpartition('/tools/')[2]
+        ran.append(script)
+        log.write_text('')
+        given = list(step.command[1:])
+        for path in step.products:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if script == 'misc/publish_model.py':
+            return load_tool(script).main(given)
+        if script == 'dataset_converters/generate_rooms.py':
+            assert rooms_of(load_tool(script), given) == (120, 20, 8, (192, 144))
+            for path in step.products:
+                path.write_text('')
+            return 0
+        parsed = load_tool(script).parse_args(given)
+        if script == 'train.py':
+            assert parsed.cfg_options['randomness.seed'] == 4
+            cfg = load_config(parsed.config, str(step.folder), parsed.cfg_options)
+            state = get_model(cfg).state_dict()
+            meta = {'cfg': cfg.pretty_text, 'epoch': 60, 'iter': 3000, 'seed': 4}
+            torch.save({'state_dict': state, 'meta': meta}, step.products[0])
+        else:
+            assert parsed.checkpoint.endswith('epoch_60.pth')
+            step.products[0].write_text('{"masked_depth/rmse": 0.5}')
+        return 0
+
+    monkeypatch.setattr(Stage, '_execute', execute)
+    assert tool.main(arguments) == 0, capsys.readouterr().err
+    assert ran == [
+        'dataset_converters/generate_rooms.py', 'train.py', 'test.py', 'misc/publish_model.py',
+    ]  # fmt: skip
+    (path,) = (tmp_path / 'out').glob('*.safetensors')
+    card = json.loads(path.with_suffix('.json').read_text())
+    assert (card['dtype'], card['part'], card['epoch'], card['seed']) == ('float16', 'model', 60, 4)
+    assert card['figures'] == {'masked_depth/rmse': 0.5}
+    assert card['made_by'].endswith('make_rooms_encoder.py --out-dir DIR --seed 4')
+    assert path.stat().st_size < 2 * 2**20
+    assert tool.main(arguments) == 0
+    assert len(ran) == 4
+
+
+@pytest.mark.parametrize(
+    ('line', 'shown'),
+    [('rooms:  50%|##  | 480/960 [00:41<00:41]', '480 of 960 frames'), ('done', None)],
+)
+def test_progress(load_tool, line, shown):
+    assert load_tool('misc/make_rooms_encoder.py').show_counts(line) == shown

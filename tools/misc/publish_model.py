@@ -1,0 +1,80 @@
+"""Publish weights: strip what is not weights, put the hash in the name, write a model card.
+
+    python tools/misc/publish_model.py work_dirs/run/epoch_100.pth zoo/mask3d_vit-tiny_mine \
+        --data-license 'own frames, released under CC BY 4.0' --terms 'Apache-2.0'
+
+Writes ``zoo/mask3d_vit-tiny_mine-<hash>.safetensors`` with a ``.json`` and a ``.md`` beside it.
+Weights that were trained on frames for research only are refused.
+"""
+
+# ruff: noqa: E402
+from mmmask3d.preflight import check_environment
+
+check_environment()  # plain words before an import below fails
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from mmengine.config import Config
+
+from mmmask3d.apis.publishing import publish
+from mmmask3d.config_scopes import register_config_scopes
+from mmmask3d.engine.checkpoint import AtomicLocalBackend, CheckpointError
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('source', help='checkpoint of a run, or an extracted encoder')
+    parser.add_argument('prefix', help='folder and name of the model; hash and suffix are added')
+    parser.add_argument(
+        '--data-license', required=True, help='terms under which the training frames were used'
+    )
+    parser.add_argument('--terms', required=True, help='terms of the weights')
+    parser.add_argument('--init-license', help='terms of the weights the training started from')
+    parser.add_argument('--part', choices=('encoder', 'model'), default='encoder')
+    parser.add_argument('--dtype', choices=('float32', 'float16'), default='float32')
+    parser.add_argument('--suffix', choices=('.safetensors', '.pth'), default='.safetensors')
+    parser.add_argument('--config', help='config of the run; default: the text in the checkpoint')
+    parser.add_argument('--metrics', help='figures, as tools/test.py --out writes them (.json)')
+    parser.add_argument('--made-by', help='command that makes these weights anew, for the card')
+    parser.add_argument('--report', help='write names and hash of the files to this .json')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when the files were written and verified."""
+    args = parse_args(argv)
+    register_config_scopes()
+    try:
+        config = Config.fromfile(args.config).to_dict() if args.config else None
+        metrics = None
+        if args.metrics:
+            with open(args.metrics) as file:
+                metrics = json.load(file)
+        written = publish(
+            args.source,
+            args.prefix,
+            args.data_license,
+            args.terms,
+            args.part,
+            args.dtype,
+            args.suffix,
+            config,
+            metrics,
+            args.init_license,
+            args.made_by,
+        )
+        if args.report:
+            AtomicLocalBackend().put(json.dumps(written, indent=1).encode(), args.report)
+    except (OSError, KeyError, ValueError, CheckpointError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    print('\n'.join(f'{key}: {value}' for key, value in written.items()))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
