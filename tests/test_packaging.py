@@ -84,6 +84,8 @@ def test_the_wheel_holds_package_configs_tools_and_index(wheel, source):
         if '.mim' not in path.parts:
             assert path.relative_to(source).as_posix() in names
     assert 'mmmask3d/.mim/model-index.yml' in names
+    weights = [name for name in names if name.startswith('mmmask3d/apis/weights/')]
+    assert [name for name in weights if name.endswith('.safetensors')]
     assert 'mmmask3d/.mim/configs/_probe/child.py' in names
     assert any(name.endswith('.dist-info/licenses/LICENSE') for name in names)
     tops = {name.split('/')[0] for name in names}
@@ -99,7 +101,7 @@ def test_the_wheel_asks_for_nothing_that_replaces_torch_or_mmcv(wheel):
     fields = [line.split(': ', 1) for line in head.splitlines() if ': ' in line]
     required = [Requirement(value) for key, value in fields if key == 'Requires-Dist']
     always = {item.name for item in required if item.marker is None}
-    assert always == {'numpy', 'safetensors', 'scipy'}
+    assert always == {'numpy', 'safetensors', 'scipy', 'tqdm'}
     in_mm = {item.name for item in required if item.marker and 'extra == "mm"' in str(item.marker)}
     assert in_mm == set(pins('mm'))
     assert dict(fields)['Version'] == mmmask3d.__version__
