@@ -222,10 +222,8 @@ def test_streams_by_value(streams, lists, label_map, tmp_path):
                     found = read(out / f'{kind}/{name}.png')
                     assert found.dtype == expected.dtype
                     np.testing.assert_array_equal(found, expected)
-    records = [
-        json.loads(x) for x in (out / '.conversion/journal.jsonl').read_text().split('\n')[1:-1]
-    ]
-    extra = next(r['extra'] for r in records if r['name'] == 'scene0011_00/000002')
+    records = map(json.loads, (out / 'frames.jsonl').read_text().splitlines())
+    extra = next(r for r in records if r['name'] == 'scene0011_00/000002')
     np.testing.assert_array_equal(
         extra['camera_to_world'], np.float32(writer.make_frames(5, seed=11)[2][2])
     )

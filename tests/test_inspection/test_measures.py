@@ -71,8 +71,8 @@ def test_every_changed_byte_of_a_png_is_noticed():
     ('kind', 'write', 'code', 'message'),
     [
         ('rgb', lambda c: b'', 'truncated', 'empty'),
-        ('rgb', lambda c: c[:-30], 'truncated', 'no IEND'),
-        ('depth', lambda c: c[: len(c) // 2], 'truncated', 'no IEND'),
+        ('rgb', lambda c: c[:-30], 'truncated', 'the chunk at byte 33 declares'),
+        ('depth', lambda c: c[: len(c) // 2], 'truncated', 'the chunk at byte 33 declares'),
         ('depth', lambda c: c[:60] + bytes([c[60] ^ 1]) + c[61:], 'damaged', 'checksum of the'),
         ('rgb', lambda c: b'GIF89a' + c, 'unreadable', 'cannot be decoded'),
         ('depth', lambda c: b'GIF89a' + c, 'unreadable', 'expected depth as'),
