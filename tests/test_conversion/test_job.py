@@ -333,6 +333,8 @@ def forked(function):
         return pid
     code = 1
     try:
+        # As in a terminal; a background job of a shell would ignore it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         function()
         code = 0
     except (StorageError, KeyboardInterrupt):
@@ -426,7 +428,14 @@ def test_no_worker_survives_and_a_restart_completes(toy, tmp_path, read_tree):
     command.append('--seconds=0.05')
     seen = 0
     for what in (signal.SIGINT, signal.SIGKILL):
-        with subprocess.Popen(command, stdout=-1, stderr=-1, text=True) as process:
+        # A background job of a shell ignores Ctrl-C and hands that down; these tests send it.
+        with subprocess.Popen(
+            command,
+            stdout=-1,
+            stderr=-1,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process:
             wait_for(lambda seen=seen: len(list(out.rglob('*.jpg'))) > seen + 8)
             below = descendants(process.pid)
             assert len(below) >= 4  # the server that starts workers, its tracker, the workers

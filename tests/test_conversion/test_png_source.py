@@ -47,7 +47,7 @@ def test_colour_is_not_touched(tmp_path):
         (cv2.imencode('.jpg', COLOUR)[1].tobytes(), 'expected a PNG file'),
         (png(MAP16)[:200], 'truncated PNG'),
         (png(MAP16)[:30], 'truncated PNG'),
-        (b'\x89PNG\r\n\x1a\n' + b'IEND\xaeB`\x82', 'no IHDR'),
+        (b'\x89PNG\r\n\x1a\n' + bytes(4) + b'IEND\xaeB`\x82', 'no IHDR'),
         (png(MAP8), 'grey PNG of 16 bits, found grey of 8 bits'),
         (png(COLOUR), 'found RGB of 8 bits'),
         (png(np.dstack([COLOUR, MAP8])), 'found RGBA'),
