@@ -89,7 +89,7 @@ def _draw_frame(source: Source, reader: InstanceReader, index: int, columns: int
     try:
         frame = LoadRGBD(backend_args=source.backend_args)(dict(info))
         labels = [
-            Labels(maps.kind, _read_labels(maps.path(name)), maps.classes)
+            Labels(maps.kind, maps.from_one(_read_labels(maps.path(name))), maps.classes)
             for maps in source.labels
             if Path(maps.path(name)).exists()
         ]

@@ -22,7 +22,6 @@ from mmmask3d.inspection.sources import LabelMaps, Source
 
 THUMBNAIL = (16, 12)  # (width, height) at which frames are compared
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
-_IGNORED_LABEL = 255
 
 
 @dataclass
@@ -228,14 +227,16 @@ def _read_labels(found: Measures, maps: LabelMaps) -> None:
         return
     counts = np.bincount(labels.ravel())
     found.labels[maps.kind] = {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
-    wrong = [i for i in found.labels[maps.kind] if len(maps.classes) < i != _IGNORED_LABEL]
+    names = maps.names
+    wrong = [i for i in found.labels[maps.kind] if i not in names]
     if wrong:
         shown = ', '.join(str(i) for i in wrong[:8]) + (', ...' if len(wrong) > 8 else '')
         found.problems.append(
             Problem(
                 'label-range',
                 maps.path(found.frame),
-                f'ids {shown} outside 0 (unlabelled), 1 to {len(maps.classes)}, 255 (ignored)',
+                f'ids {shown} outside {maps.ignore_id} (unlabelled), {maps.first_id} to '
+                f'{maps.first_id + len(maps.classes) - 1}, 255 (ignored)',
             )
         )
 

@@ -248,9 +248,8 @@ def _set_section(one: CheckedSet) -> list[Markup]:
 
 
 def _label_line(one: CheckedSet, kind: str, pixels: dict[str, int]) -> str:
-    (classes,) = (maps.classes for maps in one.source.labels if maps.kind == kind)
+    (names,) = (maps.names for maps in one.source.labels if maps.kind == kind)
     total = max(sum(pixels.values()), 1)
-    names = {0: 'unlabelled', 255: 'ignored', **dict(enumerate(classes, 1))}
     return ', '.join(
         f'{names.get(int(i), f"id {i}")} {count / total:.1%}' for i, count in pixels.items()
     )

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config, DictAction
 
 from mmmask3d.datasets.classes import NYU13_CLASSES, NYU40_CLASSES, SCANNET20_CLASSES
 from mmmask3d.datasets.rgbd_dataset import RGBDDataset
 
 LOADERS = ('train', 'val', 'test')
+_IGNORED = 255
+_MEANINGLESS = 254
 _CLASS_SETS = {'nyu13': NYU13_CLASSES, 'nyu40': NYU40_CLASSES, 'scannet20': SCANNET20_CLASSES}
 _SETTINGS = (
     'img_suffix',
@@ -66,23 +69,46 @@ class FoundFrames(RGBDDataset):
 
 @dataclass(frozen=True)
 class LabelMaps:
-    """A folder of label maps: 0 = unlabelled, 1..C the classes, 255 ignored.
+    """A folder of label maps: by default 0 = unlabelled, 1..C the classes, 255 ignored.
 
     Attributes:
-        kind: Name of the folder.
+        kind: Name of the kind of labels.
         folder: Its path.
         suffix: Of its files.
         classes: Names of the classes.
+        first_id: Stored id of the first class.
+        ignore_id: Stored id of unlabelled pixels.
     """
 
     kind: str
     folder: str
     suffix: str
     classes: tuple[str, ...]
+    first_id: int = 1
+    ignore_id: int = 0
 
     def path(self, frame: str) -> str:
         """File of a frame."""
         return posixpath.join(self.folder, frame + self.suffix)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """What each stored id means."""
+        classes = dict(enumerate(self.classes, self.first_id))
+        return {_IGNORED: 'ignored', self.ignore_id: 'unlabelled', **classes}
+
+    def from_one(self, ids: np.ndarray) -> np.ndarray:
+        """Bring stored ids to 0 = unlabelled, 1..C, 255 ignored; ids of no meaning become 254.
+
+        Args:
+            ids: uint8, any shape.
+        """
+        table = np.full(256, _MEANINGLESS, np.uint8)
+        table[_IGNORED] = _IGNORED
+        table[self.ignore_id] = 0
+        count = len(self.classes)
+        table[self.first_id : self.first_id + count] = np.arange(1, count + 1)
+        return table[ids]
 
 
 @dataclass
@@ -222,8 +248,8 @@ def open_folder(
         root: The folder; ``manifest.json`` of a converter, or ``meta.json`` of generated rooms, is
             used where it has one.
         given: Settings of :class:`~mmmask3d.datasets.RGBDDataset` that differ.
-        rgb: Colour folder, ``rgb`` by default.
-        depth: Depth folder, ``depth`` by default.
+        rgb: Colour folder, that of the manifest or ``rgb`` by default.
+        depth: Depth folder, that of the manifest or ``depth`` by default.
         labels: Label folders as ``FOLDER=CLASSES``.
         split: Only the frames of ``splits/<split>.txt``.
     """
@@ -232,9 +258,9 @@ def open_folder(
         raise SourceOptionsError(f'{root} is no folder, and no config file (.py).')
     layout = _layout(root)
     settings = dict(layout.settings, **(given or {}))
-    rgb, depth = rgb or 'rgb', depth or 'depth'
-    settings.setdefault('img_suffix', layout.suffixes.get(rgb, '.jpg'))
-    settings.setdefault('depth_suffix', layout.suffixes.get(depth, '.png'))
+    rgb, depth = rgb or layout.folder('rgb'), depth or layout.folder('depth')
+    settings.setdefault('img_suffix', layout.suffix_in(rgb, '.jpg'))
+    settings.setdefault('depth_suffix', layout.suffix_in(depth, '.png'))
     if split:
         if 'ann_file' in settings:
             raise SourceOptionsError('give either a split or --ann-file, not both.')
@@ -264,17 +290,33 @@ class _Layout:
     suffixes: Mapping[str, str] = field(default_factory=dict)
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     expected: int | None = None
+    folders: Mapping[str, str] = field(default_factory=dict)
+    first_ids: Mapping[str, int] = field(default_factory=dict)
+    ignore_ids: Mapping[str, int] = field(default_factory=dict)
+
+    def folder(self, kind: str) -> str:
+        return self.folders.get(kind, kind)
+
+    def suffix_in(self, folder: str, default: str) -> str:
+        """How the files of a folder end."""
+        found = (suffix for kind, suffix in self.suffixes.items() if self.folder(kind) == folder)
+        return next(found, default)
 
     def add_to(self, source: Source, root: str) -> None:
         source.expected = self.expected
         source.labels = [
             LabelMaps(
-                kind, posixpath.join(root, kind), self.suffixes.get(kind, '.png'), tuple(classes)
+                kind,
+                posixpath.join(root, self.folder(kind)),
+                self.suffixes.get(kind, '.png'),
+                tuple(classes),
+                self.first_ids.get(kind, 1),
+                self.ignore_ids.get(kind, 0),
             )
             for kind, classes in self.classes.items()
         ]
         if 'instance' in self.suffixes:
-            source.instances = posixpath.join(root, 'instance')
+            source.instances = posixpath.join(root, self.folder('instance'))
             source.instance_suffix = self.suffixes['instance']
         source.annotations = {
             path.stem.removeprefix('instances_'): str(path)
@@ -292,6 +334,7 @@ def _layout(root: str) -> _Layout:
                 manifest['suffixes'],
                 manifest['classes'],
                 int(manifest['frames']),
+                *(dict(manifest.get(key, {})) for key in ('folders', 'first_ids', 'ignore_ids')),
             )
         except (KeyError, TypeError) as error:
             raise SourceOptionsError(

@@ -3,11 +3,13 @@
 import argparse
 import json
 
+import numpy as np
 import pytest
 from mmengine.config import Config
 
 from mmmask3d.datasets.classes import NYU13_CLASSES
 from mmmask3d.inspection.sources import (
+    LabelMaps,
     SourceOptionsError,
     add_source_arguments,
     open_config,
@@ -175,3 +177,29 @@ def test_a_split_and_an_index_exclude_each_other(folder):
 def test_a_loader_that_is_not_there():
     with pytest.raises(SourceOptionsError, match='no val_dataloader'):
         open_config(Config({'train_dataloader': None}), ['val'])
+
+
+def test_folders_and_ids_of_the_manifest_are_followed(folder):
+    (folder / 'rgb').rename(folder / 'leftImg8bit')
+    content = manifest(
+        suffixes={'rgb': '.png', 'depth': '.png', 'label': '_ids.png', 'instance': '_things.png'},
+        folders={'rgb': 'leftImg8bit', 'depth': 'depth', 'label': 'gt', 'instance': 'gt'},
+        classes={'label': ['road', 'sky']},
+        first_ids={'label': 0},
+        ignore_ids={'label': 255},
+    )
+    (folder / 'manifest.json').write_text(content)
+    source = open_folder(folder)
+    assert len(names(source)) == 4
+    (maps,) = source.labels
+    assert maps.path('a/b') == f'{folder}/gt/a/b_ids.png'
+    assert (source.instances, source.instance_suffix) == (f'{folder}/gt', '_things.png')
+    assert maps.names == {0: 'road', 1: 'sky', 255: 'unlabelled'}
+    stored = np.array([[0, 1, 255], [2, 254, 0]], np.uint8)
+    assert maps.from_one(stored).tolist() == [[1, 2, 0], [254, 254, 1]]
+
+
+def test_ids_count_from_one_where_nothing_is_said():
+    maps = LabelMaps('label', 'l', '.png', ('a', 'b'))
+    assert maps.names == {0: 'unlabelled', 1: 'a', 2: 'b', 255: 'ignored'}
+    assert maps.from_one(np.array([0, 1, 2, 3, 255], np.uint8)).tolist() == [0, 1, 2, 254, 255]
