@@ -17,6 +17,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.infer import BaseInferencer
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
+from mmengine.utils import to_2tuple
 from mmpretrain.structures import DataSample
 from rich.progress import track
 from torch import Tensor, nn
@@ -494,19 +495,31 @@ def _resize_known(values: np.ndarray, known: np.ndarray, size: tuple[int, int]) 
     return np.where(inside, total / np.where(inside, weight, 1), np.nan).astype(np.float32)
 
 
-def _validation_pipeline(cfg: Config) -> Sequence[dict]:
-    """Pipeline of the test, or else validation, data of a config; of the first of several."""
+def _validation_pipeline(cfg: Config) -> list[dict]:
+    """Pipeline of a config's test or validation data, of the first of several sets.
+
+    Where there are none, as in MAE's configs: the masking and packing of the training after a
+    resize to the encoder's size.
+    """
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
-    if not loader:
+    if loader:
+        return list(_pipeline_of(loader))
+    if not cfg.get('train_dataloader'):
         raise ValueError(
-            'the config has neither test_dataloader nor val_dataloader, whose pipeline says how '
-            'a frame is resized and masked.'
+            'the config has none of test_dataloader, val_dataloader and train_dataloader, whose '
+            'pipeline says how a frame is resized and masked.'
         )
+    height, width = to_2tuple(cfg.model.backbone.img_size)
+    training = _pipeline_of(cfg.train_dataloader)
+    return [training[0], dict(type='mmmask3d.RGBDResize', scale=(width, height)), *training[-2:]]
+
+
+def _pipeline_of(loader: dict) -> Sequence[dict]:
     dataset = loader['dataset']
     while 'pipeline' not in dataset:
         inner = dataset.get('dataset') or next(iter(dataset.get('datasets') or ()), None)
         if inner is None:
-            raise ValueError("the config's test or validation data have no pipeline.")
+            raise ValueError("the data set of the config's dataloader has no pipeline.")
         dataset = inner
     return dataset['pipeline']
 

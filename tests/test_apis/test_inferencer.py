@@ -243,6 +243,14 @@ def test_units_are_not_mixed(tiny):
     found = only(patch(pair(tiny), num_masks=1))
     assert found['unit'] == 'standardised'
     assert found['completed'] is None
+    cfg = Config.fromfile(tiny[0])
+    cfg.model.depth_encoder = None  # RGB to depth
+    with pytest.warns(UserWarning, match='as initialised'):
+        rgb2depth = MaskedRGBDInferencer(cfg, pretrained=False, device='cpu', show_progress=False)
+    found = only(rgb2depth(pair(tiny), num_masks=2))
+    assert found['unit'] == 'standardised'
+    assert found['completed'] is None
+    assert rgb2depth(pair(tiny), num_masks=1, return_pictures=True)['visualization'][0].ndim == 3
 
 
 def test_relative_depth(tiny, inferencer):
@@ -297,6 +305,8 @@ def test_features_are_those_of_the_encoder(tiny, inferencer):
         for level, wanted in zip(maps, expected, strict=True):
             assert level.shape == (48, 4, 6)
             torch.testing.assert_close(level, wanted[0], rtol=0, atol=1e-5)
+    unread = inferencer.extract_features((frames[0], 'no such depth.png'))
+    torch.testing.assert_close(unread[0][0], found[0][0], rtol=0, atol=1e-5)
     with pytest.raises(TypeError, match='no option num_masks'):
         inferencer.extract_features(frames, num_masks=3)
 
