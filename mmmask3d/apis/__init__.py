@@ -7,9 +7,13 @@ PyTorch being loaded for them.
 from importlib import import_module
 from typing import Any
 
-_MODULES = {'get_model': 'model_zoo', 'list_models': 'model_zoo'}
+_MODULES = {
+    'MaskedRGBDInferencer': 'inferencer',
+    'get_model': 'model_zoo',
+    'list_models': 'model_zoo',
+}
 
-__all__ = ['get_model', 'list_models']
+__all__ = ['MaskedRGBDInferencer', 'get_model', 'list_models']
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,242 @@
+"""What a user gives for inference, paths, arrays or a folder, as frames of the data pipeline."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine import fileio
+
+from mmmask3d.datasets.depth_io import FrameError, decode_colour, decode_depth, to_readings
+from mmmask3d.datasets.rgbd_dataset import RGBDDataset
+
+Source = str | os.PathLike | np.ndarray
+
+_KEYS = {'img', 'depth'}
+_IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
+_DEPTH_SUFFIXES = ('.png', '.npy')
+_MILLIMETRES = 1000.0
+
+
+@dataclass(frozen=True)
+class DepthReading:
+    """How stored depth becomes readings; the words of :class:`~mmmask3d.datasets.RGBDDataset`.
+
+    Attributes:
+        depth_scale: Stored units per metre. None: floats are metres, integers millimetres;
+            relative depth is taken as stored.
+        depth_kind: 'metric' or 'relative'.
+        depth_invalid: Stored values that mean "no reading". NaN, infinities and negative values
+            never are a reading, nor is metric depth 0.
+        min_depth: Readings below are none.
+        max_depth: Readings beyond are none; None for no limit.
+
+    Raises:
+        ValueError: The kind is unknown, or the scale not a number above 0.
+    """
+
+    depth_scale: float | None = None
+    depth_kind: str = 'metric'
+    depth_invalid: Sequence[float] = (0,)
+    min_depth: float = 0.0
+    max_depth: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check."""
+        if self.depth_kind not in ('metric', 'relative'):
+            raise ValueError(f"depth_kind must be 'metric' or 'relative', got {self.depth_kind!r}.")
+        if self.depth_scale is not None and not 0 < self.depth_scale < np.inf:
+            raise ValueError(
+                f'depth_scale is the number of stored units per metre and must be > 0, got '
+                f'{self.depth_scale}.'
+            )
+
+    def __call__(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Depth (H, W) float32, 0 where there is no reading, and validity (H, W) bool."""
+        scale = self.depth_scale
+        if scale is None:
+            stored = raw.dtype.kind in 'ui' and self.depth_kind == 'metric'
+            scale = _MILLIMETRES if stored else 1.0
+        return to_readings(
+            raw,
+            scale,
+            tuple(self.depth_invalid),
+            self.min_depth,
+            self.max_depth,
+            self.depth_kind,
+        )
+
+
+@dataclass(frozen=True)
+class InputFrame:
+    """One frame as given, not yet read.
+
+    Attributes:
+        name: Its name in results and pictures, unlike those of the other frames.
+        label: What messages call it.
+        img: Path, or (H, W, 3) uint8 in BGR order.
+        depth: Path, or (H, W); None without depth.
+    """
+
+    name: str
+    label: str
+    img: Source
+    depth: Source | None = None
+
+    def load(self, reading: DepthReading, with_depth: bool = True) -> dict:
+        """Read it: the keys of :class:`~mmmask3d.datasets.LoadRGBD`; no depth is no reading.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            FrameError: A file cannot be read, an array has another type or shape than expected,
+                the sizes differ, or depth is given and holds no reading.
+        """
+        img = self._image()
+        size = img.shape[:2]
+        depth, valid = np.zeros(size, np.float32), np.zeros(size, bool)
+        if with_depth and self.depth is not None:
+            raw = self._stored_depth()
+            if raw.shape != size:
+                raise FrameError(
+                    f'{self.label}: colour and depth differ in size: {size[0]}x{size[1]} and '
+                    f'{raw.shape[0]}x{raw.shape[1]} (height x width). Register depth to colour '
+                    f'and resize it (nearest) first.'
+                )
+            depth, valid = reading(raw)
+            if not valid.any():
+                raise FrameError(
+                    f'{self.label}: depth has no reading (0, NaN, infinite, negative and '
+                    f'depth_invalid are none). Check depth_scale, min_depth and max_depth, or '
+                    f'give depth=None to predict from colour alone.'
+                )
+        return dict(
+            img=img,
+            depth=depth,
+            valid=valid,
+            img_shape=size,
+            ori_shape=size,
+            frame=self.name,
+            img_path=self.label,
+            depth_path=self.label,
+            depth_kind=reading.depth_kind,
+        )
+
+    def _image(self) -> np.ndarray:
+        if not isinstance(self.img, np.ndarray):
+            return decode_colour(self._read(self.img), os.fspath(self.img))
+        if self.img.dtype != np.uint8 or self.img.ndim != 3 or self.img.shape[2] != 3:
+            raise FrameError(
+                f'{self.label}: img is {self.img.dtype} of shape {self.img.shape}, expected uint8 '
+                f'of shape (H, W, 3), in BGR order.'
+            )
+        if not self.img.size:
+            raise FrameError(f'{self.label}: img has no pixel, its shape is {self.img.shape}.')
+        return np.ascontiguousarray(self.img)
+
+    def _stored_depth(self) -> np.ndarray:
+        if not isinstance(self.depth, np.ndarray):
+            return decode_depth(self._read(self.depth), os.fspath(self.depth))
+        if self.depth.dtype.kind not in 'uif' or self.depth.ndim != 2:
+            raise FrameError(
+                f'{self.label}: depth is {self.depth.dtype} of shape {self.depth.shape}, expected '
+                f'numbers of shape (H, W).'
+            )
+        return np.ascontiguousarray(self.depth)
+
+    def _read(self, path: str | os.PathLike) -> bytes:
+        path = os.fspath(path)
+        try:
+            return bytes(fileio.get(path))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f'{self.label}: {path} does not exist.') from error
+        except OSError as error:
+            raise FrameError(f'{self.label}: {path} cannot be read: {error}') from error
+
+
+def read_inputs(
+    inputs: Any, img_suffix: str | None = None, depth_suffix: str | None = None
+) -> list[InputFrame]:
+    """Frames that are meant; arrays are looked at and files read by :meth:`InputFrame.load`.
+
+    Args:
+        inputs: One frame, a list of frames, or a folder with ``rgb/`` and ``depth/``. A frame is
+            ``dict(img=..., depth=...)``, a tuple ``(img, depth)``, or an image alone.
+        img_suffix: Suffix of a folder's colour files; None where all have the same.
+        depth_suffix: Suffix of its depth files, likewise.
+
+    Raises:
+        TypeError: Something is none of these; says which input.
+        ValueError: A dict has other keys, the list is empty, or a folder has several suffixes.
+        FileNotFoundError: A folder lacks files, see :class:`~mmmask3d.datasets.RGBDDataset`.
+    """
+    if isinstance(inputs, str | os.PathLike) and os.path.isdir(inputs):
+        return _read_folder(Path(inputs), img_suffix, depth_suffix)
+    given = inputs if isinstance(inputs, list) else [inputs]
+    if not given:
+        raise ValueError('the list of inputs is empty.')
+    frames, taken = [], set()
+    for i, item in enumerate(given):
+        img, depth = _as_pair(item, i)
+        path = None if isinstance(img, np.ndarray) else os.fspath(img)
+        name = f'frame_{i:04d}' if path is None else Path(path).stem
+        while name in taken:  # files of one name in several folders
+            name = f'{name}_{i}'
+        taken.add(name)
+        label = f'input {i}' if path is None else f'input {i} ({path})'
+        frames.append(InputFrame(name, label, img, depth))
+    return frames
+
+
+def _as_pair(item: Any, number: int) -> tuple[Source, Source | None]:
+    if isinstance(item, dict):
+        if 'img' not in item or set(item) - _KEYS:
+            raise ValueError(
+                f"input {number} has the keys {sorted(map(str, item))}; expected 'img' and, "
+                f"where there is depth, 'depth'."
+            )
+        img, depth = item['img'], item.get('depth')
+    elif isinstance(item, tuple):
+        if len(item) != 2:
+            raise ValueError(
+                f'input {number} is a tuple of {len(item)}, expected (img, depth). Several frames '
+                f'are given as a list.'
+            )
+        img, depth = item
+    else:
+        img, depth = item, None
+    for what, value in (('img', img), ('depth', depth)):
+        if not isinstance(value, Source) and not (what == 'depth' and value is None):
+            raise TypeError(
+                f'input {number}: {what} is a {type(value).__name__}, expected a path or a numpy '
+                f'array.'
+            )
+    return img, depth
+
+
+def _read_folder(
+    folder: Path, img_suffix: str | None, depth_suffix: str | None
+) -> list[InputFrame]:
+    """The frames of a folder with ``rgb/`` and ``depth/``, as the data set pairs them."""
+    dataset = RGBDDataset(
+        data_root=str(folder),
+        img_suffix=img_suffix or _only_suffix(folder / 'rgb', _IMAGE_SUFFIXES, 'img_suffix'),
+        depth_suffix=depth_suffix
+        or _only_suffix(folder / 'depth', _DEPTH_SUFFIXES, 'depth_suffix'),
+    )
+    frames = []
+    for i in range(len(dataset)):
+        info = dataset.get_data_info(i)
+        label = f"frame '{info['frame']}' ({info['img_path']})"
+        frames.append(InputFrame(info['frame'], label, info['img_path'], info['depth_path']))
+    return frames
+
+
+def _only_suffix(folder: Path, known: Sequence[str], option: str) -> str:
+    found = Counter(path.suffix for path in folder.rglob('*') if path.suffix.lower() in known)
+    if len(found) > 1:
+        counts = ', '.join(f"{n} '{suffix}'" for suffix, n in sorted(found.items()))
+        raise ValueError(f'{folder} holds files of several kinds: {counts}. Give {option}.')
+    return next(iter(found), known[0])  # where there is none, the data set says what is missing

@@ -1,0 +1,542 @@
+"""Complete the depth of RGB-D frames with a pre-trained model, and give its encoder's features."""
+
+import copy
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.infer import BaseInferencer
+from mmengine.logging import print_log
+from mmengine.registry import DefaultScope
+from mmengine.utils import to_2tuple
+from mmpretrain.structures import DataSample
+from rich.progress import track
+from torch import Tensor, nn
+
+from mmmask3d.apis.inference_inputs import DepthReading, InputFrame, read_inputs
+from mmmask3d.apis.model_zoo import SCHEME, find_entry, get_model, weights_file
+from mmmask3d.datasets.nearest import resize_nearest
+from mmmask3d.datasets.sampling import sample_rng
+from mmmask3d.datasets.transforms import (
+    DepthAwareMasking,
+    LoadRGBD,
+    PackRGBDInputs,
+    RGBDResize,
+)
+from mmmask3d.engine.run_config import load_config
+from mmmask3d.evaluation.frozen_features import image_normaliser
+from mmmask3d.models.masked_rgbd import MaskedRGBD
+from mmmask3d.registry import TRANSFORMS
+from mmmask3d.visualization import depth_to_rgb, panel_of_sample, write_png
+from mmmask3d.visualization.panels import patch_mask_to_pixels
+from mmmask3d.visualization.tiles import Bar, Tile, compose_tiles
+
+
+class MaskedRGBDInferencer(BaseInferencer):
+    """Run a masked RGB-D pre-trainer on frames of one's own.
+
+    A network that was trained to predict removed patches is asked the same here: of each frame
+    ``num_masks`` masks are drawn with the config's ratios, and the prediction at a pixel is the
+    mean over the draws in which its *depth* patch was removed. So a prediction never comes from a
+    reading at its own place.
+
+    Args:
+        model: Name in the zoo, path of a config file, or a config.
+        weights: Checkpoint, path or URL, that fills the whole model.
+        pretrained: True for the published weights of a name in the zoo; None for the same where
+            ``model`` is a name and ``weights`` is not given; False, without ``weights``, for a
+            network as initialised.
+        device: Where the model goes; the best there is by default.
+        show_progress: Whether to show a progress bar.
+
+    Raises:
+        ValueError: There are no weights, or no model, or the config's pipeline of validation is
+            none whose result can be brought back to the frame.
+        TypeError: The model is no :class:`~mmmask3d.models.MaskedRGBD`.
+        RuntimeError: The weights do not fill the model; lists the tensors.
+        CheckpointError: The file is damaged, or would have to be unpickled.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike | Config | dict | None = None,
+        weights: str | os.PathLike | None = None,
+        pretrained: bool | None = None,
+        device: str | torch.device | None = None,
+        show_progress: bool = True,
+    ) -> None:
+        if model is None:
+            raise ValueError(
+                'MaskedRGBDInferencer needs a model: a name of mmmask3d.apis.list_models(), or a '
+                'config. The config text inside a checkpoint is not used: it is Python, and '
+                'running it would run whatever a downloaded file holds.'
+            )
+        name = None
+        if isinstance(model, Config):
+            cfg = model
+        elif isinstance(model, dict):
+            cfg = Config(dict(model))
+        elif os.fspath(model).endswith('.py'):
+            cfg = load_config(model)
+        else:
+            name = os.fspath(model)
+            cfg = load_config(find_entry(name).config)
+        if weights is not None and pretrained:
+            raise ValueError('Give weights or pretrained=True, not both.')
+        if weights is None and pretrained is not False:
+            if name is None:
+                raise ValueError(
+                    'There are no weights: give weights=<checkpoint>, or the name of a model '
+                    'with published ones. pretrained=False asks for a network as initialised.'
+                )
+            weights = f'{SCHEME}{name}'
+            weights_file(weights)  # before anything is built
+        weights = None if weights is None else os.fspath(weights)
+        super().__init__(
+            model=cfg,
+            weights=weights,
+            device=device,
+            scope=cfg.get('default_scope') or 'mmmask3d',
+            show_progress=show_progress,
+        )
+
+    def __call__(
+        self,
+        inputs: Any,
+        batch_size: int = 8,
+        num_masks: int = 8,
+        seed: int = 0,
+        out_dir: str | os.PathLike | None = None,
+        return_pictures: bool = False,
+        **kwargs: Any,
+    ) -> dict:
+        """Predict and complete the depth of frames.
+
+        Args:
+            inputs: One frame, a list of frames, or a folder with ``rgb/`` and ``depth/``. A frame
+                is ``dict(img=..., depth=...)``, a tuple ``(img, depth)``, or an image alone.
+                ``img`` is a path or (H, W, 3) uint8 in BGR order; ``depth`` a path, (H, W) floats
+                in metres, (H, W) integers, or None. 0, NaN, infinite and negative depth are no
+                reading.
+            batch_size: Masked frames in one pass of the network.
+            num_masks: Masks drawn of each frame.
+            seed: Of the masks, at least 0. Frames of one list get the same draws, so a frame's
+                result does not depend on the others. The global generators are left as they are.
+            out_dir: Folder for a picture of each frame, ``<name of the frame>.png``.
+            return_pictures: Whether to return the pictures.
+            **kwargs: Further options of :meth:`stream`: how depth is stored, suffixes of a folder.
+
+        Returns:
+            ``predictions``: a dict for each frame, see :meth:`stream`; ``visualization``: RGB
+            uint8 pictures, or None where ``return_pictures`` is not set.
+        """
+        frames = self._frames(inputs, kwargs)
+        found = self.stream(frames, batch_size, num_masks, seed, out_dir, return_pictures, **kwargs)
+        predictions = list(self._with_progress(found, len(frames), 'Inference'))
+        pictures = [result.pop('picture') for result in predictions] if return_pictures else None
+        return dict(predictions=predictions, visualization=pictures)
+
+    def stream(
+        self,
+        inputs: Any,
+        batch_size: int = 8,
+        num_masks: int = 8,
+        seed: int = 0,
+        out_dir: str | os.PathLike | None = None,
+        return_pictures: bool = False,
+        **kwargs: Any,
+    ) -> Iterator[dict]:
+        """Do what a call does, frame by frame, for more of them than fit into memory.
+
+        Args:
+            inputs: See :meth:`__call__`.
+            batch_size: Likewise.
+            num_masks: Likewise.
+            seed: Likewise.
+            out_dir: Likewise.
+            return_pictures: Whether results have a ``picture``.
+            **kwargs: Fields of :class:`~mmmask3d.apis.inference_inputs.DepthReading`
+                (``depth_scale``, ``depth_kind``, ``depth_invalid``, ``min_depth``,
+                ``max_depth``); and ``img_suffix``, ``depth_suffix`` of a folder.
+
+        Yields:
+            A dict for each frame, all maps (H, W), of the frame's own size:
+
+            - ``frame``: its name.
+            - ``prediction``: float32, NaN where the depth patch was removed in no draw.
+            - ``unit`` of the prediction: 'm', 'relative', or 'standardised' where neither the
+              depth target nor kept readings lead to a unit.
+            - ``valid``: bool, the readings given.
+            - ``completed``: float32, the readings where there are any, the prediction elsewhere,
+              NaN where it is NaN or no distance (0 m or less); None where reading and prediction
+              have different units.
+
+        Raises:
+            ValueError: An option is out of range, or the model predicts no depth.
+            FrameError: An input cannot be used; names it.
+        """
+        frames = self._frames(inputs, kwargs)
+        _check_number('batch_size', batch_size, 1)
+        _check_number('num_masks', num_masks, 1)
+        _check_number('seed', seed, 0)
+        if 'depth' not in self.model.heads:
+            raise ValueError(
+                f'the model predicts {", ".join(self.model.heads)} and no depth; '
+                f'extract_features() gives the features of its encoder.'
+            )
+        reading = DepthReading(**kwargs)
+        batches = self.preprocess(frames, batch_size, num_masks, seed, reading)
+        return self._run(batches, num_masks, out_dir, return_pictures)
+
+    @torch.no_grad()
+    def extract_features(
+        self, inputs: Any, batch_size: int = 8, **kwargs: Any
+    ) -> list[tuple[Tensor, ...]]:
+        """Feature maps of the RGB encoder, of the whole image; depth is not looked at.
+
+        Args:
+            inputs: As of a call.
+            batch_size: Frames in one pass.
+            **kwargs: ``img_suffix``, ``depth_suffix`` of a folder.
+
+        Returns:
+            For each frame a map ``(C, h, w)``, float32 on the CPU, for each of the backbone's
+            ``out_indices``.
+        """
+        frames = self._frames(inputs, kwargs)
+        if kwargs:
+            raise TypeError(f'extract_features has no option {", ".join(sorted(kwargs))}.')
+        _check_number('batch_size', batch_size, 1)
+        pre = self.model.data_preprocessor
+        normalise = image_normaliser(
+            dict(
+                mean=pre.mean.flatten().tolist(),
+                std=pre.std.flatten().tolist(),
+                bgr_to_rgb=pre.bgr_to_rgb,
+            )
+        )
+        images = (self.pipeline(f.load(DepthReading(), with_depth=False))['img'] for f in frames)
+        images = self._with_progress(images, len(frames), 'Features')
+        features = []
+        for batch in _batches(((image.shape, image) for image in images), batch_size):
+            stacked = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)
+            maps = self.model.extract_feat(normalise(stacked.to(pre.device)))
+            maps = [level.float().cpu() for level in maps]
+            features.extend(zip(*maps, strict=True))
+        return features
+
+    # ---------------------------------------------------------------- the steps of mmengine
+
+    def preprocess(
+        self,
+        inputs: Iterable[InputFrame],
+        batch_size: int = 8,
+        num_masks: int = 8,
+        seed: int = 0,
+        reading: DepthReading | None = None,
+    ) -> Iterator[list]:
+        """Draw the masks: batches of (average to add to, packed sample), frames in order."""
+        yield from _batches(self._masked(inputs, num_masks, seed, reading), batch_size)
+
+    def visualize(
+        self, inputs: Tensor, preds: DataSample, has_depth: bool = True, **kwargs: Any
+    ) -> np.ndarray:
+        """Draw a frame as the network saw it and what it made of that, at the network's size.
+
+        Args:
+            inputs: The packed image, uint8 (3, H, W).
+            preds: The predicted sample.
+            has_depth: Whether there is depth to compare with.
+            **kwargs: Options of :func:`~mmmask3d.visualization.panel_of_sample`.
+
+        Returns:
+            RGB uint8.
+        """
+        bgr = self.model.data_preprocessor.bgr_to_rgb
+        if has_depth:
+            return panel_of_sample(inputs, preds, bgr=bgr, **kwargs)
+        rgb = inputs.permute(1, 2, 0).cpu().numpy()
+        rgb = np.ascontiguousarray(rgb[..., ::-1]) if bgr else rgb
+        removed = patch_mask_to_pixels(
+            preds.rgb_mask.cpu().numpy(), rgb.shape[:2], preds.metainfo['patch_size']
+        )
+        value, unit = _prediction_of(preds)
+        low, high = np.percentile(value, [1, 99])
+        bar = Bar('turbo', float(low), float(max(high, low + 1e-3)), unit)
+        tiles = [
+            Tile('RGB', rgb),
+            Tile(
+                f'masked RGB ({removed.mean():.0%} removed)',
+                np.where(removed[..., None], np.uint8(128), rgb),
+            ),
+            Tile('predicted depth', depth_to_rgb(value, None, bar.vmin, bar.vmax, bar.cmap), bar),
+        ]
+        return compose_tiles(tiles, len(tiles), str(preds.metainfo.get('frame', '')), [])
+
+    def postprocess(
+        self,
+        preds: '_Average',
+        visualization: np.ndarray | None = None,
+        return_datasample: bool = False,
+    ) -> dict:
+        """Bring the mean of a frame back to its own size; see :meth:`stream`."""
+        height, width = preds.depth.shape
+        mean, known = preds.mean()
+        prediction = _resize_known(mean, known, (width, height))
+        completed = None
+        if not preds.valid.any() or preds.unit == preds.reading_unit:
+            usable = prediction > 0 if preds.unit == 'm' else np.isfinite(prediction)
+            completed = np.where(usable, prediction, np.float32(np.nan))
+            completed[preds.valid] = preds.depth[preds.valid]
+        result = dict(
+            frame=preds.frame,
+            prediction=prediction,
+            completed=completed,
+            valid=preds.valid,
+            unit=preds.unit,
+        )
+        if visualization is not None:
+            result['picture'] = visualization
+        return result
+
+    # ---------------------------------------------------------------- how it is built
+
+    def _init_model(self, cfg: Config, weights: str | None, device: Any = 'cpu') -> nn.Module:
+        """mmengine's, whose loading leaves tensors unfilled without an error."""
+        if weights is None:
+            warnings.warn('The network is as initialised, without weights.', stacklevel=3)
+        model = get_model(cfg, pretrained=weights or False, device=device)
+        if not isinstance(model, MaskedRGBD):
+            raise TypeError(
+                f'MaskedRGBDInferencer runs a MaskedRGBD, and this config builds a '
+                f'{type(model).__name__}; use the inferencer of its own package.'
+            )
+        return model
+
+    def _init_pipeline(self, cfg: Config) -> Callable:
+        """The config's transforms between loading and masking; keeps the masking and packing."""
+        with DefaultScope.overwrite_default_scope(self.scope):
+            transforms = [TRANSFORMS.build(dict(t)) for t in _validation_pipeline(cfg)]
+        kinds = [type(t).__name__ for t in transforms]
+        if not (
+            len(transforms) > 2
+            and isinstance(transforms[0], LoadRGBD)
+            and all(isinstance(t, RGBDResize) for t in transforms[1:-2])
+            and isinstance(transforms[-2], DepthAwareMasking)
+            and isinstance(transforms[-1], PackRGBDInputs)
+        ):
+            raise ValueError(
+                f"the config's pipeline of validation is {kinds}; expected LoadRGBD, RGBDResize, "
+                f'DepthAwareMasking, PackRGBDInputs: what is cut off or turned could not be '
+                f'brought back to the frame.'
+            )
+        self._masking, self._packing = transforms[-2:]
+        return Compose(transforms[1:-2])
+
+    def _init_collate(self, cfg: Config) -> Callable:
+        return pseudo_collate
+
+    def _init_visualizer(self, cfg: Config) -> None:
+        return None  # that of a training writes to its work directory
+
+    # ---------------------------------------------------------------- running
+
+    def _frames(self, inputs: Any, options: dict) -> list[InputFrame]:
+        if isinstance(inputs, list) and inputs and isinstance(inputs[0], InputFrame):
+            return inputs
+        suffixes = {k: options.pop(k, None) for k in ('img_suffix', 'depth_suffix')}
+        return read_inputs(inputs, **suffixes)
+
+    def _with_progress(self, items: Iterable, total: int, title: str) -> Iterable:
+        return track(items, description=title, total=total) if self.show_progress else items
+
+    def _run(
+        self,
+        batches: Iterable[list],
+        num_masks: int,
+        out_dir: str | os.PathLike | None,
+        return_pictures: bool,
+    ) -> Iterator[dict]:
+        pictured = return_pictures or out_dir is not None
+        for batch in batches:
+            averages, packed = zip(*batch, strict=True)
+            samples = self.forward(self.collate_fn(packed))
+            for average, data, sample in zip(averages, packed, samples, strict=True):
+                if pictured and not average.draws:
+                    average.picture = self.visualize(
+                        data['inputs']['img'], sample, bool(data['inputs']['valid'].any())
+                    )
+                average.add(sample)
+                if average.draws < num_masks:
+                    continue
+                result = self.postprocess(average, average.picture if return_pictures else None)
+                if out_dir is not None:
+                    write_png(Path(out_dir) / f'{average.frame}.png', average.picture)
+                yield result
+
+    def _masked(
+        self,
+        frames: Iterable[InputFrame],
+        num_masks: int,
+        seed: int,
+        reading: DepthReading | None,
+    ) -> Iterator[tuple[tuple, tuple['_Average', dict]]]:
+        reading = reading or DepthReading()
+        for frame in frames:
+            loaded = frame.load(reading)
+            average = _Average(loaded)
+            results = self.pipeline(dict(loaded))
+            masking = self._masking_for(frame, results, loaded['valid'].any())
+            for draw in range(num_masks):
+                with sample_rng(seed, draw):
+                    masked = masking(dict(results))
+                data = self._packing(masked)
+                # One batch has one size and as many kept patches in each frame.
+                kept = (int(masked['rgb_mask'].sum()), int(masked['depth_mask'].sum()))
+                yield (data['inputs']['img'].shape, *kept), (average, data)
+
+    def _masking_for(self, frame: InputFrame, results: dict, has_depth: bool) -> DepthAwareMasking:
+        if has_depth:
+            if not results['valid'].any():
+                raise ValueError(
+                    f'{frame.label}: none of its few readings is left at the size of the network, '
+                    f'{results["img_shape"]} (height, width), where depth is picked, not mixed. '
+                    f'Give depth=None to predict from colour alone.'
+                )
+            if not self._masking.depth_ratio:
+                raise ValueError(
+                    "the config's masking removes no depth patch (depth_ratio=0), so nothing is "
+                    'predicted.'
+                )
+            return self._masking
+        pre = self.model.data_preprocessor
+        if pre.interpolate or pre.depth_target.stats_from == 'kept':
+            raise ValueError(
+                f"{frame.label} has no depth, and this model (depth_target.stats='kept', or a "
+                f'residual head) predicts relative to the readings it is given.'
+            )
+        masking = copy.copy(self._masking)
+        masking.depth_ratio = 1.0
+        return masking
+
+
+class _Average:
+    """Mean prediction of one frame over the draws in which a pixel's depth patch was removed."""
+
+    def __init__(self, loaded: dict) -> None:
+        self.frame: str = loaded['frame']
+        self.depth: np.ndarray = loaded['depth']
+        self.valid: np.ndarray = loaded['valid']
+        self.reading_unit = 'm' if loaded['depth_kind'] == 'metric' else 'relative'
+        self.unit = ''
+        self.draws = 0
+        self.picture: np.ndarray | None = None
+        self._sum: np.ndarray | None = None
+        self._count: np.ndarray | None = None
+        self._patch_size = 1
+
+    def add(self, sample: DataSample) -> None:
+        """Add a draw."""
+        value, self.unit = _prediction_of(sample)
+        self._patch_size = sample.metainfo['patch_size']
+        removed = patch_mask_to_pixels(
+            sample.depth_mask.cpu().numpy(), value.shape, self._patch_size
+        )
+        if self._sum is None:
+            self._sum, self._count = np.zeros(value.shape), np.zeros(value.shape, np.int64)
+        self._sum[removed] += value[removed]
+        self._count += removed
+        self.draws += 1
+
+    def mean(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (h, w) float32, and where there is one, (h, w) bool; says what is left out."""
+        known = self._count > 0
+        if not known.all():
+            patches = np.count_nonzero(~known) // self._patch_size**2
+            print_log(
+                f"frame '{self.frame}': {patches} depth patches were removed in none of "
+                f'{self.draws} draws; the prediction is NaN there. Raise num_masks to reach them.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        return (self._sum / np.maximum(self._count, 1)).astype(np.float32), known
+
+
+def _prediction_of(sample: DataSample) -> tuple[np.ndarray, str]:
+    """Predicted map (h, w) and its unit."""
+    if 'pred_depth' not in sample:
+        return sample.pred_target.float().cpu().numpy(), 'standardised'
+    unit = 'relative' if sample.metainfo.get('depth_kind') == 'relative' else 'm'
+    return sample.pred_depth.float().cpu().numpy(), unit
+
+
+def _resize_known(values: np.ndarray, known: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize bilinearly, mixing known pixels alone; NaN where the nearest is unknown.
+
+    Args:
+        values: (h, w) float32.
+        known: (h, w) bool.
+        size: Target (width, height).
+    """
+    if values.shape == size[::-1]:
+        return np.where(known, values, np.float32(np.nan))
+    weight = cv2.resize(known.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    total = cv2.resize(np.where(known, values, 0), size, interpolation=cv2.INTER_LINEAR)
+    inside = resize_nearest(known, size) & (weight > 0)
+    return np.where(inside, total / np.where(inside, weight, 1), np.nan).astype(np.float32)
+
+
+def _validation_pipeline(cfg: Config) -> list[dict]:
+    """Pipeline of a config's test or validation data, of the first of several sets.
+
+    Where there are none, as in MAE's configs: the masking and packing of the training after a
+    resize to the encoder's size.
+    """
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+    if loader:
+        return list(_pipeline_of(loader))
+    if not cfg.get('train_dataloader'):
+        raise ValueError(
+            'the config has none of test_dataloader, val_dataloader and train_dataloader, whose '
+            'pipeline says how a frame is resized and masked.'
+        )
+    height, width = to_2tuple(cfg.model.backbone.img_size)
+    training = _pipeline_of(cfg.train_dataloader)
+    return [training[0], dict(type='mmmask3d.RGBDResize', scale=(width, height)), *training[-2:]]
+
+
+def _pipeline_of(loader: dict) -> Sequence[dict]:
+    dataset = loader['dataset']
+    while 'pipeline' not in dataset:
+        inner = dataset.get('dataset') or next(iter(dataset.get('datasets') or ()), None)
+        if inner is None:
+            raise ValueError("the data set of the config's dataloader has no pipeline.")
+        dataset = inner
+    return dataset['pipeline']
+
+
+def _batches(items: Iterable[tuple[Any, Any]], size: int) -> Iterator[list]:
+    """Lists of at most ``size`` neighbours of one key, in order."""
+    batch, last = [], None
+    for key, item in items:
+        if batch and (len(batch) == size or key != last):
+            yield batch
+            batch = []
+        batch.append(item)
+        last = key
+    if batch:
+        yield batch
+
+
+def _check_number(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f'{name} must be an int of at least {least}, got {value!r}.')
