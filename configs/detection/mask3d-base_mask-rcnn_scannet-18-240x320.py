@@ -3,24 +3,11 @@
 # From an encoder:
 #   --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=ENCODER
 _base_ = [
-    '../_base_/models/mask3d_mask-rcnn_vit-tiny.py',
+    '../_base_/models/mask3d_mask-rcnn_vit-base.py',
     '../_base_/datasets/scannet_18_det.py',
     '../_base_/schedules/finetune_40e.py',
     '../_base_/default_runtime_det.py',
 ]
-channels = 768
-model = dict(
-    backbone=dict(arch='base'),
-    neck=[
-        dict(
-            type='mmseg.Feature2Pyramid',
-            embed_dim=channels,
-            rescales=[4, 2, 1, 0.5],
-            norm_cfg=dict(type='BN', requires_grad=True),
-        ),
-        dict(type='FPN', in_channels=[channels] * 4, out_channels=256, num_outs=5),
-    ],
-    roi_head=dict(bbox_head=dict(num_classes=18), mask_head=dict(num_classes=18)),
-)
+model = dict(roi_head=dict(bbox_head=dict(num_classes=18), mask_head=dict(num_classes=18)))
 train_dataloader = dict(batch_size=16, num_workers=8)
 optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(layer_decay_rate=0.7))

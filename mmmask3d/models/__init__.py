@@ -41,6 +41,7 @@ __all__ = [
     'RGBHead',
 ]
 
-# Pre-training does not need mmseg: the parts for its depth estimator register where it is there.
+# Pre-training does not need mmseg: the parts for its models register where it is there.
 if find_spec('mmseg') is not None:
     from . import depth_estimation as depth_estimation
+    from . import dpt_heads as dpt_heads

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import torch
 from mmseg.models.data_preprocessor import SegDataPreProcessor
-from mmseg.models.decode_heads.dpt_head import DPTHead
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mmmask3d.registry import MODELS
 
+from .dpt_heads import PlainMapsDPTHead
 from .losses import DepthLoss
 
 
@@ -37,7 +37,7 @@ class DepthEstimationPreprocessor(SegDataPreProcessor):
 
 
 @MODELS.register_module()
-class DPTDepthHead(DPTHead):
+class DPTDepthHead(PlainMapsDPTHead):
     """Dense prediction transformer (Ranftl et al., ICCV 2021) that gives depth in metres.
 
     The blocks are those of mmseg's ``DPTHead``, which reads ``gt_sem_seg`` and pairs of map and
@@ -69,25 +69,12 @@ class DPTDepthHead(DPTHead):
         dropout_ratio: float = 0.0,
         **kwargs,
     ) -> None:
-        if len(set(in_channels)) != 1 or len(in_channels) != 4:
-            raise ValueError(
-                f'DPTDepthHead: expected four maps of equally many channels (out_indices of a '
-                f'ViT), got in_channels={list(in_channels)}.'
-            )
         if not 0 < min_depth < max_depth:
             raise ValueError(
                 f'DPTDepthHead: expected 0 < min_depth < max_depth, got {min_depth}, {max_depth}.'
             )
-        if kwargs.get('readout_type', 'ignore') != 'ignore':
-            raise ValueError(
-                f'DPTDepthHead: the backbone gives maps without class token; readout_type must be '
-                f"'ignore', got {kwargs['readout_type']!r}."
-            )
         super().__init__(
-            embed_dims=in_channels[0],
-            in_channels=list(in_channels),
-            in_index=list(range(4)),
-            input_transform='multiple_select',
+            in_channels=in_channels,
             channels=channels,
             num_classes=1,
             threshold=0.0,  # of binary segmentation; unused, and without it mmseg warns
@@ -108,11 +95,6 @@ class DPTDepthHead(DPTHead):
     def _losses(self) -> list[nn.Module]:
         several = isinstance(self.loss_decode, nn.ModuleList)
         return list(self.loss_decode) if several else [self.loss_decode]
-
-    def _transform_inputs(self, inputs: Sequence[Tensor]) -> list[tuple[Tensor, None]]:
-        # mmseg's blocks unpack (map, class token); a bare batch of exactly two passes their check
-        # of length 2 and is torn apart.
-        return [(feature, None) for feature in super()._transform_inputs(inputs)]
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Predict depth.

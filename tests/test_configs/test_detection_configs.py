@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmdet.testing import demo_mm_inputs
 from mmengine.registry import init_default_scope
 
 from mmmask3d.engine.run_config import load_config
@@ -42,6 +43,56 @@ def test_the_pyramid_has_the_strides_of_the_anchors():
             pytest.approx(size / stride, abs=1) for size in (240, 320)
         ]
     assert maps[2].shape[2:] == (15, 20)  # the grid of the pre-training, without padding
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mask3d-base_mask-rcnn_nyuv2-240x320',
+        'mask3d-base_mask-rcnn-pyramid_8xb1-amp_cityscapes-1024x2048',
+        'mask3d-base_vitdet_8xb8-amp-100e_coco-1024x1024',
+        'mask3d-tiny_retinanet_rooms-240x320',
+    ],
+)
+def test_a_step_trains_every_parameter(name):
+    """A parameter without a gradient would be an error in training with several processes."""
+    cfg = load_config(CONFIG.with_name(f'{name}.py'))
+    init_default_scope(cfg.default_scope)
+    arch = dict(embed_dims=48, num_layers=12, num_heads=3, feedforward_channels=48)
+    cfg.model.backbone.update(arch=arch, img_size=(64, 96), drop_path_rate=0.0)
+    if isinstance(cfg.model.neck, list):
+        cfg.model.neck[0].embed_dim, cfg.model.neck[1].in_channels = 48, [48] * 4
+    if 'roi_head' in cfg.model:  # a few regions instead of a thousand
+        cfg.model.train_cfg.rpn_proposal.max_per_img = 24
+        cfg.model.train_cfg.rcnn.sampler.num = 12
+        cfg.model.roi_head.bbox_head.fc_out_channels = 64
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    classes = (cfg.model.get('bbox_head') or cfg.model.roi_head.bbox_head).num_classes
+    data = demo_mm_inputs(
+        2, image_shapes=[(3, 64, 96)] * 2, num_classes=classes, num_items=[3, 2], with_mask=True
+    )
+    losses = model.train()(**model.data_preprocessor(data, training=True), mode='loss')
+    losses = [v for k, v in losses.items() if 'loss' in k]  # not the accuracy
+    parts = [p for v in losses for p in (v if isinstance(v, list) else [v])]
+    assert all(torch.isfinite(part) for part in parts)
+    sum(parts).backward()
+    vit = getattr(model.backbone, 'vit', model.backbone)
+    assert vit.layers[0].attn.qkv.weight.grad.abs().sum() > 0
+    untouched = [k for k, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert untouched == []
+
+
+def test_windows_of_vitdet_reach_the_model():
+    cfg = load_config(CONFIG.with_name('mask3d-base_vitdet_8xb8-amp-100e_coco-1024x1024.py'))
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    assert model.backbone.vit.window_size == 14
+    assert model.backbone.vit.global_attn_indexes == (2, 5, 8, 11)
+    assert model.backbone.vit.grid_size == (64, 64)
+    norms = [type(level.norm).__name__ for level in model.neck.convs]
+    assert norms == ['LayerNorm2d'] * 4
 
 
 def test_training_and_evaluation_from_an_encoder(tiny_rooms, tmp_path):
