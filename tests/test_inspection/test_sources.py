@@ -3,11 +3,13 @@
 import argparse
 import json
 
+import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
 
 from mmmask3d.datasets.classes import NYU13_CLASSES
+from mmmask3d.inspection.measures import measure
 from mmmask3d.inspection.sources import (
     LabelMaps,
     SourceOptionsError,
@@ -203,3 +205,19 @@ def test_ids_count_from_one_where_nothing_is_said():
     maps = LabelMaps('label', 'l', '.png', ('a', 'b'))
     assert maps.names == {0: 'unlabelled', 1: 'a', 2: 'b', 255: 'ignored'}
     assert maps.from_one(np.array([0, 1, 2, 3, 255], np.uint8)).tolist() == [0, 1, 2, 254, 255]
+
+
+def test_ids_outside_are_told_by_the_ids_of_the_manifest(folder):
+    content = manifest(classes={'gt': ['road', 'sky']}, first_ids={'gt': 0}, ignore_ids={'gt': 255})
+    (folder / 'manifest.json').write_text(content)
+    (folder / 'gt').mkdir()
+    source = open_folder(folder)
+    shape = cv2.imread(str(folder / 'rgb/frame_000.png')).shape[:2]
+    for i, ids in enumerate([(0, 1, 255), (0, 2, 255)]):
+        stored = np.resize(np.array(ids, np.uint8), shape)
+        assert cv2.imwrite(f'{folder}/gt/frame_00{i}.png', stored)
+    fine, wrong = (measure(source, i)[0] for i in range(2))
+    assert not fine.problems
+    (problem,) = wrong.problems
+    assert problem.code == 'label-range'
+    assert problem.message == 'ids 2 outside 255 (unlabelled), 0 to 1, 255 (ignored)'
