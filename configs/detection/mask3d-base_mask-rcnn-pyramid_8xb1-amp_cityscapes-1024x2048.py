@@ -9,5 +9,8 @@ _base_ = [
     '../_base_/schedules/finetune_200e_vit-base.py',
     '../_base_/default_runtime_det.py',
 ]
-model = dict(roi_head=dict(bbox_head=dict(num_classes=8), mask_head=dict(num_classes=8)))
+model = dict(
+    backbone=dict(img_size=(1024, 2048)),
+    roi_head=dict(bbox_head=dict(num_classes=8), mask_head=dict(num_classes=8)),
+)
 train_cfg = dict(max_epochs=8, val_interval=1)
