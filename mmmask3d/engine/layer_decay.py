@@ -2,8 +2,9 @@
 
 Fine-tuning a pre-trained transformer works best when early layers move little (BEiT, Bao et al.,
 ICLR 2022; MAE, He et al., CVPR 2022, appendix A.2). The constructors of mmpretrain, mmseg and
-mmdet each know their own models only; this one asks ``backbone.get_layer_depth`` and serves
-pre-training models, ``EncoderDecoder`` and detectors alike.
+mmdet each know their own models only; this one asks ``get_layer_depth`` of every backbone in the
+model and serves pre-training models, classifiers, ``EncoderDecoder`` and detectors alike, also
+where the backbone sits deeper (``model.detector.backbone``).
 """
 
 from typing import Any
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 
 from mmmask3d.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-_PREFIX = 'backbone.'
 # Tokens and tables that are offsets rather than weights; vectors (biases, the scales of norms and
 # of LayerScale) are recognised by their shape.
 _NEVER_DECAYED = ('pos_embed', 'cls_token', 'dist_token', 'mask_token', 'bias_table')
@@ -24,12 +24,14 @@ _NEVER_DECAYED = ('pos_embed', 'cls_token', 'dist_token', 'mask_token', 'bias_ta
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Give each layer of the backbone its own learning rate, and weight decay to matrices only.
 
-    With ``depth, num_layers = backbone.get_layer_depth(name, 'backbone.')`` the learning rate of a
+    Backbones are the modules called ``backbone``, at any depth, that have ``get_layer_depth``. With
+    ``depth, num_layers = backbone.get_layer_depth(name, prefix)`` the learning rate of a
     parameter is ``lr * layer_decay_rate ** (num_layers - 1 - depth)``. For a vision transformer of
     L layers these are: patch embedding, position embedding and class token ``rate ** (L + 1)``,
-    layer i (from 0) ``rate ** (L - i)``, the norm after the layers 1. Necks, decoders and heads
-    have the full rate. Vectors (biases, norms), position embeddings and learned tokens have no
-    weight decay. Frozen parameters are left out.
+    layer i (from 0) ``rate ** (L - i)``, the norm after the layers 1, and so the feature pyramid of
+    ``Mask3DPyramid``. Whatever is outside (necks, decoders, heads, backbones of other kinds) has
+    the full rate. Vectors (biases, norms), position embeddings and learned tokens have no weight
+    decay. Frozen parameters are left out.
 
     Args:
         optim_wrapper_cfg: Config of the wrapper, with ``optimizer.lr``.
@@ -40,7 +42,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     Raises:
         ValueError: A setting is missing, unknown or out of range, or nothing is left to train.
-        TypeError: The model has no backbone with ``get_layer_depth``.
+        TypeError: The model has no backbone with ``get_layer_depth`` anywhere.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
@@ -79,13 +81,18 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             module: The whole model.
             **kwargs: Not used; the signature is mmengine's.
         """
-        backbone = getattr(module, 'backbone', None)
-        if not hasattr(backbone, 'get_layer_depth'):
-            found = 'no attribute `backbone`' if backbone is None else type(backbone).__name__
+        backbones = _find_backbones(module)
+        if not backbones:
+            found = [
+                f'{name} ({type(child).__name__})'
+                for name, child in module.named_modules()
+                if _is_called_backbone(name)
+            ]
             raise TypeError(
-                f'{type(self).__name__}: expected {type(module).__name__}.backbone with a method '
-                f'`get_layer_depth(param_name, prefix)`, as mmmask3d.Mask3DViT and the '
-                f'transformers of mmpretrain have it; found {found}. Use another backbone, or '
+                f'{type(self).__name__}: expected a backbone in {type(module).__name__} with a '
+                f'method `get_layer_depth(param_name, prefix)`, as mmmask3d.Mask3DViT, '
+                f'mmmask3d.Mask3DPyramid and the transformers of mmpretrain have it; found '
+                f'{", ".join(found) or "no module called `backbone`"}. Use another backbone, or '
                 'take `constructor` and `paramwise_cfg.layer_decay_rate` out of optim_wrapper.'
             )
         groups: dict[tuple[float, float | None], list[Tensor]] = {}
@@ -94,7 +101,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if not param.requires_grad:
                 frozen += 1
                 continue
-            setting = self._lr_scale(name, backbone), self._weight_decay(name, param)
+            setting = self._lr_scale(name, backbones), self._weight_decay(name, param)
             groups.setdefault(setting, []).append(param)
         if not groups:
             raise ValueError(
@@ -124,9 +131,13 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self._unused_keys -= set(fitting)
         return self.custom_keys[max(fitting, key=lambda key: (len(key), key))] if fitting else {}
 
-    def _lr_scale(self, name: str, backbone: nn.Module) -> float:
-        depth, num_layers = backbone.get_layer_depth(name, _PREFIX)
-        return self.rate ** (num_layers - 1 - depth) * self._custom(name).get('lr_mult', 1.0)
+    def _lr_scale(self, name: str, backbones: dict[str, nn.Module]) -> float:
+        scale = self._custom(name).get('lr_mult', 1.0)
+        for prefix, backbone in backbones.items():
+            if name.startswith(prefix):
+                depth, num_layers = backbone.get_layer_depth(name, prefix)
+                return scale * self.rate ** (num_layers - 1 - depth)
+        return scale
 
     def _weight_decay(self, name: str, param: Tensor) -> float | None:
         """Return the weight decay; None for the optimizer's own."""
@@ -135,6 +146,24 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             return self.base_wd * multiple  # that base_wd is set was checked by the parent
         plain = param.ndim <= 1 or name.endswith(_NEVER_DECAYED)
         return 0.0 if plain else self.base_wd
+
+
+def _is_called_backbone(name: str) -> bool:
+    return name.rsplit('.', 1)[-1] == 'backbone'
+
+
+def _find_backbones(model: nn.Module) -> dict[str, nn.Module]:
+    """Backbones that know their layers' depths, by prefix of their parameters' names.
+
+    The name is asked for, too: whole models of mmpretrain have a method ``get_layer_depth``.
+    Outer modules come first in ``named_modules``, and what is inside one found is its own affair.
+    """
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        outermost = not any(name.startswith(prefix) for prefix in found)
+        if outermost and _is_called_backbone(name) and hasattr(module, 'get_layer_depth'):
+            found[name + '.'] = module
+    return found
 
 
 def _order(item: tuple[tuple[float, float | None], list[Tensor]]) -> tuple[float, float]:

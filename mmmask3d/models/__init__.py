@@ -15,6 +15,7 @@ from .losses import (
     DepthL2Loss,
     DepthSILogLoss,
 )
+from .mask3d_pyramid import Mask3DPyramid
 from .mask3d_vit import Mask3DViT
 from .masked_rgbd import MaskedRGBD
 
@@ -31,6 +32,7 @@ __all__ = [
     'DepthL2Loss',
     'DepthSILogLoss',
     'DepthTarget',
+    'Mask3DPyramid',
     'Mask3DViT',
     'MaskedRGBD',
     'NormalHead',

@@ -1,5 +1,7 @@
-"""The RGB encoder: mmpretrain's vision transformer, which can process kept patches only."""
+"""The RGB encoder: mmpretrain's vision transformer, for kept patches only or for dense maps."""
 
+import re
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -22,6 +24,10 @@ from .pos_embed import (
     resize_to_grid,
     sincos_pos_embed,
 )
+from .windowed_attention import quarter_ends, run_layer, window_layer
+
+# What mm's R-50 configs name and EncoderDecoder hands to any backbone it finds.
+_FOREIGN_WEIGHTS = re.compile(r'(open-?mmlab|torchvision|modelzoo|mmcls|jhu)://')
 
 
 @MODELS.register_module()
@@ -29,14 +35,21 @@ class Mask3DViT(VisionTransformer):
     """Vision transformer for masked pre-training and, afterwards, for dense tasks.
 
     Its state-dict keys are those of :class:`mmpretrain.models.VisionTransformer`, so its encoder
-    also loads there. It differs in four things:
+    also loads there. It differs in these things:
 
     - given ``keep_ids`` only those patches are embedded and encoded (MAE, section 3);
     - the position embedding starts from sine-cosine on the grid at hand, square or not, and the
       patch grid travels in the state dict's metadata, so that a 4x9 grid is never read as 6x6;
     - ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix=...)`` fills the whole encoder or
       raises, never unpickles, and nothing overwrites the weights afterwards;
-    - ``out_indices`` may be a tuple with negative entries, and the output is a feature map.
+    - ``out_indices`` may be a tuple with negative entries, and the output is a feature map;
+    - with ``window_size`` most layers attend within windows (ViTDet, arXiv 2203.16527), on the
+      same weights: :class:`~mmmask3d.models.windowed_attention.WindowedAttention`;
+    - frozen layers stay in evaluation mode when training, as in mm's ResNets.
+
+    Images need not be a multiple of the patch: they are padded with zeros at the right and bottom
+    and give maps of ``ceil(H / p) x ceil(W / p)``. Cell (i, j) is the patch whose top left pixel
+    is (i p, j p).
 
     Args:
         arch: name in mmpretrain's zoo (``'deit-tiny'``, ``'deit-small'``, ``'base'``,
@@ -48,9 +61,23 @@ class Mask3DViT(VisionTransformer):
         out_indices: layers whose output is returned.
         out_type: as in ``VisionTransformer``; ``'featmap'`` by default, which dense necks and
             heads need.
+        frozen_stages: -1 freezes nothing, 0 patch embedding, position embedding and class token, n
+            also the first n layers, and the number of layers everything, the final norm included.
+        window_size: side in patches of the windows of windowed layers; 0 for global attention in
+            every layer. ViTDet takes 14. Not for masked pre-training.
+        global_attn_indexes: layers that attend globally all the same, counted from 0 or, negative,
+            from the end; None for the last layer of each quarter, as in ViTDet.
         with_cp: recompute the layers in the backward pass to save memory.
+        pretrained: what mmseg's ``EncoderDecoder`` injects. A name from a model zoo
+            (``'open-mmlab://resnet50_v1c'``, ``'torchvision://resnet50'``) is ignored with a
+            warning: those are the weights of the backbone that this one replaced. Anything else
+            is ``init_cfg=dict(type='Pretrained', checkpoint=pretrained)``.
         init_cfg: initialisation, see above.
         **kwargs: the other arguments of ``VisionTransformer``.
+
+    Raises:
+        ValueError: an index is out of range, a window setting has no effect, or both ``pretrained``
+            and ``init_cfg`` name weights.
     """
 
     def __init__(
@@ -60,8 +87,12 @@ class Mask3DViT(VisionTransformer):
         patch_size: int = 16,
         out_indices: int | Sequence[int] = -1,
         out_type: str = 'featmap',
+        frozen_stages: int = -1,
+        window_size: int = 0,
+        global_attn_indexes: Sequence[int] | None = None,
         with_cp: bool = False,
-        init_cfg: dict | None = None,
+        pretrained: str | None = None,
+        init_cfg: dict | list | None = None,
         **kwargs,
     ):
         if isinstance(img_size, Sequence):
@@ -73,15 +104,29 @@ class Mask3DViT(VisionTransformer):
             # The parent writes into the sequence it is handed.
             out_indices=out_indices if isinstance(out_indices, int) else list(out_indices),
             out_type=out_type,
-            init_cfg=init_cfg,
+            frozen_stages=-1,  # done below, where it also covers 0
+            init_cfg=_initialisation(pretrained, init_cfg),
             **kwargs,
         )
+        if max(self.out_indices) >= self.num_layers:  # the parent lets num_layers itself pass
+            raise ValueError(
+                f'out_indices={out_indices!r}: this encoder has {self.num_layers} layers, numbered '
+                f'from 0 to {self.num_layers - 1}.'
+            )
         for module in self.modules():
             if isinstance(module, DropPath):
                 # The parent's rates are numpy numbers, at each of which torch.compile gives up.
                 module.drop_prob = float(module.drop_prob)
         self.patch_size = patch_size
         self.with_cp = with_cp
+        self._set_windows(window_size, global_attn_indexes)
+        if not -1 <= frozen_stages <= self.num_layers:
+            raise ValueError(
+                f'frozen_stages={frozen_stages}: expected -1 (nothing is frozen) to '
+                f'{self.num_layers} (everything).'
+            )
+        self.frozen_stages = frozen_stages
+        self._freeze_stages()
         projection = self.patch_embed.projection
         self._plain_patches = (
             isinstance(projection, nn.Conv2d)
@@ -118,9 +163,70 @@ class Mask3DViT(VisionTransformer):
         self._is_init = True
 
     def train(self, mode: bool = True) -> 'Mask3DViT':
-        """Switch mode and return self (mmpretrain's backbones return None)."""
+        """Switch mode, but for what is frozen; return self (mmpretrain's backbones return None)."""
         super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()  # no dropout and no drop path; mmpretrain's switch these on again
         return self
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter and number of depths, for layer-wise learning-rate decay.
+
+        As in ``VisionTransformer``, but the norm before the layers belongs to depth 0.
+        """
+        depth, num_layers = super().get_layer_depth(param_name, prefix)
+        return (0 if param_name.startswith(prefix + 'pre_norm.') else depth), num_layers
+
+    def _set_windows(self, window_size: int, global_attn_indexes: Sequence[int] | None) -> None:
+        if window_size < 0:
+            raise ValueError(f'window_size={window_size}: expected a number of patches, or 0.')
+        self.window_size = window_size
+        if not window_size:
+            if global_attn_indexes is not None:
+                raise ValueError(
+                    f'global_attn_indexes={tuple(global_attn_indexes)} says which layers are not '
+                    f'windowed, and window_size=0 windows none. Set window_size (ViTDet: 14), or '
+                    f'leave global_attn_indexes out.'
+                )
+            self.global_attn_indexes = tuple(range(self.num_layers))
+            return
+        if global_attn_indexes is None:
+            global_attn_indexes = quarter_ends(self.num_layers)
+        out_of_range = [
+            i for i in global_attn_indexes if not -self.num_layers <= i < self.num_layers
+        ]
+        if out_of_range:
+            raise ValueError(
+                f'global_attn_indexes: {out_of_range} out of range; this encoder has '
+                f'{self.num_layers} layers.'
+            )
+        chosen = {i % self.num_layers for i in global_attn_indexes}
+        self.global_attn_indexes = tuple(sorted(chosen))
+        if len(chosen) == self.num_layers:
+            raise ValueError(
+                f'window_size={window_size} has no effect: each of the {self.num_layers} layers '
+                f'attends globally. Give global_attn_indexes with fewer entries, or window_size=0.'
+            )
+        for i, layer in enumerate(self.layers):
+            if i not in chosen:
+                window_layer(layer, window_size, self.num_extra_tokens)
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        layers = list(self.layers)[: self.frozen_stages]
+        modules = [self.patch_embed, self.drop_after_pos, self.pre_norm, *layers]
+        if self.frozen_stages == self.num_layers:
+            modules += [getattr(self, name) for name in ('ln1', 'ln2') if hasattr(self, name)]
+        return modules
+
+    def _freeze_stages(self) -> None:
+        for module in self._frozen_modules():
+            module.eval()
+            module.requires_grad_(False)
+        if self.frozen_stages >= 0:
+            for token in filter(lambda t: t is not None, (self.pos_embed, self.cls_token)):
+                token.requires_grad_(False)
 
     def forward(self, x: Tensor, keep_ids: Tensor | None = None) -> tuple[Tensor, ...] | Tensor:
         """Encode an image, all of it or its kept patches.
@@ -131,8 +237,12 @@ class Mask3DViT(VisionTransformer):
 
         Returns:
             Without ``keep_ids``: a tuple with the output of each layer in ``out_indices``,
-            ``(B, C, H / p, W / p)`` for ``out_type='featmap'``. With them: the tokens
+            ``(B, C, ceil(H / p), ceil(W / p))`` for ``out_type='featmap'``. With them: the tokens
             ``(B, E + K, C)`` after the last layer and its norm, E = 1 class token (0 without).
+
+        Raises:
+            ValueError: with ``keep_ids``: windowed attention, sides that are no multiple of the
+                patch, or a patch embedding that cannot be applied patch by patch.
         """
         if keep_ids is not None:
             return self._forward_kept(x, keep_ids)
@@ -140,14 +250,22 @@ class Mask3DViT(VisionTransformer):
         x = self._with_extra_tokens(x + self._positions(grid))
         outs = []
         for i, layer in enumerate(self.layers):
-            x = self._run_layer(layer, x)
+            x = self._run_layer(layer, x, grid)
             if i == len(self.layers) - 1 and self.final_norm:
                 x = self.ln1(x)
             if i in self.out_indices:
                 outs.append(self._format_output(x, grid))
+                if len(outs) == len(set(self.out_indices)):
+                    break  # nothing is asked of the layers that remain
         return tuple(outs)
 
     def _forward_kept(self, x: Tensor, keep_ids: Tensor) -> Tensor:
+        if self.window_size:
+            raise ValueError(
+                f'Masked pre-training attends globally, as kept patches fill no windows, and '
+                f'window_size={self.window_size} is set. Pre-train with window_size=0 and set it '
+                f'for the dense task: the weights are the same.'
+            )
         if not self._plain_patches:
             raise ValueError(
                 'Encoding kept patches needs a plain patch embedding (a convolution whose kernel '
@@ -163,7 +281,12 @@ class Mask3DViT(VisionTransformer):
         return self.ln1(x) if self.final_norm else x
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:
-        """Position embedding of the patches on ``grid``: ``(1, rows * columns, C)``."""
+        """Position embedding of the patches on ``grid``: ``(1, rows * columns, C)``.
+
+        Resampled at each call. Keeping the result would save less than 1% of a forward pass, and
+        it would go stale unnoticed: mmengine's EMAHook swaps weights through ``.data``, which
+        leaves no trace in a tensor's version.
+        """
         pos = resize_to_grid(
             self.pos_embed, self.grid_size, grid, self.num_extra_tokens, self.interpolate_mode
         )
@@ -176,10 +299,12 @@ class Mask3DViT(VisionTransformer):
             x = torch.cat((cls.expand(x.shape[0], -1, -1).to(x.dtype), x), dim=1)
         return self.pre_norm(self.drop_after_pos(x))
 
-    def _run_layer(self, layer: nn.Module, x: Tensor) -> Tensor:
+    def _run_layer(
+        self, layer: nn.Module, x: Tensor, grid: tuple[int, int] | None = None
+    ) -> Tensor:
         if self.with_cp and self.training and torch.is_grad_enabled():
-            return checkpoint(layer, x, use_reentrant=False)
-        return layer(x)
+            return checkpoint(run_layer, layer, x, grid, use_reentrant=False)
+        return run_layer(layer, x, grid)
 
     def _prepare_pos_embed(
         self, state_dict: dict, prefix: str, local_metadata: dict, *args, **kwargs
@@ -207,6 +332,25 @@ class Mask3DViT(VisionTransformer):
         state_dict[name] = resize_to_grid(
             pos, source, self.grid_size, self.num_extra_tokens, self.interpolate_mode
         )
+
+
+def _initialisation(pretrained: str | None, init_cfg: dict | list | None) -> dict | list | None:
+    """Merge the two ways to name weights into ``init_cfg``; see ``Mask3DViT``."""
+    if pretrained is None:
+        return init_cfg
+    if _FOREIGN_WEIGHTS.match(pretrained):
+        warnings.warn(
+            f'pretrained={pretrained!r} names the weights of another architecture, presumably of '
+            f'the backbone that this one replaced; it is ignored. Set model.pretrained=None, and '
+            f'give the encoder as backbone.init_cfg=dict(type="Pretrained", checkpoint=...).',
+            stacklevel=3,
+        )
+        return init_cfg
+    if init_cfg is not None:
+        raise ValueError(
+            f'Both pretrained={pretrained!r} and init_cfg={init_cfg!r} are set; keep one of them.'
+        )
+    return dict(type='Pretrained', checkpoint=pretrained)
 
 
 def _record_grid(module: Mask3DViT, state_dict: dict, prefix: str, local_metadata: dict) -> None:

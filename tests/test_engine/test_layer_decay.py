@@ -8,7 +8,7 @@ from mmpretrain.models import VisionTransformer
 from torch import nn
 
 from mmmask3d.engine import LayerDecayOptimWrapperConstructor
-from mmmask3d.models import Mask3DViT
+from mmmask3d.models import Mask3DPyramid, Mask3DViT
 from mmmask3d.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
 ARCH = dict(embed_dims=48, num_layers=3, num_heads=3, feedforward_channels=96)
@@ -168,6 +168,111 @@ def test_pre_training_model_keeps_the_full_rate_outside_the_encoder():
     assert {k: v[0] for k, v in found.items()} == {k: v[0] for k, v in expected(model).items()}
 
 
+PYRAMID_SCALES = {
+    'vit.cls_token': 1 / 16,
+    'vit.pos_embed': 1 / 16,
+    'vit.patch_embed.': 1 / 16,
+    'vit.layers.0.': 1 / 8,
+    'vit.layers.1.': 1 / 4,
+    'vit.layers.2.': 1 / 2,
+    'vit.ln1.': 1.0,
+    'pyramid.': 1.0,
+}
+
+
+def pyramid(**kwargs):
+    return Mask3DPyramid(arch=ARCH, img_size=32, patch_size=8, out_strides=(4, 8, 16, 32), **kwargs)
+
+
+def assert_pyramid_table(found, model, prefix):
+    """Every parameter below ``prefix`` by the table, everything else at the full rate."""
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            assert name not in found
+            continue
+        scale = 1.0
+        if name.startswith(prefix):
+            inside = name[len(prefix) :]
+            fitting = [v for k, v in PYRAMID_SCALES.items() if inside.startswith(k)]
+            assert len(fitting) == 1, name
+            scale = fitting[0]
+        token = name.endswith(('pos_embed', 'cls_token', 'mask_token'))
+        decay = WD if p.ndim > 1 and not token else 0.0
+        assert found[name] == (pytest.approx(LR * scale, rel=1e-12), decay), name
+
+
+def test_pyramid_has_the_full_rate_and_its_transformer_the_table():
+    model = WithHead(pyramid())
+    found = settings(model)
+    assert_pyramid_table(found, model, 'backbone.')
+    assert found['backbone.vit.layers.0.attn.qkv.weight'] == (1.25e-4, WD)
+    assert found['backbone.vit.pos_embed'] == (6.25e-5, 0.0)
+    assert found['backbone.pyramid.levels.0.rescale.0.weight'] == (1e-3, WD)
+    assert found['backbone.pyramid.levels.3.norm.weight'] == (1e-3, 0.0)
+
+
+@pytest.mark.parametrize('path', ['detector', 'student.model'])
+def test_nested_backbone(path):
+    model = WithHead(pyramid())
+    for name in reversed(path.split('.')):
+        outer = nn.Module()
+        setattr(outer, name, model)
+        outer.other = nn.Linear(2, 2)
+        model = outer
+    found = settings(model)
+    assert_pyramid_table(found, model, f'{path}.backbone.')
+    assert found[f'{path}.backbone.vit.layers.1.attn.qkv.weight'] == (2.5e-4, WD)
+    assert found['other.weight'] == (1e-3, WD)
+
+
+def test_two_backbones_of_which_one_is_frozen_and_one_is_no_transformer():
+    """Semi-supervised detectors hold a frozen teacher; other models a second, foreign backbone."""
+    model = nn.Module()
+    model.student, model.teacher = WithHead(pyramid()), WithHead(pyramid())
+    model.teacher.requires_grad_(False)
+    model.reid = WithHead(nn.Conv2d(3, 48, 1))
+    found = settings(model)
+    assert not any(name.startswith('teacher.') for name in found)
+    assert found['student.backbone.vit.layers.0.attn.qkv.weight'] == (1.25e-4, WD)
+    assert found['reid.backbone.weight'] == (1e-3, WD)
+
+
+def test_frozen_stages_of_the_pyramid_are_left_out():
+    model = WithHead(pyramid(frozen_stages=1))
+    found = settings(model)
+    assert_pyramid_table(found, model, 'backbone.')
+    inside = {name.removeprefix('backbone.vit.') for name in found if '.vit.' in name}
+    assert {name.split('.')[0] for name in inside} == {'layers', 'ln1'}
+    assert {name.split('.')[1] for name in inside if name.startswith('layers')} == {'1', '2'}
+
+
+def test_mmpretrain_classifier_whose_own_method_is_not_taken():
+    classifier = MODELS.build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(
+                type='mmmask3d.Mask3DPyramid',
+                arch=ARCH,
+                img_size=32,
+                patch_size=8,
+                out_indices=(3,),
+            ),
+            neck=dict(type='mmpretrain.GlobalAveragePooling'),
+            head=dict(type='mmpretrain.LinearClsHead', num_classes=3, in_channels=2048),
+        )
+    )
+    assert hasattr(classifier, 'get_layer_depth')
+    found = settings(classifier)
+    assert_pyramid_table(found, classifier, 'backbone.')
+    assert found['head.fc.weight'] == (1e-3, WD)
+
+
+def test_norm_before_the_layers_belongs_to_the_stem():
+    vit = Mask3DViT(arch=ARCH, img_size=32, patch_size=8, pre_norm=True)
+    assert vit.get_layer_depth('pre_norm.weight') == (0, 5)
+    assert vit.get_layer_depth('backbone.pre_norm.weight', 'backbone.') == (0, 5)
+
+
 def test_frozen_parameters_are_left_out():
     model = WithHead(Mask3DViT(arch=ARCH, img_size=32, patch_size=8))
     model.backbone.layers[0].requires_grad_(False)
@@ -249,9 +354,9 @@ def test_no_paramwise_cfg_and_no_lr():
 
 
 def test_backbone_without_depths():
-    with pytest.raises(TypeError, match=r'expected WithHead\.backbone .* found Conv2d'):
+    with pytest.raises(TypeError, match=r'backbone in WithHead .* found backbone \(Conv2d\)'):
         settings(WithHead(nn.Conv2d(3, 48, 1)))
-    with pytest.raises(TypeError, match=r'expected Linear\.backbone .* no attribute `backbone`'):
+    with pytest.raises(TypeError, match=r'in Linear .* found no module called `backbone`'):
         settings(nn.Linear(3, 4))
 
 

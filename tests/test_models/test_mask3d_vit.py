@@ -51,6 +51,9 @@ def keep(*rows):
         dict(pre_norm=True),
         dict(layer_scale_init_value=0.1),
         dict(out_indices=[0, 2]),
+        dict(out_indices=[1]),
+        dict(out_indices=[0, 1, 2], final_norm=False),
+        dict(out_indices=[0, 2], window_size=0),
         dict(out_type='raw'),
         dict(out_type='avg_featmap'),
         dict(out_type='cls_token'),
@@ -58,7 +61,8 @@ def keep(*rows):
     ids=str,
 )
 def test_state_dict_and_features_are_those_of_the_plain_vit(options):
-    ours, theirs = make(**options), plain(**{**options})
+    ours = make(**options)
+    theirs = plain(**{k: v for k, v in options.items() if k != 'window_size'})
     assert list(ours.state_dict()) == list(theirs.state_dict())
     theirs.load_state_dict(ours.state_dict(), strict=True)
     theirs.eval()
@@ -74,6 +78,48 @@ def test_other_input_sizes_give_the_features_of_the_plain_vit(size):
     theirs.eval()
     x = torch.rand(1, 3, *size)  # 30x70 is padded to whole patches when there is no mask
     torch.testing.assert_close(ours(x)[0], theirs(x)[0])
+
+
+@pytest.mark.parametrize('indices', [[-1], [0, 1, 2], [2, 0]])
+@pytest.mark.parametrize('size', [(32, 72), (64, 40), (31, 70)])
+def test_encoder_file_gives_a_plain_vit_the_same_maps(indices, size, tmp_path):
+    ours = make(out_indices=tuple(indices), window_size=0)
+    path = str(tmp_path / 'encoder.pth')
+    torch.save(dict(state_dict=ours.state_dict(), meta={}), path)
+    theirs = plain(out_indices=list(indices), init_cfg=dict(type='Pretrained', checkpoint=path))
+    theirs.init_weights()
+    theirs.eval()
+    x = torch.rand(2, 3, *size)
+    maps = ours(x)
+    assert len(maps) == len(indices)
+    for a, b in zip(maps, theirs(x), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (8, 8), (9, 17), (33, 71), (31, 80)])
+def test_any_size_gives_as_many_cells_as_patches_that_are_begun(size):
+    """And the image lies at the top left: what is added is zeros, at the right and bottom."""
+    model, x = make(), torch.rand(1, 3, *size)
+    (found,) = model(x)
+    rows, columns = -(-size[0] // 8), -(-size[1] // 8)
+    assert found.shape == (1, 48, rows, columns)
+    filled = torch.zeros(1, 3, 8 * rows, 8 * columns)
+    filled[..., : size[0], : size[1]] = x
+    torch.testing.assert_close(found, model(filled)[0])
+
+
+def test_layers_above_the_last_map_are_not_run():
+    model, run = make(out_indices=[0, 1]), []
+    for i, layer in enumerate(model.layers):
+        layer.register_forward_pre_hook(lambda m, args, i=i: run.append(i))
+    model(torch.rand(1, 3, 32, 72))
+    assert run == [0, 1]
+
+
+@pytest.mark.parametrize('indices', [3, (0, 3)])
+def test_layer_that_does_not_exist_is_refused(indices):
+    with pytest.raises(ValueError, match='3 layers, numbered from 0 to 2'):
+        make(out_indices=indices)
 
 
 # ---------------------------------------------------------------- kept patches only
@@ -183,6 +229,98 @@ def test_out_indices_may_be_a_tuple_with_negatives():
     assert indices == (0, -1)
     assert [o.shape for o in model(torch.rand(1, 3, 32, 72))] == [(1, 48, 4, 9)] * 2
     assert make(out_indices=[-3, 1]).out_indices == [0, 1]
+
+
+# ---------------------------------------------------------------- freezing
+
+
+def frozen_parts(model):
+    parts = {}
+    for name, p in model.named_parameters():
+        part = '.'.join(name.split('.')[: 2 if name.startswith('layers') else 1])
+        parts.setdefault(part, set()).add(not p.requires_grad)
+    assert all(len(states) == 1 for states in parts.values())
+    return {part for part, states in parts.items() if states == {True}}
+
+
+STEM = {'cls_token', 'pos_embed', 'patch_embed', 'pre_norm'}
+
+
+@pytest.mark.parametrize(
+    ('stages', 'expected'),
+    [
+        (-1, set()),
+        (0, STEM),
+        (2, STEM | {'layers.0', 'layers.1'}),
+        (3, STEM | {'layers.0', 'layers.1', 'layers.2', 'ln1'}),
+    ],
+)
+def test_frozen_stages(stages, expected):
+    model = make(frozen_stages=stages, pre_norm=True, drop_path_rate=0.5, drop_rate=0.5)
+    assert frozen_parts(model) == expected
+    for mode in (True, False, True):
+        assert model.train(mode) is model
+        assert model.training == mode
+        # not again in training mode after a validation, as mmpretrain's
+        for i, layer in enumerate(model.layers):
+            assert {m.training for m in layer.modules()} == {mode and i >= stages}
+        assert model.drop_after_pos.training == (mode and stages < 0)
+    if stages == 3:
+        x = torch.rand(2, 3, 32, 72)
+        assert torch.equal(model(x)[0], model(x)[0])  # nothing is dropped
+        assert not model(x)[0].requires_grad
+    else:
+        model(torch.rand(2, 3, 32, 72))[0].sum().backward()
+        assert all((p.grad is None) == (not p.requires_grad) for p in model.parameters())
+
+
+def test_frozen_stages_without_class_token_and_out_of_range():
+    assert frozen_parts(make(frozen_stages=0, with_cls_token=False)) == {'pos_embed', 'patch_embed'}
+    for stages in (-2, 4):
+        with pytest.raises(ValueError, match=rf'frozen_stages={stages}: expected -1 .* to 3'):
+            make(frozen_stages=stages)
+
+
+# ---------------------------------------------------------------- weights that mm injects
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'open-mmlab://resnet50_v1c',
+        'torchvision://resnet50',
+        'open-mmlab://detectron2/resnet50_caffe',
+        'modelzoo://resnet101',
+    ],
+)
+def test_name_of_a_replaced_backbones_weights_is_ignored_aloud(name, tmp_path):
+    with pytest.warns(UserWarning, match=rf'{name}.*is ignored'):
+        model = make(pretrained=name, random=False)
+    assert torch.equal(model.pos_embed[:, 1:], sincos_pos_embed((4, 9), 48))
+
+    source, path = make(seed=3), str(tmp_path / 'encoder.pth')
+    torch.save(source.state_dict(), path)
+    with pytest.warns(UserWarning, match='is ignored'):
+        model = make(
+            pretrained=name, random=False, init_cfg=dict(type='Pretrained', checkpoint=path)
+        )
+    for key, value in source.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value)
+
+
+def test_any_other_pretrained_is_loaded_strictly(tmp_path):
+    source, path = make(seed=3), str(tmp_path / 'resnet50.pth')
+    torch.save(source.state_dict(), path)
+    model = make(pretrained=path, random=False)
+    for key, value in source.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value)
+    torch.save({'conv1.weight': torch.zeros(1)}, path)
+    with pytest.raises(RuntimeError, match=r'does not fill this Mask3DViT(.|\n)*conv1\.weight'):
+        make(pretrained=path)
+    with pytest.raises(FileNotFoundError):
+        make(pretrained=str(tmp_path / 'none.pth'))
+    with pytest.raises(ValueError, match=r'Both pretrained=.* and init_cfg=.* are set'):
+        make(pretrained=path, init_cfg=dict(type='Pretrained', checkpoint=path))
 
 
 # ---------------------------------------------------------------- the grid travels with the weights

@@ -1,0 +1,129 @@
+"""Attention inside windows of the patch grid (ViTDet), on the weights of a global attention."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def quarter_ends(num_layers: int) -> tuple[int, ...]:
+    """Last layer of each quarter of a transformer, where ViTDet attends globally.
+
+    ViTDet (Li et al., ECCV 2022, arXiv 2203.16527, section 3): 2, 5, 8, 11 of 12 layers.
+    """
+    return tuple(sorted({-(-num_layers * i // 4) - 1 for i in range(1, 5)}))
+
+
+class WindowedAttention(nn.Module):
+    """Scaled dot-product attention in which a patch sees its window and the extra tokens.
+
+    Stands where mmpretrain's ``MultiheadAttention`` holds the function that it calls with query,
+    key and value. Projections, dropouts and drop path stay the layer's own and see whole images:
+    drop path around windows would drop single windows.
+
+    Windows of ``window_size`` x ``window_size`` patches are laid from the top left; those at the
+    right and bottom edge are smaller where the grid is no multiple. This is attention under the
+    mask "same window, or one of the two is an extra token". ViTDet fills the edge windows with
+    zeros, to which its patches then attend; here nothing but patches takes part, and no time is
+    spent on filling. The extra tokens (the class token) see everything and are seen by every
+    patch, so a window that covers the grid is global attention.
+
+    Args:
+        attend: function of query, key, value and ``dropout_p`` that is applied to each group of
+            windows of one size; there are at most four.
+        window_size: side of a window in patches.
+        num_extra_tokens: tokens before the patches.
+    """
+
+    def __init__(self, attend: Callable[..., Tensor], window_size: int, num_extra_tokens: int):
+        super().__init__()
+        self.attend = attend
+        self.window_size = window_size
+        self.num_extra_tokens = num_extra_tokens
+        self.grid: tuple[int, int] | None = None
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` shows."""
+        return f'window_size={self.window_size}, num_extra_tokens={self.num_extra_tokens}'
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, dropout_p: float = 0.0) -> Tensor:
+        """Attend; each tensor is ``(B, heads, E + rows * columns, C)``, E extra tokens first.
+
+        Raises:
+            RuntimeError: ``grid`` was not set; the layer was called past :func:`run_layer`.
+        """
+        if self.grid is None:
+            raise RuntimeError('WindowedAttention needs the patch grid; call it through run_layer.')
+        rows, columns = self.grid
+        if rows <= self.window_size and columns <= self.window_size:
+            return self.attend(query, key, value, dropout_p=dropout_p)
+        extra = self.num_extra_tokens
+        maps = [t[:, :, extra:].unflatten(2, (rows, columns)) for t in (query, key, value)]
+        strips = []
+        for band in _bands(rows, self.window_size):
+            blocks = []
+            for other in _bands(columns, self.window_size):
+                q, k, v = (_cut(m, band, other) for m in maps)
+                if extra:
+                    k = _prepend(key[:, :, :extra], k)
+                    v = _prepend(value[:, :, :extra], v)
+                blocks.append(_join(self.attend(q, k, v, dropout_p=dropout_p), band, other))
+            strips.append(torch.cat(blocks, dim=3))
+        out = torch.cat(strips, dim=2).flatten(2, 3)
+        if extra:
+            seen_by_all = self.attend(query[:, :, :extra], key, value, dropout_p=dropout_p)
+            out = torch.cat((seen_by_all, out), dim=2)
+        return out
+
+
+def window_layer(layer: nn.Module, window_size: int, num_extra_tokens: int) -> None:
+    """Turn the attention of a ``TransformerEncoderLayer`` into a windowed one, in place."""
+    attention = layer.attn
+    attend = attention.scaled_dot_product_attention
+    del attention.scaled_dot_product_attention  # a plain attribute, which would hide a submodule
+    attention.scaled_dot_product_attention = WindowedAttention(
+        attend, window_size, num_extra_tokens
+    )
+
+
+def run_layer(layer: nn.Module, x: Tensor, grid: tuple[int, int] | None) -> Tensor:
+    """Run a transformer layer on tokens ``(B, E + rows * columns, C)``, windowed or not.
+
+    The grid is set for this one call: recomputation in the backward pass (``with_cp``) comes
+    through here again, and may follow a forward pass on images of another size.
+    """
+    attention = layer.attn.scaled_dot_product_attention
+    if not isinstance(attention, WindowedAttention):
+        return layer(x)
+    attention.grid = grid
+    x = layer(x)
+    attention.grid = None
+    return x
+
+
+def _bands(length: int, window: int) -> list[tuple[int, int, int]]:
+    """Windows along one side as (first patch, number of windows, their size)."""
+    whole, rest = length // window, length % window  # divmod breaks torch.compile's graph
+    bands = [(0, whole, window)] if whole else []
+    return bands + [(whole * window, 1, rest)] if rest else bands
+
+
+def _cut(tokens: Tensor, band: tuple[int, int, int], other: tuple[int, int, int]) -> Tensor:
+    """``(B, heads, rows, columns, C)`` to the windows ``(B * n * m, heads, h * w, C)``."""
+    (top, n, h), (left, m, w) = band, other
+    x = tokens[:, :, top : top + n * h, left : left + m * w]
+    x = x.unflatten(3, (m, w)).unflatten(2, (n, h))  # (B, heads, n, h, m, w, C)
+    return x.permute(0, 2, 4, 1, 3, 5, 6).flatten(0, 2).flatten(2, 3)
+
+
+def _join(windows: Tensor, band: tuple[int, int, int], other: tuple[int, int, int]) -> Tensor:
+    """Inverse of :func:`_cut`: ``(B, heads, n * h, m * w, C)``."""
+    (_, n, h), (_, m, w) = band, other
+    x = windows.unflatten(2, (h, w)).unflatten(0, (-1, n, m))  # (B, n, m, heads, h, w, C)
+    return x.permute(0, 3, 1, 4, 2, 5, 6).flatten(4, 5).flatten(2, 3)
+
+
+def _prepend(extra: Tensor, windows: Tensor) -> Tensor:
+    """Put the extra tokens ``(B, heads, E, C)`` before those of each of an image's windows."""
+    count = windows.shape[0] // extra.shape[0]
+    return torch.cat((extra.repeat_interleave(count, dim=0), windows), dim=2)
