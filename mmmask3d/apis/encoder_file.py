@@ -1,12 +1,19 @@
 """Reads from an encoder's weights which settings of the backbone they need."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmmask3d.engine.checkpoint import install_strict_loaders
-from mmmask3d.models.encoder_export import arch_settings, encoder_config, encoder_state_dict
-from mmmask3d.models.pos_embed import GRID_KEY, infer_grid
+from mmmask3d.models.encoder_export import (
+    arch_settings,
+    encoder_config,
+    encoder_state_dict,
+    source_grid,
+)
+from mmmask3d.models.pos_embed import GRID_KEY
 
 from .replaced_backbone import SwapError
 
@@ -76,12 +83,27 @@ def encoder_settings(checkpoint: str, arch: str | dict | None = None) -> dict[st
             f'Leave --arch out to take that of the file.'
         )
     settings['patch_size'] = patch_size
-    extra = int(settings.get('with_cls_token', True))
-    grid = (state._metadata or {}).get('', {}).get(GRID_KEY)
-    patches = state['pos_embed'].shape[1] - extra
-    rows, columns = infer_grid(patches, (0, 0), None if grid is None else tuple(grid))
-    settings['img_size'] = (rows * patch_size, columns * patch_size)
+    grid = _grid(state, loaded, recorded or None, settings, checkpoint)
+    settings['img_size'] = (grid[0] * patch_size, grid[1] * patch_size)
     return settings
+
+
+def _grid(
+    state: Mapping, loaded: Mapping, recorded: Mapping | None, settings: Mapping, name: str
+) -> tuple[int, int]:
+    """Patch grid of the position embedding: the recorded one, else a square."""
+    metadata = (getattr(state, '_metadata', None) or {}).get('', {})
+    if recorded is not None or GRID_KEY in metadata:
+        return source_grid(state, loaded, recorded or settings, name)
+    patches = state['pos_embed'].shape[1] - int(settings.get('with_cls_token', True))
+    side = math.isqrt(patches)
+    if side * side != patches:
+        raise SwapError(
+            f'{name}: its position embedding has {patches} patches, no square number, and the file '
+            f'does not record their grid. Export it with '
+            f'tools/model_converters/extract_backbone.py, which does.'
+        )
+    return side, side
 
 
 def _fits(arch: dict, found: dict) -> bool:

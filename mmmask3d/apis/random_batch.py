@@ -40,6 +40,8 @@ def random_batch(
     """
     kinds = {base.__name__ for base in type(model).__mro__}
     draw = _Draw(cfg, size, seed)
+    # A detector with a first stage takes proposals that are given in place of its own.
+    draw.proposals = not getattr(model, 'with_rpn', True)
     count = 2 if training else 1
     if 'BaseSegmentor' in kinds:
         samples = [draw.segmentation() for _ in range(count)]
@@ -51,9 +53,7 @@ def random_batch(
             )
         samples = [draw.identities(0)]
     elif 'BaseMOTModel' in kinds:
-        return dict(
-            inputs=[torch.stack([draw.image(), draw.image()])], data_samples=[draw.video()]
-        )
+        return dict(inputs=[torch.stack([draw.image(), draw.image()])], data_samples=[draw.video()])
     elif 'SemiBaseDetector' in kinds and training:
         branches = ('sup', 'unsup_teacher', 'unsup_student')
         return dict(
@@ -79,6 +79,7 @@ class _Draw:
         self.size = int(size[0]), int(size[1])
         self.rng = torch.Generator().manual_seed(seed)
         self.ids = itertools.count()
+        self.proposals = False
         # The heads of cascades and of several tasks differ; labels have to suit all of them.
         counts = [n for n in _values(cfg.model, 'num_classes') if n > 0]
         things = [n for n in _values(cfg.model, 'num_things_classes') if n > 0]
@@ -143,7 +144,8 @@ class _Draw:
             labels=torch.zeros(0, dtype=torch.long),
             masks=BitmapMasks(masks[:0].numpy(), *self.size),
         )
-        sample.proposals = InstanceData(bboxes=boxes + 1.0, scores=torch.ones(len(boxes)))
+        if self.proposals:
+            sample.proposals = InstanceData(bboxes=boxes + 1.0, scores=torch.ones(len(boxes)))
         scaled = [max(int(side * self.semantic_scale), 1) for side in self.size]
         sample.gt_sem_seg = PixelData(sem_seg=self.labels((1, *scaled), self.classes))
         return sample
@@ -169,9 +171,7 @@ class _Draw:
     def classification(self) -> Any:
         from mmpretrain.structures import DataSample
 
-        return DataSample(metainfo=self.meta()).set_gt_label(
-            int(self.labels([1], self.classes)[0])
-        )
+        return DataSample(metainfo=self.meta()).set_gt_label(int(self.labels([1], self.classes)[0]))
 
 
 def _values(value: Any, key: str) -> Iterator[int]:

@@ -6,7 +6,7 @@ libraries: a config with a ResNet's normalisation, optimiser or schedule runs, a
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmengine.config import Config
@@ -14,7 +14,8 @@ from mmengine.config import Config
 from mmmask3d.models.encoder_export import arch_settings
 
 from .encoder_file import encoder_settings
-from .replaced_backbone import Levels, SwapError, bare, find_backbone, measure_levels
+from .replaced_backbone import Levels, bare, find_backbone, measure_levels
+from .swap_proof import Proof
 
 #: ImageNet's statistics of RGB in 0..255, with which the encoder is pre-trained.
 MEAN = [123.675, 116.28, 103.53]
@@ -113,6 +114,68 @@ def plan_swap(cfg: Config, options: SwapOptions) -> Swap:
     return swap
 
 
+def refine_swap(swap: Swap, cfg: Config, proof: Proof | None, backbone_only: bool = False) -> None:
+    """Add to the plan what only the built model tells.
+
+    Settings by name that fit no parameter, at which the optimiser's constructor stops, are
+    dropped. And levels that no neck or head uses are said to be there: a ResNet's stages feed each
+    other, so all are trained; here each is a branch of its own, and distributed training stops at
+    parameters without gradient.
+
+    Args:
+        swap: changed in place.
+        cfg: the user's config.
+        proof: of the swapped model; None where it was not run, and the worst is assumed.
+        backbone_only: as in :class:`SwapOptions`.
+    """
+    if proof is not None:
+        _drop_unfit_keys(swap, proof.parameters)
+        if not proof.unused:
+            return
+    elif not cfg.get('optim_wrapper'):
+        return
+    wrapper = cfg.get('model_wrapper_cfg')
+    key = 'find_unused_parameters'
+    if wrapper is not None:
+        if str(wrapper.get('type')).split('.')[-1] != 'MMDistributedDataParallel':
+            return
+        cfg, key = wrapper, f'model_wrapper_cfg.{key}'
+    old = cfg.get('find_unused_parameters')
+    if old:
+        return
+    if proof is None:
+        what = 'Parts of the backbone may be unused by necks and heads'
+    else:
+        levels = sorted(
+            {name.partition('.pyramid.levels.')[2].split('.')[0] for name in proof.unused} - {''}
+        )
+        named = f'level {" and ".join(levels)} of the pyramid' if levels else proof.unused[0]
+        what = f'No neck or head uses {named}'
+    reason = f'{what}; on several GPUs training would stop at parameters without gradient.'
+    if backbone_only:
+        swap.notes.append(f'left as it is: {key} = {old}. {reason} Wanted: True.')
+    else:
+        swap.changes.append(Change(key, old, True, reason))
+
+
+def _drop_unfit_keys(swap: Swap, parameters: Sequence[str]) -> None:
+    for i, change in enumerate(swap.changes):
+        if change.key != 'optim_wrapper':
+            continue
+        new = copy.deepcopy(change.new)
+        custom = new['paramwise_cfg'].get('custom_keys', {})
+        unfit = [key for key in custom if not any(key in name for name in parameters)]
+        for key in unfit:
+            del custom[key]
+        if unfit:
+            if not custom:
+                del new['paramwise_cfg']['custom_keys']
+            swap.changes[i] = replace(change, new=new)
+            swap.notes.append(
+                f'dropped from custom_keys, as they fit no parameter: {", ".join(unfit)}.'
+            )
+
+
 def brief(value: Any, most: int = 160) -> str:
     """A value on one line, cut where it is long."""
     text = ' '.join(repr(value).split()) if value is not None else 'not set'
@@ -129,9 +192,9 @@ def _plan_backbone(cfg: Config, options: SwapOptions, swap: Swap) -> dict:
     else:
         encoder = dict(arch=options.arch or 'base', patch_size=16, img_size=224)
         swap.notes.append(
-            'no checkpoint is given, so the encoder starts at random: set '
-            f'{options.path}.init_cfg=dict(type="Pretrained", checkpoint=...), which is the point '
-            'of the swap.'
+            'no checkpoint is given, so the encoder starts at random: give '
+            'its weights with --checkpoint, which is the point of the swap; if a random start is '
+            'what you want, set layer_decay_rate=1, as its early layers have to learn too.'
         )
     arch = arch_settings(encoder)
     levels = swap.levels
@@ -397,9 +460,7 @@ def _schedule_changes(
     if not warm and not one_cycle and not keep_warmup:
         loop = cfg.get('train_cfg') or {}
         end = min(_WARMUP, max(int(loop.get('max_iters', _WARMUP * 20)) // 20, 1))
-        new.insert(
-            0, dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=end)
-        )
+        new.insert(0, dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=end))
         reasons.append('AdamW needs to warm up.')
     if not reasons:
         return []

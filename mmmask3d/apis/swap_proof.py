@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
@@ -43,22 +45,30 @@ def prove_swap(
     path: str = 'model.backbone',
     size: Sequence[int] = (128, 160),
     seed: int = 0,
+    predict: bool = True,
 ) -> Proof:
-    """Build the model of a swapped config, predict once, and train one step's gradients.
+    """Build the model of a swapped config, predict once, and make one training step's gradients.
 
     The weights that the new backbone names are loaded; those of other parts of the model are not,
     as they would be downloaded. Synchronised batch norms, which need several processes on GPUs,
     become ordinary ones; images are not padded to the size of the config.
+
+    Args:
+        cfg: the swapped config.
+        old_backbone: settings of the backbone it replaced.
+        path: where the backbone stands.
+        size: height and width of the images.
+        seed: of weights and data.
+        predict: False leaves the prediction out, where only it needs an operator without a CPU
+            kernel.
 
     Raises:
         SwapError: a map has another shape than the old backbone's, the losses are not finite, or no
             gradient reaches the transformer's first layer.
         Exception: whatever else the model raises.
     """
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
     torch.manual_seed(seed)
-    model = build_for_cpu(cfg, path)
-    name = path.removeprefix('model.').rsplit('.', 1)[-1]
+    model = build_alone(cfg, path)
     backbones = {n: m for n, m in model.named_modules() if isinstance(m, Mask3DPyramid)}
     if not backbones:
         raise SwapError(
@@ -66,15 +76,15 @@ def prove_swap(
         )
     proof = Proof(parameters=[n for n, p in model.named_parameters() if p.requires_grad])
     handles = [
-        module.register_forward_hook(_compare(old_backbone, name, proof))
+        module.register_forward_hook(_compare(old_backbone, path, proof))
         for module in backbones.values()
     ]
     try:
-        model.eval()
-        with torch.no_grad():
-            model.test_step(random_batch(model, cfg, size, training=False, seed=seed))
-        if cfg.get('optim_wrapper') and cfg.get('train_cfg'):
-            _train(model, cfg, backbones, size, seed, proof)
+        if predict:
+            predict_once(model, cfg, size, seed)
+        if is_trained(cfg):
+            proof.losses = backward_once(model, cfg, size, seed)
+            _look_at_gradients(backbones, proof)
     finally:
         for handle in handles:
             handle.remove()
@@ -83,40 +93,103 @@ def prove_swap(
     return proof
 
 
-def build_for_cpu(cfg: Config, path: str) -> nn.Module:
-    """Build and initialise the model, with no other weights than the new backbone's."""
+def why_original_fails(cfg: Config, size: Sequence[int] = (128, 160), seed: int = 0) -> str | None:
+    """Run an unswapped config in the same way; returns its error in a line, or None."""
+    torch.manual_seed(seed)
+    try:
+        model = build_alone(cfg)
+        predict_once(model, cfg, size, seed)
+        if is_trained(cfg):
+            backward_once(model, cfg, size, seed)
+    except Exception as error:  # any: it is reported, and nothing depends on its kind
+        return f'{type(error).__name__}: {error}'
+    return None
+
+
+def is_trained(cfg: Config) -> bool:
+    """Whether the config trains anything (trackers often only combine trained parts)."""
+    return bool(cfg.get('optim_wrapper') and cfg.get('train_cfg'))
+
+
+def predict_once(model: nn.Module, cfg: Config, size: Sequence[int], seed: int = 0) -> Any:
+    """One prediction of a random image or video."""
+    model.eval()
+    with torch.no_grad():
+        return model.test_step(random_batch(model, cfg, size, training=False, seed=seed))
+
+
+def backward_once(
+    model: nn.Module, cfg: Config, size: Sequence[int], seed: int = 0
+) -> dict[str, float]:
+    """Losses of a random batch, and their gradients in the model.
+
+    Raises:
+        SwapError: the losses are not finite.
+    """
+    _play_runner()
+    model.train()
+    batch = model.data_preprocessor(random_batch(model, cfg, size, seed=seed), True)
+    total, named = model.parse_losses(model(**batch, mode='loss'))
+    losses = {key: float(value) for key, value in named.items()}
+    if not total.isfinite():
+        raise SwapError(f'the loss of a random batch is not finite: {losses}.')
+    total.backward()
+    return losses
+
+
+def build_alone(cfg: Config, path: str | None = None) -> nn.Module:
+    """Build and initialise the model in one process, on the GPU if there is one.
+
+    Without the weights its config names, but for those of the backbone at ``path``.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
     settings = copy.deepcopy(cfg.model)
     if 'data_preprocessor' not in settings and cfg.get('data_preprocessor'):
         settings.data_preprocessor = copy.deepcopy(cfg.data_preprocessor)
-    _strip_weights(settings, path.removeprefix('model.').split('.'))
+    _fit_to_one_process(settings, path.removeprefix('model.').split('.') if path else None)
     model = revert_sync_batchnorm(MODELS.build(settings))
     if hasattr(model, 'init_weights'):
         model.init_weights()
-    return model
+    return model.to(get_device())
 
 
-def _strip_weights(value: Any, kept: Sequence[str] | None) -> None:
-    """Remove ``Pretrained`` everywhere but at the path ``kept``, and padding to a fixed size."""
+def _fit_to_one_process(value: Any, kept: Sequence[str] | None) -> None:
+    """Change settings in place: no downloads, no processes, no large images.
+
+    ``kept`` is the path of the new backbone, whose weights stay, as keys from here.
+    """
     if isinstance(value, list | tuple):
         for entry in value:
-            _strip_weights(entry, None)
+            _fit_to_one_process(entry, None)
         return
     if not isinstance(value, Mapping) or kept == []:
         return
     init = value.get('init_cfg')
     if isinstance(init, Mapping) and init.get('type') == 'Pretrained':
         value.pop('init_cfg')
-    if isinstance(value.get('pretrained'), str):
-        value['pretrained'] = None
-    if str(value.get('type')).endswith(('DataPreprocessor', 'DataPreProcessor')):
+    for key in ('pretrained', 'teacher_ckpt'):
+        if isinstance(value.get(key), str):
+            value[key] = None
+    kind = str(value.get('type'))
+    if kind == 'MMSyncBN':  # asks for its process group when it is built
+        value['type'] = 'BN'
+    if kind.lower().endswith('datapreprocessor'):
         value.pop('batch_augments', None)
         if value.pop('size', None) is not None:
             value['size_divisor'] = 32
     for key, entry in value.items():
-        _strip_weights(entry, kept[1:] if kept and key == kept[0] else None)
+        _fit_to_one_process(entry, kept[1:] if kept and key == kept[0] else None)
 
 
-def _compare(old_backbone: Mapping, name: str, proof: Proof) -> Any:
+def _play_runner() -> None:
+    """Tell the message hub what a runner would in its first step; some losses ask."""
+    hub = MessageHub.get_current_instance()
+    for key, start in (('epoch', 0), ('iter', 0), ('max_epochs', 1), ('max_iters', 1)):
+        if hub.get_info(key) is None:
+            hub.update_info(key, start)
+
+
+def _compare(old_backbone: Mapping, path: str, proof: Proof) -> Any:
     def hook(_: nn.Module, inputs: tuple, outputs: Sequence[torch.Tensor]) -> None:
         size = tuple(inputs[0].shape[-2:])
         found = [tuple(x.shape[1:]) for x in outputs]
@@ -124,7 +197,7 @@ def _compare(old_backbone: Mapping, name: str, proof: Proof) -> Any:
             expected = [shape[1:] for shape in probe_backbone(old_backbone, size)[1]]
             if found != expected:
                 raise SwapError(
-                    f'{name}: for an image of {size[0]}x{size[1]} the maps are {found}; those of '
+                    f'{path}: for an image of {size[0]}x{size[1]} the maps are {found}; those of '
                     f'{old_backbone["type"]} are {expected}.'
                 )
             proof.shapes[size] = found
@@ -132,26 +205,11 @@ def _compare(old_backbone: Mapping, name: str, proof: Proof) -> Any:
     return hook
 
 
-def _train(
-    model: nn.Module,
-    cfg: Config,
-    backbones: Mapping[str, nn.Module],
-    size: Sequence[int],
-    seed: int,
-    proof: Proof,
-) -> None:
-    model.train()
-    batch = model.data_preprocessor(random_batch(model, cfg, size, seed=seed), True)
-    total, losses = model.parse_losses(model(**batch, mode='loss'))
-    proof.losses = {key: float(value) for key, value in losses.items()}
-    if not total.isfinite():
-        raise SwapError(f'the loss of a random batch is not finite: {proof.losses}.')
-    total.backward()
-    trained = {n: m for n, m in backbones.items() if any(p.requires_grad for p in m.parameters())}
+def _look_at_gradients(backbones: Mapping[str, nn.Module], proof: Proof) -> None:
     norms = []
-    for prefix, module in trained.items():
-        named = list(module.named_parameters(prefix))
-        proof.unused += [n for n, p in named if p.requires_grad and p.grad is None]
+    for prefix, module in backbones.items():
+        named = [(n, p) for n, p in module.named_parameters(prefix) if p.requires_grad]
+        proof.unused += [n for n, p in named if p.grad is None]
         first = module.vit.layers[0].attn.qkv.weight
         if first.requires_grad:
             norms.append(0.0 if first.grad is None else float(first.grad.norm()))
@@ -159,6 +217,6 @@ def _train(
         proof.grad_norm = min(norms)
         if not 0 < proof.grad_norm < float('inf'):
             raise SwapError(
-                f'the gradient in the first layer of the transformer is {proof.grad_norm}; expected '
-                f'a positive number: the losses do not reach the backbone.'
+                f'the gradient in the first layer of the transformer is {proof.grad_norm}; '
+                f'expected a positive number: the losses do not reach the backbone.'
             )

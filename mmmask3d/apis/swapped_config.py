@@ -15,7 +15,7 @@ from .swap_backbone import Change, Swap, brief
 _LINE = 96
 
 
-def read_config(source: str, folder: str | os.PathLike = '.') -> Config:
+def read_config(source: str) -> Config:
     """Read a config file, or one named by its package (``mmdet::retinanet/...py``).
 
     Raises:
@@ -24,7 +24,7 @@ def read_config(source: str, folder: str | os.PathLike = '.') -> Config:
     """
     register_config_scopes()
     if '::' in source:
-        path, _ = Config._get_cfg_path(source, os.path.join(folder, 'config.py'))
+        path = _packaged(source)
     else:
         path = os.path.expanduser(source)
     if not os.path.isfile(path):
@@ -33,9 +33,20 @@ def read_config(source: str, folder: str | os.PathLike = '.') -> Config:
         raise SwapError(
             f'{source} is a config of the newer kind, made of Python imports, from which a config '
             f'with _base_ cannot inherit. Write it out first: python -c "from mmengine import '
-            f'Config; Config.fromfile({path!r}).dump(\'written_out.py\')".'
+            f"Config; Config.fromfile({path!r}).dump('written_out.py')\"."
         )
     return Config.fromfile(path)
+
+
+def _packaged(source: str) -> str:
+    """Path of ``package::folder/config.py``."""
+    try:
+        return Config._get_cfg_path(source, 'config.py')[0]
+    except ValueError as error:  # mmengine takes no + and no dot in a folder's name
+        raise SwapError(
+            f'{source}: mmengine takes only letters, digits, - and _ in such a name. Give the '
+            f'path of the file.'
+        ) from error
 
 
 def base_of(source: str, out: str | os.PathLike) -> str:
