@@ -46,14 +46,13 @@ def random_batch(
     if 'BaseSegmentor' in kinds:
         samples = [draw.segmentation() for _ in range(count)]
     elif 'BaseReID' in kinds:
-        if training:  # two identities, two images of each
-            return dict(
-                inputs=[torch.stack([draw.image(), draw.image()]) for _ in range(2)],
-                data_samples=[draw.identities([i, i]) for i in range(2)],
-            )
+        if training:  # one entry for all: two identities, two images of each
+            images = torch.stack([draw.image() for _ in range(4)])
+            return dict(inputs=[images], data_samples=[draw.identities([0, 0, 1, 1])])
         samples = [draw.identities(0)]
     elif 'BaseMOTModel' in kinds:
-        return dict(inputs=[torch.stack([draw.image(), draw.image()])], data_samples=[draw.video()])
+        still = draw.image()  # motion between unlike frames cannot be estimated
+        return dict(inputs=[torch.stack([still, still])], data_samples=[draw.video()])
     elif 'SemiBaseDetector' in kinds and training:
         branches = ('sup', 'unsup_teacher', 'unsup_student')
         return dict(
@@ -90,7 +89,10 @@ class _Draw:
         )
 
     def image(self) -> torch.Tensor:
-        return torch.randint(0, 256, (3, *self.size), dtype=torch.uint8, generator=self.rng)
+        """Smooth, as motion between frames of noise cannot be estimated; RGB in 0..255."""
+        cells = torch.rand((1, 3, 6, 8), generator=self.rng) * 255
+        image = nn.functional.interpolate(cells, self.size, mode='bicubic')[0]
+        return image.clamp(0, 255).to(torch.uint8)
 
     def meta(self) -> dict:
         return dict(

@@ -306,8 +306,8 @@ def _pretrained_changes(cfg: Config, path: str) -> list[Change]:
 
 def _normalisation_changes(cfg: Config, path: str) -> list[Change]:
     """Ours, in every preprocessor that an image passes on its way to the backbone."""
-    places = []
-    for where, holder in _ancestors(cfg, path):
+    places = _reidentification(cfg, path)
+    for where, holder in [] if places else _ancestors(cfg, path):
         places += _preprocessors(holder.get('data_preprocessor'), f'{where}.data_preprocessor')
     if not places:  # mmpretrain's configs have it beside the model
         places = _preprocessors(cfg.get('data_preprocessor'), 'data_preprocessor')
@@ -340,6 +340,13 @@ def _preprocessors(value: Any, where: str) -> list[tuple[str, Mapping]]:
     if isinstance(inner, Mapping):
         return _preprocessors(inner, f'{where}.data_preprocessor')
     return [(where, value)]
+
+
+def _reidentification(cfg: Config, path: str) -> list[tuple[str, Mapping]]:
+    """Where a tracker normalises what it hands to ``model.reid`` in its own way."""
+    tracker = cfg.model.get('tracker') if path.startswith('model.reid.') else None
+    norm = (((tracker or {}).get('reid')) or {}).get('img_norm_cfg')
+    return [('model.tracker.reid.img_norm_cfg', norm)] if norm else []
 
 
 def _takes_to_rgb(preprocessor: Mapping) -> bool:

@@ -167,7 +167,7 @@ def _fit_to_one_process(value: Any, kept: Sequence[str] | None) -> None:
     init = value.get('init_cfg')
     if isinstance(init, Mapping) and init.get('type') == 'Pretrained':
         value.pop('init_cfg')
-    for key in ('pretrained', 'teacher_ckpt'):
+    for key in ('pretrained', 'teacher_ckpt', 'checkpoint'):
         if isinstance(value.get(key), str):
             value[key] = None
     kind = str(value.get('type'))
