@@ -1,6 +1,7 @@
 """Runs a model whose backbone was swapped, on random data: one prediction, one training step."""
 
 import copy
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -142,7 +143,10 @@ def build_alone(cfg: Config, path: str | None = None) -> nn.Module:
 
     Without the weights its config names, but for those of the backbone at ``path``.
     """
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    scope = cfg.get('default_scope') or 'mmengine'
+    init_default_scope(scope)
+    if scope in ('mmseg', 'mmdet', 'mmpretrain'):
+        importlib.import_module(f'{scope}.datasets')  # holds preprocessors that models name
     settings = copy.deepcopy(cfg.model)
     if 'data_preprocessor' not in settings and cfg.get('data_preprocessor'):
         settings.data_preprocessor = copy.deepcopy(cfg.data_preprocessor)
