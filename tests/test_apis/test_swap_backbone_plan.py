@@ -90,7 +90,7 @@ def test_what_is_taken_from_the_old_backbone_and_what_is_not():
 
 def test_settings_by_size():
     large = changes(plan(dict(optim_wrapper=SGD), arch='large'))
-    assert large['model.backbone']['drop_path_rate'] == 0.3
+    assert large['model.backbone']['drop_path_rate'] == 0.4
     assert large['optim_wrapper']['paramwise_cfg'] == dict(layer_decay_rate=0.8)
     base = changes(plan(dict(optim_wrapper=SGD), arch='base', drop_path_rate=0.0))
     assert base['model.backbone']['drop_path_rate'] == 0.0

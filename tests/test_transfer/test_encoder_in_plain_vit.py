@@ -1,4 +1,4 @@
-"""An exported encoder in configs: mmpretrain's own transformer gives the features that ours gives."""
+"""An exported encoder in configs: mmpretrain's transformer gives the features that ours gives."""
 
 import pytest
 import torch

@@ -51,7 +51,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--window-size', type=int, help='windowed attention; 14 for large images, 0 for none'
     )
-    parser.add_argument('--drop-path', type=float, help='0.3 for large, else 0.1')
+    parser.add_argument('--drop-path', type=float, help='0.4 for large, else 0.1')
     parser.add_argument(
         '--backbone-only', action='store_true', help='change the backbone alone; warn of the rest'
     )
