@@ -97,10 +97,13 @@ class Watch:
 
     def build(self, cfg, path=None):
         model = BUILD(cfg, path)
-        for module in model.modules():
-            if isinstance(module, Mask3DPyramid):
-                module.register_forward_pre_hook(self.see_size)
-            if hasattr(getattr(module, 'prior_generator', None), 'strides'):
+        swapped = {n: m for n, m in model.named_modules() if isinstance(m, Mask3DPyramid)}
+        around = tuple(name.rpartition('.')[0] for name in swapped)  # the models they belong to
+        for module in swapped.values():
+            module.register_forward_pre_hook(self.see_size)
+        for name, module in model.named_modules():
+            priors = getattr(module, 'prior_generator', None)
+            if hasattr(priors, 'strides') and name.startswith(around):
                 module.register_forward_pre_hook(self.check_priors)
         self.models.append(model)
         return model
