@@ -109,14 +109,16 @@ def tiny_rooms(tmp_path_factory):
 
 
 @pytest.fixture
-def load_tool():
+def load_tool(monkeypatch):
     """Function that imports a script below tools/ as a module: `load_tool('demo.py')`."""
 
     def load(name):
         path = Path(__file__).parents[1] / 'tools' / name
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module  # dataclasses and named tuples look themselves up there
+        # Dataclasses and named tuples look themselves up there; undone after the test, since
+        # another file may have imported the same module for its worker processes.
+        monkeypatch.setitem(sys.modules, path.stem, module)
         spec.loader.exec_module(module)
         return module
 
