@@ -10,10 +10,20 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 # Several libraries would each take every core, also in the processes that tests start.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def keep_default_scope():
+    """Leave mmengine's default scope, a state of the process, as each test found it."""
+    instances = DefaultScope._instance_dict.copy()
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(instances)
 
 
 def write_rgbd_folder(path, n=4, size=(32, 48), seed=0):

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.registry import init_default_scope
 
 from mmmask3d.conversion.cityscapes import (
     LABELS,
@@ -259,17 +259,8 @@ def test_a_smaller_size_picks_and_does_not_blend(tmp_path, capsys):
 # ---------------------------------------------------------------- read by mmseg and mmdet
 
 
-@pytest.fixture
-def keep_scope():
-    """Leave the default scope as it was."""
-    instances = DefaultScope._instance_dict.copy()
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(instances)
-
-
 @pytest.mark.parametrize('split', ['train', 'val'])
-def test_mmsegs_own_config_reads_the_labels(split, converted, tmp_path, keep_scope):
+def test_mmsegs_own_config_reads_the_labels(split, converted, tmp_path):
     pytest.importorskip('mmseg')
     from mmseg.registry import DATASETS
     from mmseg.utils import register_all_modules
@@ -351,7 +342,7 @@ def test_instances_equal_those_of_mmdets_converter(split, converted, tmp_path, m
     assert min(a['area'] for a in got['annotations']) == 1
 
 
-def test_mmdets_own_config_reads_the_instances(converted, tmp_path, keep_scope):
+def test_mmdets_own_config_reads_the_instances(converted, tmp_path):
     pytest.importorskip('mmdet.datasets')
     from mmdet.registry import DATASETS
     from mmdet.utils import register_all_modules
@@ -410,7 +401,7 @@ def test_without_labels(tmp_path):
 # ---------------------------------------------------------------- configs of this project
 
 
-def test_the_base_config_reads_it(converted, keep_scope):
+def test_the_base_config_reads_it(converted):
     from mmmask3d.registry import DATASETS
 
     cfg = load_config(ROOT / 'configs/_base_/datasets/cityscapes_pretrain.py')

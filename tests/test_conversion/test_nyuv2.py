@@ -2,10 +2,7 @@
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -308,46 +305,41 @@ def test_frames_are_read_one_at_a_time(source, monkeypatch):
 def test_the_configs_read_what_is_written(source, tmp_path):
     pytest.importorskip('mmseg')
     pytest.importorskip('mmdet')
-    from mmengine.registry import DefaultScope, init_default_scope
+    from mmengine.registry import init_default_scope
 
     from mmmask3d.engine.run_config import load_config
     from mmmask3d.registry import DATASETS
 
     out = tmp_path / 'nyuv2'
     assert run(NYUv2Converter, [str(source), str(out), '--workers', '1']) == 0
-    scopes = DefaultScope._instance_dict.copy()
     folder = ROOT / 'configs/_base_/datasets'
-    try:
-        for name, scope, part, count in [
-            ('nyuv2_pretrain', 'mmmask3d', 'train', 3),
-            ('nyuv2_pretrain', 'mmmask3d', 'val', 4),
-            ('nyuv2_13_seg', 'mmseg', 'train', 3),
-            ('nyuv2_40_seg', 'mmseg', 'val', 4),
-            ('nyuv2_40_det', 'mmdet', 'train', 3),
-            ('nyuv2_40_det', 'mmdet', 'val', 4),
-        ]:
-            init_default_scope(scope)
-            dataset = load_config(folder / f'{name}.py')[f'{part}_dataloader'].dataset
-            dataset.data_root = str(out)
-            if scope == 'mmdet' and part == 'train':
-                dataset.filter_cfg.min_size = 1  # frames of 12 rows
-            built = DATASETS.build(dataset)
-            assert len(built) == count, name
-            sample = built[0]
-            if name == 'nyuv2_40_seg':
-                labels = sample['data_samples'].gt_sem_seg.data.numpy()[0]
-                np.testing.assert_array_equal(labels[:4], 0)  # wall, 1 as stored
-                np.testing.assert_array_equal(labels[10:], 255)
-            if scope == 'mmdet':
-                assert built.metainfo['classes'][0] == 'cabinet'
-                assert len(built.metainfo['classes']) == 37
-                assert [
-                    built.metainfo['classes'][i['bbox_label']]
-                    for i in built.get_data_info(0)['instances']
-                ] == ['chair', 'chair']
-    finally:
-        DefaultScope._instance_dict.clear()
-        DefaultScope._instance_dict.update(scopes)
+    for name, scope, part, count in [
+        ('nyuv2_pretrain', 'mmmask3d', 'train', 3),
+        ('nyuv2_pretrain', 'mmmask3d', 'val', 4),
+        ('nyuv2_13_seg', 'mmseg', 'train', 3),
+        ('nyuv2_40_seg', 'mmseg', 'val', 4),
+        ('nyuv2_40_det', 'mmdet', 'train', 3),
+        ('nyuv2_40_det', 'mmdet', 'val', 4),
+    ]:
+        init_default_scope(scope)
+        dataset = load_config(folder / f'{name}.py')[f'{part}_dataloader'].dataset
+        dataset.data_root = str(out)
+        if scope == 'mmdet' and part == 'train':
+            dataset.filter_cfg.min_size = 1  # frames of 12 rows
+        built = DATASETS.build(dataset)
+        assert len(built) == count, name
+        sample = built[0]
+        if name == 'nyuv2_40_seg':
+            labels = sample['data_samples'].gt_sem_seg.data.numpy()[0]
+            np.testing.assert_array_equal(labels[:4], 0)  # wall, 1 as stored
+            np.testing.assert_array_equal(labels[10:], 255)
+        if scope == 'mmdet':
+            assert built.metainfo['classes'][0] == 'cabinet'
+            assert len(built.metainfo['classes']) == 37
+            assert [
+                built.metainfo['classes'][i['bbox_label']]
+                for i in built.get_data_info(0)['instances']
+            ] == ['chair', 'chair']
 
 
 # -------------------------------------------------------------------- damage
@@ -542,22 +534,7 @@ print(refused, whole)
 """
 
 
-def fuzz(folder, count, seed):
-    """Numbers of refusals and of frames read, over `count` damaged copies."""
-    environment = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run(
-        [sys.executable, '-c', FUZZ, str(folder), str(count), str(seed)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    last = (folder / 'last').read_text()
-    assert done.returncode == 0, f'mutation {last} of seed {seed}: {done.stderr[-2000:]}'
-    return [int(n) for n in done.stdout.split()[-2:]]
-
-
-def test_damage_is_always_reported_as_damage(mat73, tmp_path):
+def test_damage_is_always_reported_as_damage(mat73, tmp_path, run_mutations):
     """150 seeded mutations: cut, overwritten, moved and flipped bytes."""
     names = sorted(['wall', 'chair', 'monitor', 'air vent', *NAMES[:16]])
     frames = make_frames(3)
@@ -565,6 +542,6 @@ def test_damage_is_always_reported_as_damage(mat73, tmp_path):
         frames['labels'][frames['labels'] == RAW[name]] = names.index(name) + 1
     split = {'trainNdxs': [1, 2], 'testNdxs': [3]}
     write_labelled(tmp_path, mat73, frames, names, split)
-    refused, whole = fuzz(tmp_path, count=150, seed=0)
+    refused, whole = run_mutations(FUZZ, tmp_path, count=150, seed=0)
     assert refused > 25
     assert whole > 25

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.registry import init_default_scope
 from pycocotools.coco import COCO
 
 from mmmask3d.conversion.command_line import build_parser, run
@@ -416,15 +416,10 @@ def test_both_ways_agree(streams, frames_25k, lists, label_map, tmp_path):
 
 
 def config_dataset(config, root, **change):
-    """The training data of a config, and the process left as it was."""
+    """The training data of a config."""
     cfg = load_config(ROOT / 'configs' / config)
-    before = DefaultScope._instance_dict.copy()
-    try:
-        init_default_scope(cfg.default_scope)
-        return DATASETS.build(cfg.train_dataloader.dataset | dict(data_root=str(root), **change))
-    finally:
-        DefaultScope._instance_dict.clear()
-        DefaultScope._instance_dict.update(before)
+    init_default_scope(cfg.default_scope)
+    return DATASETS.build(cfg.train_dataloader.dataset | dict(data_root=str(root), **change))
 
 
 def test_the_configs_read_it(frames_25k, lists, tmp_path):

@@ -1,11 +1,8 @@
 """SUN RGB-D: rotated bits, labels and the official split, by value; damage is named."""
 
 import json
-import os
 import shutil
 import struct
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -256,34 +253,29 @@ def test_paths_of_the_lists():
 
 def test_the_configs_read_what_is_written(source, tmp_path):
     pytest.importorskip('mmseg')
-    from mmengine.registry import DefaultScope, init_default_scope
+    from mmengine.registry import init_default_scope
 
     from mmmask3d.engine.run_config import load_config
     from mmmask3d.registry import DATASETS
 
     out = tmp_path / 'out'
     assert run(SUNRGBDConverter, [str(source), str(out), '--workers', '1']) == 0
-    scopes = DefaultScope._instance_dict.copy()
     folder = ROOT / 'configs/_base_/datasets'
-    try:
-        for name, scope in [('sunrgbd_pretrain', 'mmmask3d'), ('sunrgbd_37_seg', 'mmseg')]:
-            for part in ('train', 'val'):
-                init_default_scope(scope)
-                dataset = load_config(folder / f'{name}.py')[f'{part}_dataloader'].dataset
-                dataset.data_root = str(out)
-                built = DATASETS.build(dataset)
-                assert len(built) == 2
-                sample = built[0]
-                assert sample['inputs'] is not None
-        labels = sample['data_samples'].gt_sem_seg.data.numpy()[0]
-        stored = make_frame(0)[3].astype(int)  # the first of the test part, by name
-        np.testing.assert_array_equal(labels, np.where(stored == 0, 255, stored - 1))
-        assert sample['inputs'].shape == (3, 240, 320)
-        assert built.metainfo['classes'] == SUNRGBD37_CLASSES
-        assert len(built.metainfo['palette']) == 37
-    finally:
-        DefaultScope._instance_dict.clear()
-        DefaultScope._instance_dict.update(scopes)
+    for name, scope in [('sunrgbd_pretrain', 'mmmask3d'), ('sunrgbd_37_seg', 'mmseg')]:
+        for part in ('train', 'val'):
+            init_default_scope(scope)
+            dataset = load_config(folder / f'{name}.py')[f'{part}_dataloader'].dataset
+            dataset.data_root = str(out)
+            built = DATASETS.build(dataset)
+            assert len(built) == 2
+            sample = built[0]
+            assert sample['inputs'] is not None
+    labels = sample['data_samples'].gt_sem_seg.data.numpy()[0]
+    stored = make_frame(0)[3].astype(int)  # the first of the test part, by name
+    np.testing.assert_array_equal(labels, np.where(stored == 0, 255, stored - 1))
+    assert sample['inputs'].shape == (3, 240, 320)
+    assert built.metainfo['classes'] == SUNRGBD37_CLASSES
+    assert len(built.metainfo['palette']) == 37
 
 
 # -------------------------------------------------------------------- damage
@@ -545,23 +537,8 @@ print(refused, whole)
 """
 
 
-def fuzz(folder, count, seed):
-    """Numbers of refusals and of frames read, over `count` damaged copies of one file."""
-    environment = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run(
-        [sys.executable, '-c', FUZZ, str(folder), str(count), str(seed)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    last = (folder / 'last').read_text()
-    assert done.returncode == 0, f'mutation {last} of seed {seed}: {done.stderr[-2000:]}'
-    return [int(n) for n in done.stdout.split()[-2:]]
-
-
-def test_damage_is_always_reported_as_damage(source):
+def test_damage_is_always_reported_as_damage(source, run_mutations):
     """100 seeded mutations of the pictures and of the MATLAB files."""
-    refused, whole = fuzz(source, count=100, seed=0)
+    refused, whole = run_mutations(FUZZ, source, count=100, seed=0)
     assert refused > 25
     assert whole > 100

@@ -3,20 +3,11 @@
 import pytest
 import torch
 from mmengine.config import ConfigDict
-from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.structures import SegDataSample
 
 from mmmask3d.models.dpt_heads import DPTSegHead
-
-
-@pytest.fixture(autouse=True)
-def mmseg_scope():
-    """Losses without a prefix are mmseg's, whatever scope an earlier test has set."""
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        yield
-
 
 HEAD = dict(in_channels=[48] * 4, channels=16, post_process_channels=[8, 8, 16, 16], num_classes=5)
 

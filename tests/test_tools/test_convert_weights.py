@@ -1,7 +1,6 @@
 """The command converts, verifies before it writes, says what it did, and writes all or nothing."""
 
 import argparse
-import importlib.util
 import re
 from functools import partial
 
@@ -223,7 +222,6 @@ NAMES = (
 )
 
 
-@pytest.mark.skipif(importlib.util.find_spec('timm') is None, reason='timm is not installed')
 @pytest.mark.parametrize('name', NAMES)
 def test_features_equal_those_of_timm(tool, name, tmp_path, capsys):
     torch.manual_seed(0)
