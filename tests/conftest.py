@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -17,13 +18,27 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def keep_default_scope():
-    """Leave mmengine's default scope, a state of the process, as each test found it."""
+@contextmanager
+def default_scope_kept():
+    """Leave mmengine's default scope, a state of the process, as it was."""
     instances = DefaultScope._instance_dict.copy()
     yield
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(instances)
+
+
+@pytest.fixture(autouse=True)
+def keep_default_scope():
+    """What a test sets, the next one does not meet."""
+    with default_scope_kept():
+        yield
+
+
+@pytest.fixture(autouse=True, scope='module')
+def keep_default_scope_of_module():
+    """Nor does the next file meet what a fixture of a whole file sets."""
+    with default_scope_kept():
+        yield
 
 
 def write_rgbd_folder(path, n=4, size=(32, 48), seed=0):
