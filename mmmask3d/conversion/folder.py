@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
-from mmmask3d.conversion.frame import Frame, store_depth
+from mmmask3d.conversion.frame import SIGNATURES, Frame, store_depth
 from mmmask3d.conversion.pairs import PairFinder, spread
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.val_split import add_argument as add_val_argument
@@ -23,7 +23,6 @@ UNITS = {'mm': 1000.0, 'cm': 100.0, 'm': 1.0}
 _RELATIVE = 'relative'
 _MILLIMETRES = 1000.0
 _LARGEST = 65535 / _MILLIMETRES  # metres in 16 bits
-_SIGNATURES = {'.jpg': b'\xff\xd8\xff', '.png': b'\x89PNG\r\n\x1a\n'}
 _SAMPLE = 8  # depth files looked at for the unit
 _PLAUSIBLE = 0.3, 30.0  # metres, median of a scene
 _LEFT_TO_CONVERT = {
@@ -73,7 +72,7 @@ class PairsConverter(Converter):
     def read_colour(self, path: Path) -> np.ndarray | bytes:
         """Read a colour file: its bytes where they can be stored as they are."""
         content = path.read_bytes()
-        if content.startswith(_SIGNATURES[self.suffixes['rgb']]):
+        if content.startswith(SIGNATURES[self.suffixes['rgb']]):
             return content
         return decode_colour(content, str(path))
 

@@ -8,9 +8,12 @@ import cv2
 import numpy as np
 
 from mmmask3d.datasets.depth_io import FrameError, check_complete, decode_colour, decode_depth
+from mmmask3d.datasets.image_header import JPEG_SIGNATURE, PNG_SIGNATURE
 from mmmask3d.datasets.transforms.geometry import resize_nearest
 
 JPEG_QUALITY = 95
+#: How the colour files that are stored as they are begin, by suffix.
+SIGNATURES = {'.jpg': JPEG_SIGNATURE, '.png': PNG_SIGNATURE}
 _ASPECT_TOLERANCE = 0.03  # ScanNet's colour (1296x968) and depth (640x480) differ by 0.4 %
 
 
@@ -174,8 +177,7 @@ def encode(image: np.ndarray | bytes, suffix: str, where: str) -> bytes:
 
 def _checked_bytes(content: bytes, suffix: str, where: str) -> bytes:
     check_complete(content, where)
-    starts = {'.jpg': b'\xff\xd8\xff', '.png': b'\x89PNG\r\n\x1a\n'}
-    if not content.startswith(starts[suffix]):
+    if not content.startswith(SIGNATURES[suffix]):
         raise FrameError(f'{where}: expected a {suffix} file, found {content[:8]!r} at its start.')
     if not isinstance(content, CheckedBytes):
         decode_colour(content, where)

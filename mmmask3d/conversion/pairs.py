@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmmask3d.conversion.paths import SourceError, path_inside, safe_name
+from mmmask3d.datasets.rgbd_dataset import index_fields
 
 _STARS = re.compile(r'\*\*/|\*\*|\*')
 _GROUPS = {'**/': r'(?:(.*)/)?', '**': r'(.*)', '*': r'([^/]*)'}
@@ -208,9 +209,9 @@ class PairFinder:
         pairs, names = [], {}
         for number, line in enumerate(text.split('\n'), 1):
             where = f'{self.list}:{number}'
-            if not line.strip() or line.startswith('#'):
+            fields = index_fields(line)
+            if not fields:
                 continue
-            fields = line.strip().split('\t') if '\t' in line.strip() else line.split()
             if len(fields) != 2:
                 raise SourceError(
                     f'{where}: expected a colour and a depth file, found {len(fields)} fields: '

@@ -1,13 +1,12 @@
 """PNG files of a data set as distributed, looked at before they are decoded."""
 
-import struct
 from pathlib import Path
 
 import numpy as np
 
 from mmmask3d.datasets.depth_io import FrameError, check_complete, decode_depth
+from mmmask3d.datasets.image_header import PNG_SIGNATURE, DeclaredImage, declared_image
 
-_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _COLOUR_TYPES = {0: 'grey', 2: 'RGB', 3: 'palette', 4: 'grey with alpha', 6: 'RGBA'}
 _GREY = 0
 _LARGEST_SIDE = 8192
@@ -24,8 +23,8 @@ def read_colour_png(path: Path) -> tuple[bytes, tuple[int, int]]:
         OSError: The file cannot be read.
     """
     content = path.read_bytes()
-    width, height, _, _ = _header(content, path)
-    return content, (width, height)
+    header = _header(content, path)
+    return content, (header.width, header.height)
 
 
 def read_png_map(path: Path, dtype: type[np.unsignedinteger]) -> np.ndarray:
@@ -44,7 +43,8 @@ def read_png_map(path: Path, dtype: type[np.unsignedinteger]) -> np.ndarray:
         OSError: The file cannot be read.
     """
     content = path.read_bytes()
-    _, _, bits, colour_type = _header(content, path)
+    header = _header(content, path)
+    bits, colour_type = header.bits, header.code
     expected = 8 * np.dtype(dtype).itemsize
     if (bits, colour_type) != (expected, _GREY):
         kind = _COLOUR_TYPES.get(colour_type, f'colour type {colour_type}')
@@ -55,21 +55,21 @@ def read_png_map(path: Path, dtype: type[np.unsignedinteger]) -> np.ndarray:
     return decode_depth(content, str(path))
 
 
-def _header(content: bytes, path: Path) -> tuple[int, int, int, int]:
-    """Width, height, bits per channel and colour type."""
-    if not content.startswith(_SIGNATURE):
+def _header(content: bytes, path: Path) -> DeclaredImage:
+    if not content.startswith(PNG_SIGNATURE):
         raise FrameError(
             f'{path}: expected a PNG file, found {len(content)} bytes that start with '
             f'{content[:8]!r}. Copy or unpack it again.'
         )
     check_complete(content, str(path))
-    if content[12:16] != b'IHDR' or len(content) < 33:
+    header = declared_image(content)
+    if header is None or len(content) < 33:
         raise FrameError(f'{path}: damaged PNG file (no IHDR chunk at byte 8). Copy it again.')
-    width, height, bits, colour_type = struct.unpack('>IIBB', content[16:26])
+    width, height = header.width, header.height
     # Before decoding: a few bytes can claim gigabytes.
     if not (0 < width <= _LARGEST_SIDE and 0 < height <= _LARGEST_SIDE):
         raise FrameError(
             f'{path}: claims {width} x {height} pixels (byte 16), expected 1 to {_LARGEST_SIDE} '
             f'each way. The file is damaged or not of this data set.'
         )
-    return width, height, bits, colour_type
+    return header

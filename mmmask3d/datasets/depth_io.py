@@ -12,12 +12,16 @@ import cv2
 import mmcv
 import numpy as np
 
-from mmmask3d.datasets.image_header import declared_size, png_damage
+from mmmask3d.datasets.image_header import (
+    JPEG_SIGNATURE,
+    PNG_SIGNATURE,
+    declared_size,
+    png_damage,
+)
 
 #: Pixels a file may declare, 134 million: five times the largest frames of public RGB-D data sets
 #: (ETH3D, 24 million), decoded into 400 MB at most.
 MAX_PIXELS = 2**27
-_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _PNG_COLOUR_TYPES = {
     2: '3 channels (RGB)',
     3: 'a colour palette',
@@ -29,7 +33,6 @@ _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_JPEG_SIGNATURE = b'\xff\xd8\xff'
 _JPEG_START_OF_SCAN = b'\xff\xda'
 _JPEG_END = b'\xff\xd9'
 
@@ -55,9 +58,9 @@ def check_complete(content: bytes, path: str) -> None:
     Raises:
         FrameError: The end marker is missing.
     """
-    if content.startswith(_PNG_SIGNATURE):
+    if content.startswith(PNG_SIGNATURE):
         kind, damage = 'PNG', png_damage(content)
-    elif content.startswith(_JPEG_SIGNATURE):
+    elif content.startswith(JPEG_SIGNATURE):
         # An embedded thumbnail has an end marker too, hence "after the last scan began".
         complete = content.endswith(_JPEG_END) or (
             content.rfind(_JPEG_END) > content.rfind(_JPEG_START_OF_SCAN) > 0
@@ -148,9 +151,9 @@ def decode_depth(content: bytes, path: str) -> np.ndarray:
         raise FrameError(f'{path}: the file is empty, expected a depth map.')
     if content.startswith(_NPY_SIGNATURE):
         return _decode_npy(content, path)
-    if content.startswith(_PNG_SIGNATURE):
+    if content.startswith(PNG_SIGNATURE):
         return _decode_png(content, path)
-    what = 'a JPEG, which is lossy' if content.startswith(_JPEG_SIGNATURE) else 'something else'
+    what = 'a JPEG, which is lossy' if content.startswith(JPEG_SIGNATURE) else 'something else'
     raise FrameError(
         f'{path}: expected depth as 8- or 16-bit single-channel PNG or as .npy, found {what} '
         f'(starts with {content[:8]!r}). Convert the depth files, or check depth_suffix and '

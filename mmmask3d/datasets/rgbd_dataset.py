@@ -268,9 +268,9 @@ class RGBDDataset(BaseDataset):
                 f'data_root.'
             ) from error
         for number, line in enumerate(text.splitlines(), 1):
-            if not line.strip() or line.startswith('#'):
+            fields = index_fields(line)
+            if not fields:
                 continue
-            fields = line.strip().split('\t') if '\t' in line.strip() else line.split()
             if len(fields) > 2:
                 raise ValueError(
                     f'{self.ann_file}:{number}: expected a frame name, or a colour and a depth '
@@ -468,6 +468,17 @@ class RGBDDataset(BaseDataset):
             logger='current',
             level=logging.WARNING,
         )
+
+
+def index_fields(line: str) -> list[str]:
+    """Fields of a line of an index: none of an empty line or a comment.
+
+    Fields are separated by blanks, or by tabs where there is a tab, so that names may hold blanks.
+    """
+    if line.startswith('#'):
+        return []
+    text = line.strip()
+    return text.split('\t') if '\t' in text else text.split()
 
 
 def _join(folder: str, name: str) -> str:

@@ -17,11 +17,11 @@ from mmmask3d.datasets.depth_io import (
     decode_depth,
     to_readings,
 )
+from mmmask3d.datasets.image_header import PNG_SIGNATURE
 from mmmask3d.inspection.edges import EdgePair, edge_pair
 from mmmask3d.inspection.sources import LabelMaps, Source
 
 THUMBNAIL = (16, 12)  # (width, height) at which frames are compared
-_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 
 
 @dataclass
@@ -298,9 +298,9 @@ def png_damage(content: bytes) -> str:
 
     Decoders differ in what they make of a damaged chunk; some return a picture.
     """
-    if not content.startswith(_PNG_SIGNATURE):
+    if not content.startswith(PNG_SIGNATURE):
         return ''
-    at = len(_PNG_SIGNATURE)
+    at = len(PNG_SIGNATURE)
     while at + 12 <= len(content):
         length = int.from_bytes(content[at : at + 4], 'big')
         end = at + 8 + length
