@@ -14,7 +14,10 @@ from mmmask3d.engine.checkpoint import install_strict_loaders, with_sha256
 from .pos_embed import GRID_KEY, grid_from_checkpoint
 from .weight_formats import foreign_source
 
-_PREFIXES = ('backbone.', 'module.backbone.', 'model.backbone.')
+# An encoder inside a Mask3DPyramid comes first: `backbone.` would match it too.
+_PREFIXES = tuple(
+    f'{outer}backbone.{inner}' for inner in ('vit.', '') for outer in ('', 'module.', 'model.')
+)
 
 
 def encoder_state(

@@ -6,9 +6,10 @@ import torch
 from mmengine.model.weight_init import PretrainedInit
 from mmpretrain.models import VisionTransformer
 from safetensors.torch import save_file
+from torch import nn
 
 from mmmask3d.engine.checkpoint import UnsafeCheckpointError
-from mmmask3d.models import Mask3DViT
+from mmmask3d.models import Mask3DPyramid, Mask3DViT
 from mmmask3d.models.encoder_export import write_encoder
 from mmmask3d.models.encoder_loading import encoder_state
 from mmmask3d.models.pos_embed import resize_to_grid
@@ -197,6 +198,17 @@ def test_encoder_of_a_whole_pretrainer_keeps_its_grid(build_model, tmp_path):
     model.init_weights()
     expected = resize_to_grid(whole.backbone.pos_embed, (4, 9), (6, 6))
     assert torch.equal(model.pos_embed, expected)
+
+
+def test_encoder_of_a_trained_detector_is_found_in_its_pyramid(tmp_path):
+    detector = nn.Module()
+    detector.backbone = Mask3DPyramid(arch=ARCH, patch_size=8, img_size=(32, 72))  # 4x9
+    file = save(tmp_path, dict(state_dict=detector.state_dict(), meta={}))
+    model = encoder(img_size=(48, 48), init_cfg=dict(type='Pretrained', checkpoint=file))
+    model.init_weights()
+    theirs = detector.backbone.vit
+    assert torch.equal(model.pos_embed, resize_to_grid(theirs.pos_embed, (4, 9), (6, 6)))
+    assert torch.equal(model.layers[1].ffn.layers[1].weight, theirs.layers[1].ffn.layers[1].weight)
 
 
 def test_grid_in_the_metadata_of_safetensors_is_read(tmp_path):

@@ -143,11 +143,11 @@ def check_comparable(pretrain: dict[str, Config], downstream: Config, downstream
             one that is pre-trained.
     """
     kind = str(downstream.model.get('backbone', {}).get('type'))
-    if kind.split('.')[-1] not in ('Mask3DViT', 'VisionTransformer'):
+    if kind.split('.')[-1] not in ('Mask3DViT', 'Mask3DPyramid', 'VisionTransformer'):
         raise ValueError(
-            f'{downstream_name}: model.backbone is {kind}; expected mmmask3d.Mask3DViT or '
-            'mmpretrain.VisionTransformer, which the exported encoder fits. How to put one into '
-            'an existing config is described in docs/transfer.md.'
+            f'{downstream_name}: model.backbone is {kind}; expected mmmask3d.Mask3DViT, '
+            'mmmask3d.Mask3DPyramid or mmpretrain.VisionTransformer, which the exported encoder '
+            'fits. How to put one into an existing config is described in docs/transfer.md.'
         )
     first = next(iter(pretrain), None)
     for name, cfg in pretrain.items():

@@ -1,0 +1,189 @@
+"""Replace the backbone of an mmseg, mmdet or mmpretrain config by the encoder.
+
+    python tools/misc/swap_backbone.py my_config.py --checkpoint encoder.pth -o swapped.py
+    python tools/misc/swap_backbone.py mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py -o new.py
+
+The new config inherits from the old one and holds the backbone, which gives the strides and
+channels of the one it replaces, and what a transformer needs to train well. Before it is written
+the model is built, predicts a random image and makes the gradients of one training step.
+"""
+
+# ruff: noqa: E402
+from mmmask3d.preflight import check_environment
+
+check_environment()  # plain words before an import below fails
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmmask3d.apis.replaced_backbone import SwapError
+from mmmask3d.apis.swap_backbone import Swap, SwapOptions, plan_swap, refine_swap
+from mmmask3d.apis.swap_proof import Proof, prove_swap, why_original_fails
+from mmmask3d.apis.swapped_config import base_of, describe, read_config, render_config
+from mmmask3d.engine.checkpoint import CheckpointError
+from mmmask3d.engine.run_config import check_libraries, load_config
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='config file, or package::folder/config.py')
+    parser.add_argument('-o', '--out', required=True, help='config to write; must not exist')
+    parser.add_argument('--checkpoint', help='weights of the encoder: path or URL')
+    parser.add_argument(
+        '--arch',
+        help='deit-tiny, deit-small, base or large; by default that of the checkpoint, or base',
+    )
+    parser.add_argument(
+        '--path',
+        default='model.backbone',
+        help='where the backbone stands, e.g. model.detector.backbone (default %(default)s)',
+    )
+    parser.add_argument('--lr', type=float, help="learning rate; 1e-4, or an AdamW config's own")
+    parser.add_argument('--layer-decay', type=float, help='0.7 for base, 0.8 for large, else 0.75')
+    parser.add_argument(
+        '--window-size', type=int, help='windowed attention; 14 for large images, 0 for none'
+    )
+    parser.add_argument('--drop-path', type=float, help='0.4 for large, else 0.1')
+    parser.add_argument(
+        '--backbone-only', action='store_true', help='change the backbone alone; warn of the rest'
+    )
+    parser.add_argument(
+        '--size', type=int, nargs=2, default=(384, 512), metavar=('HEIGHT', 'WIDTH'),
+        help='of the random image (default 384 512)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--skip-run',
+        action='store_true',
+        help='write the config without running it, if this machine cannot run the model',
+    )
+    args = parser.parse_args(argv)
+    if Path(args.out).suffix != '.py':
+        parser.error(f'{args.out}: the suffix must be .py')
+    if args.layer_decay is not None and not 0 < args.layer_decay <= 1:
+        parser.error(f'--layer-decay {args.layer_decay}: expected a number in (0, 1]')
+    return args
+
+
+def swap(args: argparse.Namespace) -> tuple[Swap, Proof | None]:
+    """Plan, prove and write; nothing is written unless all of it succeeds."""
+    out = Path(args.out).expanduser()
+    if out.exists():
+        raise SwapError(f'{out} exists; name another file, or remove it.')
+    if not out.parent.is_dir():
+        raise SwapError(f'{out.parent}: no such folder.')
+    cfg = read_config(args.config)
+    check_libraries(cfg)
+    plan = plan_swap(
+        cfg,
+        SwapOptions(
+            arch=args.arch,
+            checkpoint=args.checkpoint,
+            path=args.path,
+            lr=args.lr,
+            layer_decay=args.layer_decay,
+            window_size=args.window_size,
+            drop_path_rate=args.drop_path,
+            backbone_only=args.backbone_only,
+        ),
+    )
+    # In the folder of the result, where its relative path to the user's config holds.
+    draft = out.with_name(f'{out.stem}_draft_{os.getpid()}.py')
+    base, proof = base_of(args.config, out), None
+    try:
+        draft.write_text(render_config(plan, base, args.checkpoint), encoding='utf-8')
+        if not args.skip_run:
+            proof = run(load_config(draft), cfg, plan, args)
+        refine_swap(plan, cfg, proof, args.backbone_only)
+        draft.write_text(render_config(plan, base, args.checkpoint), encoding='utf-8')
+        check_as_written(load_config(draft), plan)
+        out.touch(exist_ok=False)  # fails if somebody has written it meanwhile
+        os.replace(draft, out)
+    finally:
+        draft.unlink(missing_ok=True)
+    return plan, proof
+
+
+def run(new: Config, old: Config, plan: Swap, args: argparse.Namespace) -> Proof:
+    """Run the swapped model; where that fails, say whether the original ran."""
+    try:
+        return prove_swap(new, plan.old_backbone, args.path, args.size)
+    except Exception as error:  # of any kind: the models are not ours
+        found = f'{type(error).__name__}: {error}'
+        original = why_original_fails(old, args.size)
+        verdict = (
+            f'The original model fails as well on these random images ({original}), so the swap '
+            'may not be the reason: try another --size, or write the config with --skip-run and '
+            'start a training to see.'
+            if original
+            else f'The original model runs, so it needs more of {plan.old_backbone["type"]} than '
+            'the maps of its stages, or the weights do not fit.'
+        )
+        raise SwapError(f'the swapped model does not run: {found}\n{verdict}') from error
+
+
+def check_as_written(new: Config, plan: Swap) -> None:
+    """The inherited config must say what the plan says, whatever it inherits from."""
+    for change in plan.changes:
+        value = new
+        for key in change.key.split('.'):
+            value = value[key]
+        value = Config({'entry': value}).to_dict()['entry']
+        wanted = Config({'entry': change.new}).to_dict()['entry']
+        if isinstance(wanted, dict) and not change.replaces:
+            value = {key: value.get(key) for key in wanted}
+        if value != wanted:
+            raise SwapError(f'{change.key} would be {value} in place of {wanted}.')
+
+
+def report(args: argparse.Namespace, plan: Swap, proof: Proof | None) -> str:
+    """What was changed and what was seen."""
+    lines = [describe(plan)]
+    if args.config.startswith('mmseg::'):
+        lines.append(
+            f'note: _base_ = {args.config!r} is found by the tools of this project; mmengine alone '
+            'finds it only where mmseg is installed under the name mmsegmentation.'
+        )
+    if proof is None:
+        lines.append('note: the model was not run.')
+    else:
+        (size, maps), *_ = proof.shapes.items()
+        lines.append(
+            f'the model predicts; maps for {size[0]}x{size[1]} pixels as before: '
+            + ', '.join(f'{c}x{h}x{w}' for c, h, w in maps)
+        )
+    if proof is not None and proof.losses:
+        lines.append(
+            f'one training step: loss {proof.losses["loss"]:.4g}, gradient in the first layer of '
+            f'the transformer {proof.grad_norm or 0:.3g}'
+        )
+    lines.append(f'{args.out}: written. Train it with: python tools/train.py {args.out}')
+    return '\n'.join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when the config was proved and written."""
+    args = parse_args(argv)
+    # The models are built from random weights here; what they say about that is no news.
+    logging.disable(logging.WARNING)
+    warnings.simplefilter('ignore')
+    try:
+        plan, proof = swap(args)
+    except (OSError, ValueError, KeyError, RuntimeError, CheckpointError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    finally:
+        logging.disable(logging.NOTSET)
+    print(report(args, plan, proof))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
