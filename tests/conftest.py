@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
 
 # Several libraries would each take every core, also in the processes that tests start.
@@ -19,25 +20,26 @@ torch.set_num_threads(1)
 
 
 @contextmanager
-def default_scope_kept():
-    """Leave mmengine's default scope, a state of the process, as it was."""
-    instances = DefaultScope._instance_dict.copy()
+def global_state_kept():
+    """Leave mmengine's default scope and message hubs, states of the process, as they were."""
+    kept = [(cls, cls._instance_dict.copy()) for cls in (DefaultScope, MessageHub)]
     yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(instances)
+    for cls, instances in kept:
+        cls._instance_dict.clear()
+        cls._instance_dict.update(instances)
 
 
 @pytest.fixture(autouse=True)
-def keep_default_scope():
+def keep_global_state():
     """What a test sets, the next one does not meet."""
-    with default_scope_kept():
+    with global_state_kept():
         yield
 
 
 @pytest.fixture(autouse=True, scope='module')
-def keep_default_scope_of_module():
+def keep_global_state_of_module():
     """Nor does the next file meet what a fixture of a whole file sets."""
-    with default_scope_kept():
+    with global_state_kept():
         yield
 
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import MessageHub
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS
 from mmseg.models import EncoderDecoder
 
 from mmmask3d.apis.random_batch import random_batch
@@ -17,15 +16,6 @@ HEAD = dict(
     norm_cfg=dict(type='SyncBN'),
 )  # fmt: skip
 SIZE = (40, 70)
-
-
-@pytest.fixture(autouse=True)
-def keep_global_state():
-    kept = [(cls, cls._instance_dict.copy()) for cls in (DefaultScope, MessageHub)]
-    yield
-    for cls, instances in kept:
-        cls._instance_dict.clear()
-        cls._instance_dict.update(instances)
 
 
 class Detached(EncoderDecoder):

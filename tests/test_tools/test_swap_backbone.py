@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import MessageHub
-from mmengine.registry import DefaultScope
 
 from mmmask3d.models import Mask3DViT
 
@@ -34,15 +32,6 @@ optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01, mo
 param_scheduler = [dict(type='PolyLR', eta_min=1e-4, power=0.9, begin=0, end=100, by_epoch=False)]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=100)
 """
-
-
-@pytest.fixture(autouse=True)
-def keep_global_state():
-    kept = [(cls, cls._instance_dict.copy()) for cls in (DefaultScope, MessageHub)]
-    yield
-    for cls, instances in kept:
-        cls._instance_dict.clear()
-        cls._instance_dict.update(instances)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The config families that mmseg and mmdet ship, made small; global state left as it was found."""
+"""The config families that mmseg and mmdet ship, made small."""
 
 import importlib.util
 import re
@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from mmengine.logging import MessageHub
-from mmengine.registry import DefaultScope
 
 from mmmask3d.apis.replaced_backbone import nested_backbones
 
@@ -42,16 +40,6 @@ _FIXED = {
     ('BoxInstMaskHead', 'num_layers'),
     ('SCNetBBoxHead', 'fc_out_channels'),
 }
-
-
-@pytest.fixture(autouse=True)
-def keep_global_state():
-    """Default scope and message hub, which a run sets for the process."""
-    kept = [(cls, cls._instance_dict.copy()) for cls in (DefaultScope, MessageHub)]
-    yield
-    for cls, instances in kept:
-        cls._instance_dict.clear()
-        cls._instance_dict.update(instances)
 
 
 def _configs_of(library):
