@@ -1,7 +1,7 @@
 """Pictures side by side, with titles, colour bars and a line of legend.
 
 Everything is composed with numpy and Pillow: no display, no figure that could leak, and a pixel
-of a map is a block of pixels of the picture.
+of a small map is a block of pixels of the picture.
 """
 
 import math
@@ -22,6 +22,8 @@ _GAP, _TITLE_HEIGHT, _BAR_WIDTH, _BAR_LABELS = 10, 26, 16, 52
 _SWATCH, _LINE = 14, 24  # side of a legend's colour, height of a line of legend
 MIN_TILE_WIDTH = 256
 """Smaller pictures are enlarged by a whole number."""
+MAX_TILE_WIDTH = 640
+"""Larger pictures are reduced, so that a row of them fits on a screen."""
 
 Legend = Sequence[tuple[np.ndarray, str]]
 """Colours, RGB uint8 (14, 14, 3), and what they mean."""
@@ -70,9 +72,7 @@ def compose_tiles(
     """
     if len({tile.image.shape for tile in tiles}) != 1:
         raise ValueError(f'tiles differ in size: {[tile.image.shape for tile in tiles]}')
-    height, width = tiles[0].image.shape[:2]
-    factor = max(1, math.ceil(MIN_TILE_WIDTH / width))
-    height, width = height * factor, width * factor
+    width, height = _shown_size(tiles[0].image)
     rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
     bar_space = _GAP + _BAR_WIDTH + _BAR_LABELS
     # Bars in the middle of a row need room there; a bar after the last tile stands in the margin.
@@ -92,8 +92,14 @@ def compose_tiles(
         for tile in row:
             title = shorten(tile.title, width)
             draw.text((x, y + _TITLE_HEIGHT - 5), title, _INK, font(), anchor='ls')
-            picture = tile.image.repeat(factor, axis=0).repeat(factor, axis=1)
-            canvas.paste(Image.fromarray(picture), (x, y + _TITLE_HEIGHT))
+            picture = Image.fromarray(tile.image)
+            if picture.size != (width, height):
+                # These are drawn pictures, not depth: averaging them is what a screen does too.
+                shrinks = width < picture.width
+                picture = picture.resize(
+                    (width, height), Image.Resampling.BOX if shrinks else Image.Resampling.NEAREST
+                )
+            canvas.paste(picture, (x, y + _TITLE_HEIGHT))
             x += width + _GAP
             if tile.bar:
                 _draw_bar(draw, canvas, tile.bar, x, y + _TITLE_HEIGHT, height)
@@ -110,6 +116,15 @@ def compose_tiles(
         place = (canvas.width - _GAP, y - _LINE + 9)
         draw.text(place, text, _INK, font(13), anchor='rm')
     return np.asarray(canvas)
+
+
+def _shown_size(image: np.ndarray) -> tuple[int, int]:
+    """Width and height at which a picture is drawn."""
+    height, width = image.shape[:2]
+    if width > MAX_TILE_WIDTH:
+        return MAX_TILE_WIDTH, max(1, round(height * MAX_TILE_WIDTH / width))
+    factor = math.ceil(MIN_TILE_WIDTH / width)
+    return width * factor, height * factor
 
 
 def _draw_bar(
@@ -144,7 +159,7 @@ def _legend_lines(
             x = _GAP
         lines[-1].append((x, picture, text))
         x = _entry_end(x, text) + 22
-    if legend and caption and x + font(13).getlength(caption) > width and len(lines) > 1:
+    if legend and caption and x + font(13).getlength(caption) > width:
         lines.append([])
     return lines
 

@@ -30,7 +30,6 @@ ERRORS = {
     'wants other inputs': "'DetDataSample' object has no attribute 'org_width'",
 }
 BUILD = swap_proof.build_alone
-NEEDS_SKLEARN = {'mmdet/paa', 'mmdet/lad'}
 WORKS = ('trains, predicts', 'predicts', 'trains')
 
 
@@ -137,8 +136,6 @@ def watch(monkeypatch):
 def test_swapped(
     family, config, result, config_root, r50_backbones, make_small, tmp_path, monkeypatch, watch
 ):
-    if family in NEEDS_SKLEARN:
-        pytest.importorskip('sklearn.mixture', reason='its loss fits a mixture with scikit-learn')
     arguments = config_root, r50_backbones, make_small, tmp_path, monkeypatch
     if result.startswith('needs a download'):  # the config is made, the model cannot be
         _, plan, new, _ = swapped(family, config, *arguments)
