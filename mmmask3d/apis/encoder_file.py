@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.runner.checkpoint import CheckpointLoader
+from mmpretrain.models import VisionTransformer
 
 from mmmask3d.engine.checkpoint import install_strict_loaders
 from mmmask3d.models.encoder_export import (
@@ -33,7 +34,28 @@ _NOT_KEPT = {
     'drop_path_rate',
     'window_size',
     'global_attn_indexes',
+    # of a pyramid around the encoder, which the new backbone has anew
+    'out_strides',
+    'out_channels',
+    'feature_indices',
+    'norm_cfg',
 }
+
+
+_NORM = dict(type='LN', eps=1e-6)
+
+
+def check_arch(arch: str | dict | None) -> None:
+    """Refuse a name that is none.
+
+    Raises:
+        SwapError: the message lists the known names.
+    """
+    if isinstance(arch, str) and arch not in VisionTransformer.arch_zoo:
+        raise SwapError(
+            f'arch {arch!r} is unknown; expected one of '
+            f'{", ".join(sorted(VisionTransformer.arch_zoo))}.'
+        )
 
 
 def encoder_settings(checkpoint: str, arch: str | dict | None = None) -> dict[str, Any]:
@@ -48,9 +70,11 @@ def encoder_settings(checkpoint: str, arch: str | dict | None = None) -> dict[st
         arch: the architecture that is wanted; None takes the file's.
 
     Raises:
-        SwapError: the file holds another architecture than ``arch``, or one without a name.
+        SwapError: ``arch`` is no name, or not that of the file; the file holds an architecture
+            without a name, or norm layers that the new backbone cannot have.
         ValueError: the file holds no vision transformer.
     """
+    check_arch(arch)
     install_strict_loaders()
     loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     state = encoder_state_dict(loaded, checkpoint)
@@ -72,8 +96,9 @@ def encoder_settings(checkpoint: str, arch: str | dict | None = None) -> dict[st
     if settings['arch'] is None:
         raise SwapError(
             f'{checkpoint}: its encoder has {found["num_layers"]} layers of width '
-            f'{found["embed_dims"]}, as none of {", ".join(_ARCHITECTURES)}. Name the '
-            f'architecture with --arch.'
+            f'{found["embed_dims"]}, as none of {", ".join(_ARCHITECTURES)}, and the file does not '
+            f'record its architecture. Export it with tools/model_converters/extract_backbone.py, '
+            f'which does (--config names the config of its training).'
         )
     if not _fits(arch_settings(settings), found):
         raise SwapError(
@@ -81,6 +106,12 @@ def encoder_settings(checkpoint: str, arch: str | dict | None = None) -> dict[st
             f'{found["embed_dims"]}, and arch={settings["arch"]!r} has '
             f'{arch_settings(settings)["num_layers"]} of {arch_settings(settings)["embed_dims"]}. '
             f'Leave --arch out to take that of the file.'
+        )
+    norm = recorded.get('norm_cfg')
+    if 'out_strides' not in recorded and norm not in (None, _NORM):
+        raise SwapError(
+            f'{checkpoint}: its encoder has the norm layers {norm}; Mask3DPyramid has {_NORM} in '
+            f'its transformer, and would compute something else.'
         )
     settings['patch_size'] = patch_size
     grid = _grid(state, loaded, recorded or None, settings, checkpoint)

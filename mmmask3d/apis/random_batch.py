@@ -42,6 +42,7 @@ def random_batch(
     draw = _Draw(cfg, size, seed)
     # A detector with a first stage takes proposals that are given in place of its own.
     draw.proposals = not getattr(model, 'with_rpn', True)
+    draw.masks = _trains_on_masks(model, cfg)
     count = 2 if training else 1
     if 'BaseSegmentor' in kinds:
         samples = [draw.segmentation() for _ in range(count)]
@@ -78,7 +79,7 @@ class _Draw:
         self.size = int(size[0]), int(size[1])
         self.rng = torch.Generator().manual_seed(seed)
         self.ids = itertools.count()
-        self.proposals = False
+        self.proposals, self.masks = False, True
         # The heads of cascades and of several tasks differ; labels have to suit all of them.
         counts = [n for n in _values(cfg.model, 'num_classes') if n > 0]
         things = [n for n in _values(cfg.model, 'num_things_classes') if n > 0]
@@ -135,17 +136,18 @@ class _Draw:
         for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
             mask[y1:y2, x1:x2] = 1
         sample.gt_instances = InstanceData(
-            bboxes=boxes,
-            labels=self.labels([len(boxes)], self.things),
-            masks=BitmapMasks(masks.numpy(), *self.size),
+            bboxes=boxes, labels=self.labels([len(boxes)], self.things)
         )
+        if self.masks:
+            sample.gt_instances.masks = BitmapMasks(masks.numpy(), *self.size)
         if ids:
             sample.gt_instances.instances_ids = torch.arange(len(boxes))
         sample.ignored_instances = InstanceData(
             bboxes=torch.zeros(0, 4),
             labels=torch.zeros(0, dtype=torch.long),
-            masks=BitmapMasks(masks[:0].numpy(), *self.size),
         )
+        if self.masks:
+            sample.ignored_instances.masks = BitmapMasks(masks[:0].numpy(), *self.size)
         if self.proposals:
             sample.proposals = InstanceData(bboxes=boxes + 1.0, scores=torch.ones(len(boxes)))
         scaled = [max(int(side * self.semantic_scale), 1) for side in self.size]
@@ -176,6 +178,18 @@ class _Draw:
         return DataSample(metainfo=self.meta()).set_gt_label(int(self.labels([1], self.classes)[0]))
 
 
+def _trains_on_masks(model: nn.Module, cfg: Config) -> bool:
+    """Whether instances come with masks: some losses take another way where there are some."""
+    loads = [
+        step.get('with_mask', 'Panoptic' in step['type'])
+        for step in _steps(cfg.get('train_dataloader'), 'Load')
+    ]
+    if loads:
+        return any(loads)
+    parts = list(model.modules())
+    return any(getattr(part, 'with_mask', False) or 'Mask' in type(part).__name__ for part in parts)
+
+
 def _values(value: Any, key: str) -> Iterator[int]:
     if isinstance(value, Mapping):
         for name, entry in value.items():
@@ -189,7 +203,7 @@ def _values(value: Any, key: str) -> Iterator[int]:
 
 def _steps(value: Any, kind: str) -> Iterator[Mapping]:
     if isinstance(value, Mapping):
-        if value.get('type') == kind:
+        if str(value.get('type')).split('.')[-1].startswith(kind):
             yield value
         for entry in value.values():
             yield from _steps(entry, kind)

@@ -92,12 +92,19 @@ def probe_backbone(settings: Mapping, size: Sequence[int]) -> tuple[nn.Module, l
         The module in evaluation mode, and the shapes ``(1, C, h, w)`` of its maps.
 
     Raises:
-        SwapError: it gives something other than a sequence of maps.
+        SwapError: it cannot be built or run, or gives something other than a sequence of maps.
     """
     try:
-        module, outputs = _run(settings, size, 'meta')
-    except (NotImplementedError, RuntimeError):  # if it was not the device, it fails again
-        module, outputs = _run(settings, size, 'cpu')
+        try:
+            module, outputs = _run(settings, size, 'meta')
+        except (NotImplementedError, RuntimeError):  # if it was not the device, it fails again
+            module, outputs = _run(settings, size, 'cpu')
+    except Exception as error:  # of any kind: the backbone is not ours
+        raise SwapError(
+            f'the old backbone {settings["type"]} cannot be built and given an RGB image, so its '
+            f'maps cannot be measured: {type(error).__name__}: {error}. It has to work before it '
+            f'can be replaced.'
+        ) from error
     maps = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     if not maps or any(not isinstance(x, Tensor) or x.ndim != 4 for x in maps):
         kinds = [tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in maps]

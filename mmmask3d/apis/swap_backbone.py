@@ -5,6 +5,8 @@ libraries: a config with a ResNet's normalisation, optimiser or schedule runs, a
 """
 
 import copy
+import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,8 +15,8 @@ from mmengine.config import Config
 
 from mmmask3d.models.encoder_export import arch_settings
 
-from .encoder_file import encoder_settings
-from .replaced_backbone import Levels, bare, find_backbone, measure_levels
+from .encoder_file import check_arch, encoder_settings
+from .replaced_backbone import Levels, SwapError, bare, find_backbone, measure_levels
 from .swap_proof import Proof
 
 #: ImageNet's statistics of RGB in 0..255, with which the encoder is pre-trained.
@@ -24,7 +26,8 @@ STD = [58.395, 57.12, 57.375]
 _MAX_GLOBAL_PATCHES = 2048
 _WINDOW = 14
 _WARMUP = 1500
-_MISSING = object()
+#: The rates that docs/transfer.md calls usual end here.
+_USUAL_LR = 5e-4
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,8 @@ def plan_swap(cfg: Config, options: SwapOptions) -> Swap:
     """Plan the swap of the backbone at ``options.path``.
 
     Raises:
-        SwapError: there is no backbone there, or it gives no maps of whole-numbered strides.
+        SwapError: there is no backbone there, it gives no maps of whole-numbered strides, or the
+            encoder cannot give such maps.
     """
     old = find_backbone(cfg, options.path)
     swap = Swap(measure_levels(old, cfg.get('default_scope')), old)
@@ -105,7 +109,7 @@ def plan_swap(cfg: Config, options: SwapOptions) -> Swap:
     if options.backbone_only:
         swap.notes += [
             f'left as it is: {change.key} = {brief(change.old)}. {change.reason} Wanted: '
-            f'{brief(change.new)}.'
+            f'{brief(change.new) if change.new is not None else None}.'
             for change in others
         ]
     else:
@@ -132,8 +136,10 @@ def refine_swap(swap: Swap, cfg: Config, proof: Proof | None, backbone_only: boo
         _drop_unfit_keys(swap, proof.parameters)
         if not proof.unused:
             return
-    elif not cfg.get('optim_wrapper'):
-        return
+    else:
+        _note_unchecked_keys(swap)
+        if not cfg.get('optim_wrapper'):
+            return
     wrapper = cfg.get('model_wrapper_cfg')
     key = 'find_unused_parameters'
     if wrapper is not None:
@@ -149,7 +155,8 @@ def refine_swap(swap: Swap, cfg: Config, proof: Proof | None, backbone_only: boo
         levels = sorted(
             {name.partition('.pyramid.levels.')[2].split('.')[0] for name in proof.unused} - {''}
         )
-        named = f'level {" and ".join(levels)} of the pyramid' if levels else proof.unused[0]
+        several = 's' if len(levels) > 1 else ''
+        named = f'level{several} {", ".join(levels)} of the pyramid' if levels else proof.unused[0]
         what = f'No neck or head uses {named}'
     reason = f'{what}; on several GPUs training would stop at parameters without gradient.'
     if backbone_only:
@@ -160,7 +167,7 @@ def refine_swap(swap: Swap, cfg: Config, proof: Proof | None, backbone_only: boo
 
 def _drop_unfit_keys(swap: Swap, parameters: Sequence[str]) -> None:
     for i, change in enumerate(swap.changes):
-        if change.key != 'optim_wrapper':
+        if not _is_wrapper(change):
             continue
         new = copy.deepcopy(change.new)
         custom = new['paramwise_cfg'].get('custom_keys', {})
@@ -174,6 +181,20 @@ def _drop_unfit_keys(swap: Swap, parameters: Sequence[str]) -> None:
             swap.notes.append(
                 f'dropped from custom_keys, as they fit no parameter: {", ".join(unfit)}.'
             )
+
+
+def _note_unchecked_keys(swap: Swap) -> None:
+    for change in swap.changes:
+        custom = change.new['paramwise_cfg'].get('custom_keys') if _is_wrapper(change) else None
+        if custom:
+            swap.notes.append(
+                f'custom_keys {", ".join(custom)} are kept without having seen the model; one that '
+                'fits no parameter stops the training at its start: remove it then.'
+            )
+
+
+def _is_wrapper(change: Change) -> bool:
+    return change.key == 'optim_wrapper'
 
 
 def brief(value: Any, most: int = 160) -> str:
@@ -190,6 +211,7 @@ def _plan_backbone(cfg: Config, options: SwapOptions, swap: Swap) -> dict:
     if options.checkpoint:
         encoder = encoder_settings(options.checkpoint, options.arch)
     else:
+        check_arch(options.arch)
         encoder = dict(arch=options.arch or 'base', patch_size=16, img_size=224)
         swap.notes.append(
             'no checkpoint is given, so the encoder starts at random: give '
@@ -198,6 +220,15 @@ def _plan_backbone(cfg: Config, options: SwapOptions, swap: Swap) -> dict:
         )
     arch = arch_settings(encoder)
     levels = swap.levels
+    for stage in levels.indices:
+        ratio = math.log2(encoder['patch_size'] / levels.strides[stage])
+        if not ratio.is_integer():
+            raise SwapError(
+                f'{options.checkpoint}: its patches have {encoder["patch_size"]} pixels, from '
+                f'which no map of stride {levels.strides[stage]} can be made, as '
+                f'{swap.old_backbone["type"]} gives it: only doubling and halving is possible. '
+                f'Take an encoder with patches of 8 or 16 pixels.'
+            )
     new = dict(
         type='mmmask3d.Mask3DPyramid',
         **encoder,
@@ -206,10 +237,15 @@ def _plan_backbone(cfg: Config, options: SwapOptions, swap: Swap) -> dict:
         out_indices=levels.indices,
         drop_path_rate=_drop_path(arch, options),
     )
-    window = options.window_size
+    window, why = options.window_size, 'as you asked'
     if window is None:
         patches = _patches(cfg, encoder['patch_size'])
         window = _WINDOW if patches is None or patches > _MAX_GLOBAL_PATCHES else 0
+        why = (
+            'as the pipelines do not tell how large images are'
+            if patches is None
+            else f'as images have up to {patches} patches'
+        )
     if window:
         new['window_size'] = window
         if arch['num_layers'] <= 4:
@@ -221,9 +257,7 @@ def _plan_backbone(cfg: Config, options: SwapOptions, swap: Swap) -> dict:
         new['init_cfg'] = dict(type='Pretrained', checkpoint=options.checkpoint)
     reason = f'The encoder with the maps of {swap.old_backbone["type"]}: {levels}.'
     if window:
-        reason += (
-            f' Attention in windows of {window}x{window} patches, as images are large (ViTDet).'
-        )
+        reason += f' Attention in windows of {window}x{window} patches (ViTDet), {why}.'
     swap.changes.append(Change(options.path, bare(swap.old_backbone), new, reason, replaces=True))
     frozen = swap.old_backbone.get('frozen_stages', -1)
     if isinstance(frozen, int) and frozen >= 0:
@@ -244,39 +278,62 @@ def _drop_path(arch: Mapping, options: SwapOptions) -> float:
 
 def _patches(cfg: Config, patch_size: int) -> int | None:
     """Patches of the largest image a training sees; None where the pipelines do not tell."""
-    sizes: list[Sequence[int]] = []
-    crops: list[Sequence[int]] = []
     loader = cfg.get('train_dataloader') or cfg.get('test_dataloader') or {}
-    for step in _transforms(loader.get('dataset')):
-        kind = str(step.get('type', ''))
-        if 'Crop' in kind and _is_size(step.get('crop_size')):
-            crops.append(step['crop_size'])
-        for key in ('scale', 'scales', 'img_scale'):
-            value = step.get(key)
-            entries = [value] if _is_size(value) else value if isinstance(value, list) else []
-            sizes += [entry for entry in entries if _is_size(entry)]
-    # A crop of a share of the image has values in 0..1.
-    chosen = [size for size in crops if min(size) > 1] or sizes
-    pixels = [side_a * side_b for side_a, side_b in chosen]
-    return max(pixels) // patch_size**2 if pixels else None
+    pixels = _pixels_after(loader.get('dataset'))
+    return int(pixels) // patch_size**2 if pixels else None
 
 
-def _is_size(value: Any) -> bool:
-    return (
-        isinstance(value, list | tuple)
-        and len(value) == 2
-        and all(isinstance(side, int | float) and side > 0 for side in value)
-    )
+def _pixels_after(value: Any, pixels: float = 0) -> float:
+    """Pixels of the largest image behind a data set, pipeline or transform.
 
-
-def _transforms(value: Any) -> list[Mapping]:
-    """Every transform below a data set, also within wrappers and branches."""
+    Args:
+        value: its settings.
+        pixels: of the images that reach it; 0 where that is not known.
+    """
     if isinstance(value, Mapping):
-        found = [entry for v in value.values() for entry in _transforms(v)]
-        return [value, *found] if 'type' in value else found
+        pixels = _pixels_of(value, pixels)
+        inner = [
+            [_pixels_after(one, pixels) for one in entry]  # one of these, or all side by side
+            if key == 'datasets' or (key == 'transforms' and 'Choice' in str(value.get('type')))
+            else [_pixels_after(entry, pixels)]
+            for key, entry in value.items()
+            if isinstance(entry, Mapping | list | tuple)
+        ]
+        return max((found for several in inner for found in several), default=pixels)
     if isinstance(value, list | tuple):
-        return [entry for v in value for entry in _transforms(v)]
-    return []
+        if value and all(isinstance(entry, list | tuple) for entry in value):  # branches
+            return max(_pixels_after(entry, pixels) for entry in value)
+        for entry in value:
+            pixels = _pixels_after(entry, pixels)
+    return pixels
+
+
+def _pixels_of(step: Mapping, pixels: float) -> float:
+    """Pixels after one transform that gets images of ``pixels``."""
+    kind = str(step.get('type', ''))
+    crop = _as_size(step.get('crop_size'))
+    if 'Crop' in kind and crop and min(crop) > 1:  # else a share of the image
+        return crop[0] * crop[1]
+    sizes = []
+    for key in ('scale', 'scales', 'img_scale'):
+        value = step.get(key)
+        size = _as_size(value)
+        entries = [size] if size else map(_as_size, value) if isinstance(value, list) else []
+        sizes += [height * width for height, width in filter(None, entries) if height > 1]
+    if not sizes:
+        return pixels
+    factor = max(step.get('ratio_range') or [1]) if 'Resize' in kind else 1
+    return max(sizes) * factor**2
+
+
+def _as_size(value: Any) -> tuple[float, float] | None:
+    """Two sides, of which one number is both; None for anything else."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (value, value) if value > 0 else None
+    pair = isinstance(value, list | tuple) and len(value) == 2
+    if pair and all(isinstance(side, int | float) and side > 0 for side in value):
+        return tuple(value)
+    return None
 
 
 # ------------------------------------------------------------------------------ beside it
@@ -297,7 +354,7 @@ def _pretrained_changes(cfg: Config, path: str) -> list[Change]:
             f'{where}.pretrained',
             holder['pretrained'],
             None,
-            'Weights of the old backbone; the segmentor hands them to whatever backbone it finds.',
+            'Weights of the old backbone; the model hands them to whatever backbone it finds.',
         )
         for where, holder in _ancestors(cfg, path)
         if holder.get('pretrained') is not None
@@ -382,13 +439,22 @@ def _optimiser_changes(
         )
         return []
     old = _plain(old)
-    optimizer, adam = old['optimizer'], 'Adam' in str(old['optimizer'].get('type'))
-    new_optimizer = dict(type='AdamW', lr=options.lr or 1e-4, betas=(0.9, 0.999), weight_decay=0.05)
+    optimizer = old['optimizer']
+    adam = str(optimizer.get('type')).split('.')[-1] in ('Adam', 'AdamW')
+    lr = 1e-4 if options.lr is None else options.lr
+    new_optimizer = dict(type='AdamW', lr=lr, betas=(0.9, 0.999), weight_decay=0.05)
     if adam:  # chosen for the heads of a model that is trained with it
         kept = {k: v for k, v in optimizer.items() if k not in ('type', 'lr')}
-        lr = options.lr or optimizer.get('lr', new_optimizer['lr'])
+        if options.lr is None:
+            lr = optimizer.get('lr', lr)
+            if lr > _USUAL_LR:
+                notes.append(
+                    f'the learning rate {lr} of the config is kept; it is high for a transformer, '
+                    f'for which 5e-5 to {_USUAL_LR:g} are usual. Lower it with --lr.'
+                )
         new_optimizer = {**new_optimizer, **kept, 'lr': lr}
-    paramwise = dict(layer_decay_rate=options.layer_decay or _layer_decay(arch))
+    decay = options.layer_decay
+    paramwise = dict(layer_decay_rate=_layer_decay(arch) if decay is None else decay)
     custom, dropped = _custom_keys(old.get('paramwise_cfg') or {})
     if custom:
         paramwise['custom_keys'] = custom
@@ -398,6 +464,12 @@ def _optimiser_changes(
     new['optimizer'] = new_optimizer
     new['paramwise_cfg'] = paramwise
     new['clip_grad'] = old.get('clip_grad') or dict(max_norm=1.0)
+    theirs = old.get('constructor')
+    if theirs not in (None, 'DefaultOptimWrapperConstructor', new['constructor']):
+        notes.append(
+            f'the constructor {theirs} of the optimiser gives way to that of layer decay; what it '
+            'did beside that is lost.'
+        )
     if dropped:
         notes.append(
             f'dropped from optim_wrapper.paramwise_cfg: {", ".join(dropped)}; layer decay sets the '
@@ -450,8 +522,7 @@ def _schedule_changes(
             if entry.get('eta_min'):
                 entry['eta_min'] = 0.0
         reasons.append(
-            'The final rate was absolute and meant for SGD; the low rates of the lower layers '
-            'would have risen to it.'
+            'The final rate was absolute; the low rates of the lower layers would have risen to it.'
         )
     one_cycle = [entry for entry in old if 'OneCycle' in str(entry.get('type'))]
     if one_cycle:
@@ -459,25 +530,42 @@ def _schedule_changes(
             f'param_scheduler has {one_cycle[0]["type"]}, which sets absolute rates: check '
             'eta_max against the new learning rate.'
         )
-    warm = any(
-        str(entry.get('type')).split('.')[-1] in ('LinearLR', 'ConstantLR', 'PolyLR')
-        and entry.get('start_factor', entry.get('factor', 1)) < 1
-        for entry in old
-    )
-    if not warm and not one_cycle and not keep_warmup:
-        loop = cfg.get('train_cfg') or {}
-        end = min(_WARMUP, max(int(loop.get('max_iters', _WARMUP * 20)) // 20, 1))
-        new.insert(0, dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=end))
+    if not any(map(_warms_up, old)) and not one_cycle and not keep_warmup:
+        new.insert(0, _warm_up(cfg.get('train_cfg') or {}))
         reasons.append('AdamW needs to warm up.')
     if not reasons:
         return []
     return [Change('param_scheduler', old, new, ' '.join(reasons), replaces=True)]
 
 
+def _warms_up(entry: Mapping) -> bool:
+    kind = str(entry.get('type')).split('.')[-1]
+    rises = entry.get('start_factor', entry.get('factor', 1)) < 1
+    return 'Warmup' in kind or (kind in ('LinearLR', 'ConstantLR', 'PolyLR') and rises)
+
+
+def _warm_up(loop: Mapping) -> dict:
+    """A twentieth of the training, but no more than 1,500 iterations or five epochs."""
+    warmup = dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0)
+    if loop.get('max_iters'):
+        return dict(warmup, end=min(_WARMUP, max(int(loop['max_iters']) // 20, 1)))
+    if loop.get('max_epochs'):  # how many iterations one has, the config does not tell
+        end = min(max(round(loop['max_epochs'] / 20), 1), 5)
+        return dict(warmup, by_epoch=True, end=end, convert_to_iter_based=True)
+    return dict(warmup, end=_WARMUP)
+
+
 # ------------------------------------------------------------------------------ the rest
 
 
 def _remaining_notes(cfg: Config, options: SwapOptions, swap: Swap) -> None:
+    for where, holder in _ancestors(cfg, options.path):
+        teacher = holder.get('teacher_config')
+        if isinstance(teacher, str) and not os.path.isabs(teacher):
+            swap.notes.append(
+                f'{where}.teacher_config={teacher!r} is looked up from the folder in which a '
+                'command runs: train where it is found.'
+            )
     if cfg.get('load_from'):
         swap.notes.append(
             f'load_from={cfg.load_from!r} stays: it fills what fits by name and shape, which is '

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
@@ -31,6 +32,7 @@ class Proof:
         unused: parameters of the backbone that the losses do not depend on.
         grad_norm: of the gradient in the first layer of the transformer; None without training.
         parameters: names of all parameters of the model that are trained.
+        model: what was run.
     """
 
     shapes: dict[tuple[int, int], list[tuple[int, ...]]] = field(default_factory=dict)
@@ -38,6 +40,7 @@ class Proof:
     unused: list[str] = field(default_factory=list)
     grad_norm: float | None = None
     parameters: list[str] = field(default_factory=list)
+    model: nn.Module | None = field(default=None, repr=False)
 
 
 def prove_swap(
@@ -64,18 +67,19 @@ def prove_swap(
             kernel.
 
     Raises:
-        SwapError: a map has another shape than the old backbone's, the losses are not finite, or no
-            gradient reaches the transformer's first layer.
+        SwapError: the backbone refuses its settings or weights, a map has another shape than the
+            old backbone's, the losses are not finite, or no gradient reaches the transformer's
+            first layer.
         Exception: whatever else the model raises.
     """
     torch.manual_seed(seed)
-    model = build_alone(cfg, path)
-    backbones = {n: m for n, m in model.named_modules() if isinstance(m, Mask3DPyramid)}
-    if not backbones:
-        raise SwapError(
-            f'{type(model).__name__} was built without a Mask3DPyramid, though {path} is one.'
-        )
-    proof = Proof(parameters=[n for n, p in model.named_parameters() if p.requires_grad])
+    try:
+        model = build_alone(cfg, path)
+    except (ValueError, RuntimeError) as error:  # the weights do not fill the encoder, ...
+        raise SwapError(f'{path}: {error}') from error
+    backbones = _backbones_at(model, path)
+    trained = [n for n, p in model.named_parameters() if p.requires_grad]
+    proof = Proof(parameters=trained, model=model)
     handles = [
         module.register_forward_hook(_compare(old_backbone, path, proof))
         for module in backbones.values()
@@ -92,6 +96,38 @@ def prove_swap(
     if not proof.shapes:
         raise SwapError(f'{type(model).__name__} made a prediction without asking its backbone.')
     return proof
+
+
+def _backbones_at(model: nn.Module, path: str) -> dict[str, nn.Module]:
+    """The new backbone, by its name in the model; others that were swapped before are not it.
+
+    A model may keep its backbone under another name than its config does, or several of them; then
+    all are taken.
+    """
+    found = {n: m for n, m in model.named_modules() if isinstance(m, Mask3DPyramid)}
+    if not found:
+        raise SwapError(
+            f'{type(model).__name__} shows no Mask3DPyramid among its modules, though {path} is '
+            f'one: it hides it, as distilling detectors hide their teacher, so the swap cannot be '
+            f'tried out. Write the config with --skip-run.'
+        )
+    name = path.removeprefix('model.')
+    return {name: found[name]} if name in found else found
+
+
+def check_optimiser(cfg: Config, model: nn.Module) -> None:
+    """Build the optimiser of a swapped config for its model, as the start of a training would.
+
+    Raises:
+        SwapError: its constructor refuses the model or the settings.
+    """
+    wrapper = copy.deepcopy(cfg.optim_wrapper)
+    # A wrapper for mixed precision wants a GPU.
+    settings = {k: v for k, v in wrapper.items() if k not in ('loss_scale', 'dtype', 'use_fsdp')}
+    try:
+        build_optim_wrapper(model, ConfigDict({**settings, 'type': 'OptimWrapper'}))
+    except (TypeError, ValueError, KeyError) as error:
+        raise SwapError(f'optim_wrapper does not suit the model: {error}') from error
 
 
 def why_original_fails(cfg: Config, size: Sequence[int] = (128, 160), seed: int = 0) -> str | None:
@@ -131,7 +167,7 @@ def backward_once(
     model.train()
     batch = model.data_preprocessor(random_batch(model, cfg, size, seed=seed), True)
     total, named = model.parse_losses(model(**batch, mode='loss'))
-    losses = {key: float(value) for key, value in named.items()}
+    losses = {key: float(value.detach()) for key, value in named.items()}
     if not total.isfinite():
         raise SwapError(f'the loss of a random batch is not finite: {losses}.')
     total.backward()

@@ -19,8 +19,9 @@ def read_config(source: str) -> Config:
     """Read a config file, or one named by its package (``mmdet::retinanet/...py``).
 
     Raises:
-        FileNotFoundError: there is no such file, or package.
-        SwapError: a config of the lazy kind (``with read_base():``).
+        FileNotFoundError: there is no such file.
+        SwapError: no such package, a config of the lazy kind (``with read_base():``), or one that
+            cannot be read.
     """
     register_config_scopes()
     if '::' in source:
@@ -29,19 +30,30 @@ def read_config(source: str) -> Config:
         path = os.path.expanduser(source)
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{source}: config file not found (looked for {path}).')
-    if Config._is_lazy_import(path):
+    try:
+        lazy = path.endswith('.py') and Config._is_lazy_import(path)
+        cfg = None if lazy else Config.fromfile(path)
+    except Exception as error:  # of any kind: a config is code, and imports more
+        raise SwapError(
+            f'{source}: the config cannot be read: {type(error).__name__}: {error}. What it '
+            f'inherits from and imports has to be there; modules of your own are found through '
+            f'PYTHONPATH.'
+        ) from error
+    if lazy:
         raise SwapError(
             f'{source} is a config of the newer kind, made of Python imports, from which a config '
             f'with _base_ cannot inherit. Write it out first: python -c "from mmengine import '
             f"Config; Config.fromfile({path!r}).dump('written_out.py')\"."
         )
-    return Config.fromfile(path)
+    return cfg
 
 
 def _packaged(source: str) -> str:
     """Path of ``package::folder/config.py``."""
     try:
         return Config._get_cfg_path(source, 'config.py')[0]
+    except AssertionError as error:
+        raise SwapError(f'{source}: there is no such package: {error}') from error
     except ValueError as error:  # mmengine takes no + and no dot in a folder's name
         raise SwapError(
             f'{source}: mmengine takes only letters, digits, - and _ in such a name. Give the '
@@ -141,7 +153,7 @@ def describe(swap: Swap) -> str:
     for change in swap.changes:
         lines += [
             f'{change.key}',
-            f'  - {brief(change.old)}',
+            f'  - {brief(change.old or None)}',
             f'  + {brief(change.new, 400) if change.new is not None else None}',
             f'  {change.reason}',
         ]

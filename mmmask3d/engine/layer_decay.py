@@ -24,7 +24,8 @@ _NEVER_DECAYED = ('pos_embed', 'cls_token', 'dist_token', 'mask_token', 'bias_ta
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Give each layer of the backbone its own learning rate, and weight decay to matrices only.
 
-    Backbones are the modules called ``backbone``, at any depth, that have ``get_layer_depth``. With
+    Backbones are the modules with ``backbone`` in their name (``img_backbone`` too), at any depth,
+    that have ``get_layer_depth``. With
     ``depth, num_layers = backbone.get_layer_depth(name, prefix)`` the learning rate of a
     parameter is ``lr * layer_decay_rate ** (num_layers - 1 - depth)``. For a vision transformer of
     L layers these are: patch embedding, position embedding and class token ``rate ** (L + 1)``,
@@ -92,8 +93,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 f'{type(self).__name__}: expected a backbone in {type(module).__name__} with a '
                 f'method `get_layer_depth(param_name, prefix)`, as mmmask3d.Mask3DViT, '
                 f'mmmask3d.Mask3DPyramid and the transformers of mmpretrain have it; found '
-                f'{", ".join(found) or "no module called `backbone`"}. Use another backbone, or '
-                'take `constructor` and `paramwise_cfg.layer_decay_rate` out of optim_wrapper.'
+                f'{", ".join(found) or "no module with `backbone` in its name"}. Use another '
+                'backbone, or take `constructor` and `paramwise_cfg.layer_decay_rate` out of '
+                'optim_wrapper.'
             )
         groups: dict[tuple[float, float | None], list[Tensor]] = {}
         frozen = 0
@@ -149,7 +151,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def _is_called_backbone(name: str) -> bool:
-    return name.rsplit('.', 1)[-1] == 'backbone'
+    return 'backbone' in name.rsplit('.', 1)[-1]
 
 
 def _find_backbones(model: nn.Module) -> dict[str, nn.Module]:

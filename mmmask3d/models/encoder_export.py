@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mmmask3d.engine.checkpoint import AtomicLocalBackend, safetensors_bytes
 from mmmask3d.engine.download import file_sha256
-from mmmask3d.models.encoder_loading import encoder_state
+from mmmask3d.models.encoder_loading import conversion_hint, encoder_state
 from mmmask3d.models.mask3d_vit import Mask3DViT
 from mmmask3d.models.pos_embed import GRID_KEY, resize_to_grid
 from mmmask3d.version import __version__
@@ -101,6 +101,7 @@ def encoder_state_dict(checkpoint: Mapping, source: str = 'checkpoint') -> Order
             f'{", ".join(f"{name} ({n} tensors)" for name, n in sorted(parts.items()))}; looked '
             f'through: {", ".join(inside)}. Expected a checkpoint of a pre-training run '
             '(epoch_N.pth, with the encoder under backbone.) or an exported encoder.'
+            + conversion_hint(checkpoint, source)
         )
     return picked
 

@@ -46,7 +46,7 @@ def encoder_state(
             f'{source}: expected tensors by name, alone or under the key state_dict; found no '
             f'tensor, and the keys {_some([str(k) for k in state_dict])}.'
             + (
-                _conversion_hint(checkpoint, source)
+                conversion_hint(checkpoint, source)
                 or ' Save the part with the weights, with the names of '
                 'mmpretrain.VisionTransformer, to a file of its own.'
             )
@@ -107,7 +107,7 @@ def load_encoder(
             f'  unknown here ({len(unexpected)}): {_some(unexpected)}\n'
             f'  of another shape ({len(differing)}): {_some(differing)}\n'
             + (
-                _conversion_hint(loaded, checkpoint)
+                conversion_hint(loaded, checkpoint)
                 or 'Build the model with the architecture and patch size of the checkpoint'
                 f'{_described(loaded)}, or give the right prefix.'
             ).strip()
@@ -150,7 +150,8 @@ def _check_heads(model: nn.Module, checkpoint: Mapping, source: str) -> None:
         )
 
 
-def _conversion_hint(checkpoint: Mapping, source: str) -> str:
+def conversion_hint(checkpoint: Mapping, source: str) -> str:
+    """A sentence on how to convert weights of another project; empty for any other file."""
     kind = foreign_source(checkpoint)
     if kind is None:
         return ''

@@ -45,8 +45,9 @@ def test_seeds():
 def test_detection(scale):
     pytest.importorskip('mmcv._ext', reason='mmdet needs mmcv with compiled ops')
     cfg = config(head=dict(num_things_classes=2, num_classes=7))
+    loads = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
     steps = [dict(type='SegRescale', scale_factor=scale)] if scale != 1 else []
-    cfg.train_dataloader = dict(dataset=dict(pipeline=steps))
+    cfg.train_dataloader = dict(dataset=dict(pipeline=[loads, *steps]))
     (sample, _) = random_batch(of_kind('BaseDetector'), cfg, SIZE)['data_samples']
     instances = sample.gt_instances
     assert len(instances) == 3
@@ -63,6 +64,26 @@ def test_detection(scale):
     model.with_rpn = False
     (sample, _) = random_batch(model, cfg, SIZE)['data_samples']
     assert sample.proposals.bboxes.shape == (3, 4)
+
+
+def test_masks_only_where_a_training_has_them():
+    """Losses such as RTMDet's look for masks, and take another way if there are some."""
+    pytest.importorskip('mmcv._ext', reason='mmdet needs mmcv with compiled ops')
+
+    def has_masks(model, *steps):
+        cfg = config()
+        if steps:
+            cfg.train_dataloader = dict(dataset=dict(pipeline=list(steps)))
+        (sample, _) = random_batch(model, cfg, SIZE)['data_samples']
+        return 'masks' in sample.gt_instances
+
+    plain, masked = of_kind('BaseDetector'), of_kind('BaseDetector')
+    masked.mask_head = of_kind('FCNMaskHead')
+    load = dict(type='mmdet.LoadAnnotations', with_bbox=True)
+    assert not has_masks(masked, load)
+    assert has_masks(plain, dict(load, with_mask=True))
+    assert has_masks(plain, dict(type='LoadPanopticAnnotations'))
+    assert (has_masks(plain), has_masks(masked)) == (False, True)
 
 
 def test_branches_videos_and_identities():

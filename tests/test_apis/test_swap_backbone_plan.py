@@ -1,10 +1,13 @@
 """What a swap changes beside the backbone, on configs of a few lines."""
 
 import pytest
+import torch
 from mmengine.config import Config
 
+from mmmask3d.apis.replaced_backbone import SwapError
 from mmmask3d.apis.swap_backbone import MEAN, STD, SwapOptions, plan_swap, refine_swap
 from mmmask3d.apis.swap_proof import Proof
+from mmmask3d.models import Mask3DViT
 
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
 RESNET = dict(type='mmseg.ResNet', depth=18)
@@ -58,6 +61,22 @@ def resize(*size):
         ([dict(type='RandomChoiceResize', scales=[(320, 240), (1333, 640)])], 14),
         ([crop(0.5, 0.5), resize(320, 240)], 0),
         ([dict(type='Mixup'), dict(type='Y', transforms=[[resize(320, 240)]])], 0),
+        # DETR's: one of two branches crops, and enlarges what it has cropped.
+        (
+            [
+                dict(
+                    type='RandomChoice',
+                    transforms=[[resize(480, 640)], [crop(384, 600), resize(1333, 800)]],
+                )
+            ],
+            14,
+        ),
+        ([resize(1333, 800), dict(type='RandomChoice', transforms=[crop(64, 64)] * 2)], 0),
+        ([dict(type='RandomResizedCrop', scale=224)], 0),
+        ([dict(type='ResizeEdge', scale=900), dict(type='CenterCrop', crop_size=512)], 0),
+        ([dict(type='Resize', scale=1024)], 14),
+        ([dict(resize(512, 512), ratio_range=(0.5, 2.0))], 14),
+        ([dict(type='RandomResizedCrop', scale=(0.08, 1.0))], 14),
         ([], 14),
     ],
 )
@@ -66,7 +85,25 @@ def test_windows_for_large_images(pipeline, window):
     new = changes(plan(dict(train_dataloader=loader)))['model.backbone']
     assert new.get('window_size', 0) == window
     assert 'window_size' not in changes(plan(window_size=0))['model.backbone']
+    known = pipeline and dict(type='RandomResizedCrop', scale=(0.08, 1.0)) not in pipeline
+    (reason,) = [c.reason for c in plan(dict(train_dataloader=loader)).changes][:1]
+    assert ('do not tell how large' in reason) == (window == 14 and not known)
     assert changes(plan(window_size=7))['model.backbone']['window_size'] == 7
+
+
+def test_the_largest_of_several_data_sets():
+    several = [dict(type='E', pipeline=[one]) for one in (resize(1333, 800), crop(64, 64))]
+    loader = dict(dataset=dict(type='ConcatDataset', datasets=several))
+    assert changes(plan(dict(train_dataloader=loader)))['model.backbone']['window_size'] == 14
+
+
+def test_patches_that_give_no_such_strides(tmp_path):
+    path = tmp_path / 'p14.pth'
+    torch.save(Mask3DViT(arch=ARCH, img_size=56, patch_size=14).state_dict(), path)
+    meta = dict(backbone=dict(type='Mask3DViT', arch=ARCH, img_size=56, patch_size=14))
+    torch.save(dict(state_dict=torch.load(path), meta=meta), path)
+    with pytest.raises(SwapError, match=r'p14\.pth: its patches have 14 pixels.*stride 4'):
+        plan(arch=None, checkpoint=str(path))
 
 
 def test_what_is_taken_from_the_old_backbone_and_what_is_not():
@@ -198,6 +235,23 @@ def test_adamw_is_theirs():
     assert new['paramwise_cfg'] == dict(layer_decay_rate=0.75, custom_keys=dict(query=queries))
     assert new['type'] == 'OptimWrapper'
     assert new['constructor'] == 'mmmask3d.LayerDecayOptimWrapperConstructor'
+    assert any('constructor TheirOwn' in note for note in plan(dict(optim_wrapper=old)).notes)
+    lower = changes(plan(dict(optim_wrapper=old), lr=1e-5))['optim_wrapper']
+    assert lower['optimizer']['lr'] == 1e-5
+
+
+def test_a_high_rate_is_kept_and_named():
+    high = dict(optimizer=dict(type='AdamW', lr=4e-3))
+    swap = plan(dict(optim_wrapper=high))
+    assert changes(swap)['optim_wrapper']['optimizer']['lr'] == 4e-3
+    assert any('the learning rate 0.004 of the config is kept' in note for note in swap.notes)
+    assert not any('is kept' in note for note in plan(dict(optim_wrapper=high), lr=1e-4).notes)
+
+
+def test_other_optimisers_with_adam_in_their_name_are_replaced():
+    free = dict(optimizer=dict(type='DAdaptAdam', lr=1.0, growth_rate=2.0))
+    new = changes(plan(dict(optim_wrapper=free)))['optim_wrapper']['optimizer']
+    assert new == dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05)
 
 
 def test_several_optimisers_are_left_alone():
@@ -230,8 +284,13 @@ def test_warm_up_is_theirs_or_short_in_a_short_training():
     assert schedule_of([theirs, steps])[0] is None
     new, _ = schedule_of([steps], dict(type='IterBasedTrainLoop', max_iters=200))
     assert new == [dict(WARMUP, end=10), steps]
-    new, _ = schedule_of(None, dict(type='EpochBasedTrainLoop', max_epochs=12))
-    assert new == [WARMUP]
+    epochs = dict(WARMUP, by_epoch=True, convert_to_iter_based=True)
+    for count, end in ((3, 1), (12, 1), (36, 2), (300, 5)):
+        new, _ = schedule_of(None, dict(type='EpochBasedTrainLoop', max_epochs=count))
+        assert new == [dict(epochs, end=end)]
+    assert schedule_of(None)[0] == [WARMUP]
+    quadratic = dict(type='mmdet.QuadraticWarmupLR', by_epoch=True, begin=0, end=5)
+    assert schedule_of([quadratic, steps])[0] is None
     adam = dict(optimizer=dict(type='AdamW', lr=1e-4))
     assert schedule_of([steps], optim_wrapper=adam)[0] is None
 
@@ -266,7 +325,7 @@ def test_levels_that_nothing_uses():
     swap = refined(Proof(unused=unused))
     (change,) = [c for c in swap.changes if c.key == 'find_unused_parameters']
     assert change.new is True
-    assert 'level 0 and 1 of the pyramid' in change.reason
+    assert 'levels 0, 1 of the pyramid' in change.reason
     assert 'find_unused_parameters' not in changes(refined(Proof()))
     assert 'find_unused_parameters' in changes(refined(None))  # not run: the worst
     told = dict(find_unused_parameters=True)
@@ -291,3 +350,18 @@ def test_settings_by_name_that_fit_nothing():
     assert any('fit no parameter: absolute_pos_embed' in note for note in swap.notes)
     swap = refined(Proof(parameters=['x']), dict(optim_wrapper=wrapper))
     assert changes(swap)['optim_wrapper']['paramwise_cfg'] == dict(layer_decay_rate=0.75)
+
+
+def test_settings_by_name_that_were_not_checked():
+    keys = dict(query=dict(decay_mult=0.0))
+    wrapper = dict(optimizer=dict(type='AdamW', lr=1e-4), paramwise_cfg=dict(custom_keys=keys))
+    swap = refined(None, dict(optim_wrapper=wrapper))
+    assert changes(swap)['optim_wrapper']['paramwise_cfg']['custom_keys'] == keys
+    assert any('custom_keys query are kept without' in note for note in swap.notes)
+
+
+def test_a_teacher_that_is_read_from_a_relative_path():
+    model = dict(teacher_config='configs/x.py')
+    assert any("teacher_config='configs/x.py' is looked up" in n for n in plan(model=model).notes)
+    absolute = dict(teacher_config='/configs/x.py')
+    assert not any('teacher_config' in note for note in plan(model=absolute).notes)

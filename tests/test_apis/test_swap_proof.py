@@ -99,7 +99,7 @@ def test_losses_that_do_not_reach_the_backbone():
 def test_no_swapped_backbone():
     cfg = config()
     cfg.model.backbone = Config(dict(b=OLD)).b
-    with pytest.raises(SwapError, match='built without a Mask3DPyramid'):
+    with pytest.raises(SwapError, match='shows no Mask3DPyramid among its modules'):
         prove_swap(cfg, OLD, size=SIZE)
     assert why_original_fails(cfg, SIZE) is None
     cfg.model.decode_head.in_channels = 500

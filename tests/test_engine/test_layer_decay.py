@@ -225,6 +225,13 @@ def test_nested_backbone(path):
     assert found['other.weight'] == (1e-3, WD)
 
 
+def test_backbone_with_a_longer_name():
+    model = nn.Module()
+    model.img_backbone = pyramid()
+    model.head = nn.Linear(4, 4)
+    assert_pyramid_table(settings(model), model, 'img_backbone.')
+
+
 def test_two_backbones_of_which_one_is_frozen_and_one_is_no_transformer():
     """Semi-supervised detectors hold a frozen teacher; other models a second, foreign backbone."""
     model = nn.Module()
@@ -352,7 +359,7 @@ def test_no_paramwise_cfg_and_no_lr():
 def test_backbone_without_depths():
     with pytest.raises(TypeError, match=r'backbone in WithHead .* found backbone \(Conv2d\)'):
         settings(WithHead(nn.Conv2d(3, 48, 1)))
-    with pytest.raises(TypeError, match=r'in Linear .* found no module called `backbone`'):
+    with pytest.raises(TypeError, match=r'in Linear .* found no module with `backbone`'):
         settings(nn.Linear(3, 4))
 
 

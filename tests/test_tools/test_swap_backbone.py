@@ -1,5 +1,7 @@
 """The command that swaps a backbone: what it writes, says, and leaves unwritten."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,11 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmmask3d.models import Mask3DViT
+from mmmask3d.apis import swap_proof
+from mmmask3d.apis.swap_proof import Proof
+from mmmask3d.apis.swapped_config import render_config
+from mmmask3d.engine.layer_decay import LayerDecayOptimWrapperConstructor
+from mmmask3d.models import Mask3DPyramid, Mask3DViT
 
 ROOT = Path(__file__).parents[2]
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
@@ -52,6 +58,10 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def refuse(self, params, module, **kwargs):
+    raise TypeError('no backbone that it knows')
+
+
 def files(folder):
     return sorted(path.name for path in folder.iterdir() if path.name != '__pycache__')
 
@@ -85,7 +95,7 @@ def test_written_and_reported(tool, folder, capsys):
     text = (folder / 'new.py').read_text()
     assert "_base_ = 'mine.py'" in text
     assert 'custom_imports' not in text
-    assert '# No neck or head uses level 0 and 1 of the pyramid' in text
+    assert '# No neck or head uses levels 0, 1 of the pyramid' in text
 
 
 def test_weights_are_loaded_in_the_proof(tool, folder, capsys, monkeypatch):
@@ -129,13 +139,33 @@ def test_nothing_is_overwritten(tool, folder, capsys):
     assert (folder / 'new.py').read_text() == 'kept = 1'
 
 
-def test_mistakes_leave_nothing_behind(tool, folder, capsys):
+def test_mistakes_leave_nothing_behind(tool, folder, capsys, monkeypatch):
+    for name, text in dict(
+        broken='model = dict(',
+        importing=CONFIG.replace("['json']", "['not_there']"),
+        orphan="_base_ = 'gone.py'",
+        misspelt=CONFIG.replace('depth=18', 'depht=18'),
+        renamed=CONFIG,
+    ).items():
+        (folder / f'{name}.py').write_text(text)
+    meta = dict(backbone=dict(type='Mask3DViT', arch=ARCH, img_size=56, patch_size=14))
+    state = Mask3DViT(arch=ARCH, img_size=56, patch_size=14).state_dict()
+    torch.save(dict(state_dict=state, meta=meta), folder / 'p14.pth')
+    monkeypatch.setattr(LayerDecayOptimWrapperConstructor, 'add_params', refuse)
     for arguments, message in (
         (['none.py', '-o', 'new.py'], 'none.py: config file not found'),
         (['mine.py', '-o', 'missing/new.py'], 'missing: no such folder'),
         (['mine.py', '--checkpoint', 'none.pth', '-o', 'new.py'], 'none.pth'),
         ([*SWAP, '--arch', 'base'], "arch='base' has 12 of 768"),
         ([*SWAP, '--path', 'model.detector.backbone'], 'Found: model.backbone (ResNetV1c)'),
+        ([*SWAP, '--arch', 'bse'], "arch 'bse' is unknown; expected one of b, base"),
+        (['broken.py', '-o', 'new.py'], 'broken.py: the config cannot be read: SyntaxError'),
+        (['importing.py', '-o', 'new.py'], 'importing.py: the config cannot be read: ImportError'),
+        (['orphan.py', '-o', 'new.py'], 'orphan.py: the config cannot be read: FileNotFoundError'),
+        (['misspelt.py', '-o', 'new.py'], 'old backbone ResNetV1c cannot be built'),
+        (['mmdett::a/b.py', '-o', 'new.py'], 'mmdett::a/b.py: there is no such package'),
+        (['mine.py', '--checkpoint', 'p14.pth', '-o', 'new.py'], 'patches have 14 pixels'),
+        (['renamed.py', '-o', 'new.py', '--arch', 'deit-tiny'], 'optim_wrapper does not suit'),
     ):
         assert message in refused(tool, capsys, folder, *arguments)
 
@@ -182,3 +212,99 @@ def test_command_line(folder):
     done = subprocess.run([*command, *SWAP], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert Config.fromfile(folder / 'new.py').model.backbone.type == 'mmmask3d.Mask3DPyramid'
+
+
+def test_a_fine_tuned_checkpoint_gives_its_encoder(tool, folder, capsys):
+    """What `tools/train.py new.py` saves can be swapped into the next config."""
+    pyramid = dict(
+        type='mmmask3d.Mask3DPyramid', arch=ARCH, img_size=(48, 64), patch_size=16,
+        out_strides=(4, 8, 8, 8), out_channels=(8, 8, 8, 8), out_indices=(0, 1),
+    )  # fmt: skip
+    model = torch.nn.Module()
+    model.backbone = Mask3DPyramid(**{k: v for k, v in pyramid.items() if k != 'type'})
+    cfg = Config(dict(model=dict(backbone=pyramid))).pretty_text
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(cfg=cfg)), 'epoch_1.pth')
+    arguments = ['mine.py', '--checkpoint', 'epoch_1.pth', '-o', 'new.py', '--size', '64', '96']
+    assert tool.main(arguments) == 0, capsys.readouterr().err
+    new = Config.fromfile('new.py').model.backbone
+    assert (new.arch, new.img_size) == (ARCH, (48, 64))
+    assert new.out_channels == (64, 128, 256, 512)
+
+
+def test_one_after_the_other_in_one_model(tool, folder, capsys):
+    """The second backbone is compared with the one it replaces, not with the first."""
+    text = CONFIG.replace(
+        "model = dict(\n    type='EncoderDecoder',", "model = dict(\n    type='mmengine.Two',"
+    ).replace("['json']", "['two']")
+    text = text.replace(
+        '    backbone=dict(',
+        "    other_backbone=dict(type='ResNet', depth=18),\n    backbone=dict(",
+    )
+    (folder / 'mine.py').write_text(text)
+    (folder / 'two.py').write_text(
+        'from mmseg.models import EncoderDecoder\n'
+        'from mmengine.registry import MODELS\n'
+        '@MODELS.register_module(force=True)\n'
+        'class Two(EncoderDecoder):\n'
+        '    def __init__(self, other_backbone, **kwargs):\n'
+        '        super().__init__(**kwargs)\n'
+        '        self.other_backbone = MODELS.build(other_backbone)\n'
+        '    def extract_feat(self, inputs):\n'
+        '        a, b = super().extract_feat(inputs), self.other_backbone(inputs)\n'
+        '        return [x + y.mean() for x, y in zip(a, b)]\n'
+    )
+    sys.path.insert(0, str(folder))
+    try:
+        assert tool.main(SWAP) == 0, capsys.readouterr().err
+        second = ['new.py', *SWAP[1:3], '-o', 'both.py', *SWAP[5:]]
+        done = tool.main([*second, '--path', 'model.other_backbone'])
+        assert done == 0, capsys.readouterr().err
+    finally:
+        sys.path.remove(str(folder))
+        sys.modules.pop('two', None)
+    model = Config.fromfile('both.py', import_custom_modules=False).model
+    assert model.backbone.out_strides == (4, 8, 8, 8)
+    assert model.other_backbone.out_strides == (4, 8, 16, 32)
+
+
+def test_what_is_written_is_what_was_planned(tool, folder, capsys, monkeypatch):
+    monkeypatch.setattr(
+        tool, 'render_config', lambda *a: render_config(*a) + '\nfind_unused_parameters = False\n'
+    )
+    monkeypatch.setattr(tool, 'run', lambda *_: Proof(unused=['backbone.pyramid.levels.0.x']))
+    said = refused(tool, capsys, folder, *SWAP)
+    assert 'find_unused_parameters would be False in place of True' in said
+
+
+def test_training_alone_can_be_tried(tool, folder, capsys, monkeypatch):
+    monkeypatch.setattr(swap_proof, 'predict_once', lambda *_: pytest.fail('it predicts'))
+    assert tool.main([*SWAP, '--skip-predict']) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert 'was not asked to predict' in said
+    assert 'one training step: loss' in said
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--lr', '0'], '--lr 0.0: expected a positive number'),
+        (['--drop-path', '1'], '--drop-path 1.0: expected a number in'),
+        (['--window-size', '-2'], '--window-size -2: expected 0 or'),
+        (['--size', '0', '64'], '--size 0 64: expected positive'),
+        (['--layer-decay', '2'], '--layer-decay 2.0: expected a number in (0, 1]'),
+        (['--skip-run', '--skip-predict'], 'tries nothing'),
+    ],
+)
+def test_numbers_out_of_range(tool, capsys, options, message):
+    with pytest.raises(SystemExit):
+        tool.parse_args([*SWAP, *options])
+    assert message in capsys.readouterr().err
+
+
+def test_a_kill_leaves_nothing_behind(tool, folder, monkeypatch):
+    monkeypatch.setattr(tool, 'run', lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    before = files(folder)
+    with pytest.raises(SystemExit):
+        tool.main(SWAP)
+    assert files(folder) == before
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -77,8 +77,8 @@ def swapped(family, config, config_root, r50_backbones, make_small, tmp_path, mo
     written.write_text(render_config(plan, base_of(source, written), None))
     new = load_config(written)
     make_small(new.model)
-    # The distilling families name the config of their teacher relative to the configs' folder.
-    monkeypatch.chdir(config_root(library).parent)
+    if 'teacher_config' in cfg.model:  # a path relative to the configs' folder
+        monkeypatch.chdir(config_root(library).parent)
     return cfg, plan, new, path
 
 

@@ -16,6 +16,7 @@ check_environment()  # plain words before an import below fails
 import argparse
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -25,7 +26,13 @@ from mmengine.config import Config
 
 from mmmask3d.apis.replaced_backbone import SwapError
 from mmmask3d.apis.swap_backbone import Swap, SwapOptions, plan_swap, refine_swap
-from mmmask3d.apis.swap_proof import Proof, prove_swap, why_original_fails
+from mmmask3d.apis.swap_proof import (
+    Proof,
+    check_optimiser,
+    is_trained,
+    prove_swap,
+    why_original_fails,
+)
 from mmmask3d.apis.swapped_config import base_of, describe, read_config, render_config
 from mmmask3d.engine.checkpoint import CheckpointError
 from mmmask3d.engine.run_config import check_libraries, load_config
@@ -64,16 +71,35 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='write the config without running it, if this machine cannot run the model',
     )
+    parser.add_argument(
+        '--skip-predict',
+        action='store_true',
+        help='try the training step alone, if this machine cannot run the prediction',
+    )
     args = parser.parse_args(argv)
     if Path(args.out).suffix != '.py':
         parser.error(f'{args.out}: the suffix must be .py')
     if args.layer_decay is not None and not 0 < args.layer_decay <= 1:
         parser.error(f'--layer-decay {args.layer_decay}: expected a number in (0, 1]')
+    if args.lr is not None and not args.lr > 0:
+        parser.error(f'--lr {args.lr}: expected a positive number')
+    if args.drop_path is not None and not 0 <= args.drop_path < 1:
+        parser.error(f'--drop-path {args.drop_path}: expected a number in [0, 1)')
+    if args.window_size is not None and args.window_size < 0:
+        parser.error(f'--window-size {args.window_size}: expected 0 or a number of patches')
+    if min(args.size) < 1:
+        parser.error(f'--size {args.size[0]} {args.size[1]}: expected positive numbers of pixels')
+    if args.skip_run and args.skip_predict:
+        parser.error('--skip-run tries nothing, so there is no --skip-predict')
     return args
 
 
-def swap(args: argparse.Namespace) -> tuple[Swap, Proof | None]:
-    """Plan, prove and write; nothing is written unless all of it succeeds."""
+def swap(args: argparse.Namespace) -> tuple[Swap, Proof | None, bool]:
+    """Plan, prove and write; nothing is written unless all of it succeeds.
+
+    Returns:
+        The plan, what was seen, and whether the config trains anything.
+    """
     out = Path(args.out).expanduser()
     if out.exists():
         raise SwapError(f'{out} exists; name another file, or remove it.')
@@ -103,18 +129,25 @@ def swap(args: argparse.Namespace) -> tuple[Swap, Proof | None]:
             proof = run(load_config(draft), cfg, plan, args)
         refine_swap(plan, cfg, proof, args.backbone_only)
         draft.write_text(render_config(plan, base, args.checkpoint), encoding='utf-8')
-        check_as_written(load_config(draft), plan)
+        final = load_config(draft)
+        check_as_written(final, plan)
+        if proof is not None and any(change.key == 'optim_wrapper' for change in plan.changes):
+            check_optimiser(final, proof.model)
         out.touch(exist_ok=False)  # fails if somebody has written it meanwhile
         os.replace(draft, out)
     finally:
         draft.unlink(missing_ok=True)
-    return plan, proof
+    return plan, proof, is_trained(cfg)
 
 
 def run(new: Config, old: Config, plan: Swap, args: argparse.Namespace) -> Proof:
     """Run the swapped model; where that fails, say whether the original ran."""
     try:
-        return prove_swap(new, plan.old_backbone, args.path, args.size)
+        return prove_swap(
+            new, plan.old_backbone, args.path, args.size, predict=not args.skip_predict
+        )
+    except (SwapError, CheckpointError):  # says what is wrong, and the original knows nothing of it
+        raise
     except Exception as error:  # of any kind: the models are not ours
         found = f'{type(error).__name__}: {error}'
         original = why_original_fails(old, args.size)
@@ -124,7 +157,7 @@ def run(new: Config, old: Config, plan: Swap, args: argparse.Namespace) -> Proof
             'start a training to see.'
             if original
             else f'The original model runs, so it needs more of {plan.old_backbone["type"]} than '
-            'the maps of its stages, or the weights do not fit.'
+            'the maps of its stages.'
         )
         raise SwapError(f'the swapped model does not run: {found}\n{verdict}') from error
 
@@ -143,7 +176,7 @@ def check_as_written(new: Config, plan: Swap) -> None:
             raise SwapError(f'{change.key} would be {value} in place of {wanted}.')
 
 
-def report(args: argparse.Namespace, plan: Swap, proof: Proof | None) -> str:
+def report(args: argparse.Namespace, plan: Swap, proof: Proof | None, trained: bool) -> str:
     """What was changed and what was seen."""
     lines = [describe(plan)]
     if args.config.startswith('mmseg::'):
@@ -155,8 +188,9 @@ def report(args: argparse.Namespace, plan: Swap, proof: Proof | None) -> str:
         lines.append('note: the model was not run.')
     else:
         (size, maps), *_ = proof.shapes.items()
+        done = 'was not asked to predict' if args.skip_predict else 'predicts'
         lines.append(
-            f'the model predicts; maps for {size[0]}x{size[1]} pixels as before: '
+            f'the model {done}; maps for {size[0]}x{size[1]} pixels as before: '
             + ', '.join(f'{c}x{h}x{w}' for c, h, w in maps)
         )
     if proof is not None and proof.losses:
@@ -164,7 +198,8 @@ def report(args: argparse.Namespace, plan: Swap, proof: Proof | None) -> str:
             f'one training step: loss {proof.losses["loss"]:.4g}, gradient in the first layer of '
             f'the transformer {proof.grad_norm or 0:.3g}'
         )
-    lines.append(f'{args.out}: written. Train it with: python tools/train.py {args.out}')
+    use = 'Train it with: python tools/train.py' if trained else 'Use it with: python tools/test.py'
+    lines.append(f'{args.out}: written. {use} {args.out}' + ('' if trained else ' CHECKPOINT'))
     return '\n'.join(lines)
 
 
@@ -174,14 +209,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The models are built from random weights here; what they say about that is no news.
     logging.disable(logging.WARNING)
     warnings.simplefilter('ignore')
+    # A polite kill ends it as Ctrl-C does, so that the draft is removed.
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        plan, proof = swap(args)
+        plan, proof, trained = swap(args)
     except (OSError, ValueError, KeyError, RuntimeError, CheckpointError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     finally:
+        signal.signal(signal.SIGTERM, previous)
         logging.disable(logging.NOTSET)
-    print(report(args, plan, proof))
+    print(report(args, plan, proof, trained))
     return 0
 
 
