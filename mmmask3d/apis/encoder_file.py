@@ -8,12 +8,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmpretrain.models import VisionTransformer
 
 from mmmask3d.engine.checkpoint import install_strict_loaders
-from mmmask3d.models.encoder_export import (
-    arch_settings,
-    encoder_config,
-    encoder_state_dict,
-    source_grid,
-)
+from mmmask3d.models.encoder_export import encoder_state_dict, source_grid
+from mmmask3d.models.encoder_record import arch_settings, encoder_config
 from mmmask3d.models.pos_embed import GRID_KEY
 
 from .replaced_backbone import SwapError
@@ -34,11 +30,7 @@ _NOT_KEPT = {
     'drop_path_rate',
     'window_size',
     'global_attn_indexes',
-    # of a pyramid around the encoder, which the new backbone has anew
-    'out_strides',
-    'out_channels',
-    'feature_indices',
-    'norm_cfg',
+    'norm_cfg',  # of the transformer; that of Mask3DPyramid is its pyramid's
 }
 
 
@@ -108,7 +100,7 @@ def encoder_settings(checkpoint: str, arch: str | dict | None = None) -> dict[st
             f'Leave --arch out to take that of the file.'
         )
     norm = recorded.get('norm_cfg')
-    if 'out_strides' not in recorded and norm not in (None, _NORM):
+    if norm not in (None, _NORM):
         raise SwapError(
             f'{checkpoint}: its encoder has the norm layers {norm}; Mask3DPyramid has {_NORM} in '
             f'its transformer, and would compute something else.'

@@ -5,12 +5,15 @@ The names and weights stand in ``configs/**/metafile.yml``, which an installatio
 takes a checkpoint, also in ``init_cfg`` and ``load_from``.
 """
 
+import contextlib
 import copy
 import difflib
 import fnmatch
+import json
+import logging
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +22,7 @@ from typing import Any
 import mmengine
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
@@ -26,10 +30,13 @@ from torch import Tensor, nn
 from mmmask3d.engine.checkpoint import CheckpointError, install_strict_loaders, with_sha256
 from mmmask3d.engine.download import download, split_sha256
 from mmmask3d.engine.run_config import check_libraries, load_config
-from mmmask3d.models.encoder_export import read_meta
+from mmmask3d.models.encoder_loading import check_settings
+from mmmask3d.models.encoder_record import parse_config_text, read_meta
 from mmmask3d.models.pos_embed import GRID_KEY
 
 SCHEME = 'mmmask3d://'
+# Settings of a model that change what it computes and no shape.
+_TELLING = ('num_heads', 'depth_target')
 _PACKAGE = Path(__file__).resolve().parents[1]
 #: Weights that are shipped with the package, with their model cards.
 SHIPPED = Path(__file__).resolve().parent / 'weights'
@@ -91,7 +98,7 @@ def read_zoo(root: Path = _PACKAGE / '.mim') -> dict[str, ZooEntry]:
 
 def list_models(
     pattern: str | None = None,
-    exclude_patterns: Sequence[str] | None = None,
+    exclude_patterns: str | Sequence[str] | None = None,
     task: str | None = None,
     pretrained: bool | None = None,
 ) -> list[str]:
@@ -99,13 +106,15 @@ def list_models(
 
     Args:
         pattern: Wildcards as in a shell; anything may follow, as in mmpretrain.
-        exclude_patterns: The same, for names to leave out.
+        exclude_patterns: The same, one or several, for names to leave out.
         task: Only models with results of this task.
         pretrained: Only models with weights (True) or without (False).
     """
     names = set(read_zoo())
     if pattern is not None:
         names = set(fnmatch.filter(names, f'{pattern}*'))
+    if isinstance(exclude_patterns, str):
+        exclude_patterns = [exclude_patterns]
     for excluded in exclude_patterns or ():
         names -= set(fnmatch.filter(names, f'{excluded}*'))
     zoo = read_zoo()
@@ -126,6 +135,8 @@ def find_entry(name: str) -> ZooEntry:
     if name not in zoo:
         close = difflib.get_close_matches(name, zoo, n=3, cutoff=0.4)
         hint = f' Did you mean {", ".join(close)}?' if close else ''
+        if name.endswith(('.pth', '.safetensors')):
+            hint = ' It looks like a file of weights: give the config or name of its model too.'
         raise ZooError(f'{name!r} is none of the {len(zoo)} models of the zoo.{hint}')
     return zoo[name]
 
@@ -169,15 +180,15 @@ def build_model(model: Mapping, scope: str) -> nn.Module:
 
 
 def get_model(
-    model: str | os.PathLike | Config,
-    pretrained: bool | str = False,
+    model: str | os.PathLike | Config | Mapping,
+    pretrained: bool | str | os.PathLike = False,
     device: str | torch.device | None = None,
     **kwargs: Any,
 ) -> nn.Module:
     """Build a model of the zoo or of a config, in evaluation mode.
 
     Args:
-        model: Name in the zoo, path of a config file, or a config.
+        model: Name in the zoo, path of a config file, or a config (a dict too).
         pretrained: True for the published weights; a path or URL for others, which must fill the
             whole model; False for the initialisation that the config asks for.
         device: Where the model goes.
@@ -188,11 +199,14 @@ def get_model(
 
     Raises:
         ZooError: No such model, or it has no published weights.
-        RuntimeError: The weights do not fill the model; lists the keys.
+        RuntimeError: The weights do not fill the model, or belong to another number of attention
+            heads or another target; lists the keys.
     """
     entry = None
     if isinstance(model, Config):
         cfg = copy.deepcopy(model)
+    elif isinstance(model, Mapping):
+        cfg = Config(copy.deepcopy(dict(model)))
     elif os.fspath(model).endswith('.py'):
         cfg = load_config(model)
     else:
@@ -210,11 +224,12 @@ def get_model(
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     built = build_model(cfg.model, cfg.get('default_scope') or 'mmmask3d')
     if pretrained:
-        meta = fill(built, pretrained)
+        meta = fill(built, os.fspath(pretrained), cfg.model)
         if meta.get('dataset_meta'):
             built.dataset_meta = meta['dataset_meta']
     else:
-        built.init_weights()
+        with _quiet():  # mmengine would print three lines for every tensor
+            built.init_weights()
     built.cfg = cfg
     if device is not None:
         built.to(device)
@@ -222,11 +237,28 @@ def get_model(
     return built
 
 
-def fill(model: nn.Module, location: str) -> dict:
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def fill(model: nn.Module, location: str, config: Mapping | None = None) -> dict:
     """Load weights of a whole model, strictly, and keep later initialisers off; returns the meta.
 
+    Args:
+        model: Changed in place.
+        location: Path, URL or ``mmmask3d://NAME``.
+        config: What the model was built from; None leaves out what only this tells.
+
     Raises:
-        RuntimeError: A tensor is missing, left over or of another shape; the message lists them.
+        RuntimeError: A tensor is missing, left over or of another shape (the message lists them);
+            or the file was trained with settings that change the result and no shape.
     """
     install_strict_loaders()
     checkpoint = CheckpointLoader.load_checkpoint(location, map_location='cpu')
@@ -253,6 +285,10 @@ def fill(model: nn.Module, location: str) -> dict:
             f'{location} does not fill this {type(model).__name__}: {len(missing)} tensors are '
             f'missing ({_some(missing)}), {len(unknown)} are unknown here ({_some(unknown)}).{hint}'
         )
+    backbone = getattr(model, 'backbone', None)
+    check_settings(getattr(backbone, 'vit', backbone) or model, checkpoint, location)
+    if config is not None:
+        _check_trained_settings(config, _trained_config(meta), location)
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
@@ -261,6 +297,32 @@ def fill(model: nn.Module, location: str) -> dict:
         if hasattr(module, '_is_init'):
             module._is_init = True  # or a Runner would initialise it anew
     return meta
+
+
+def _trained_config(meta: Mapping) -> Mapping:
+    """The config of the model that a file was trained as; empty where it is not recorded."""
+    if meta.get('model'):
+        return meta['model']
+    try:
+        return parse_config_text(meta['cfg'])['model'] if meta.get('cfg') else {}
+    except ValueError:  # holds more than plain values, and nothing of it is run
+        return {}
+
+
+def _check_trained_settings(ours: Any, theirs: Any, location: str, path: str = 'model') -> None:
+    for key in ours.keys() & theirs.keys():
+        mine, trained, where = ours[key], theirs[key], f'{path}.{key}'
+        if key in _TELLING and _plain(mine) != _plain(trained):
+            raise RuntimeError(
+                f'{location}: was trained with {where} = {_plain(trained)!r}, this model has '
+                f'{_plain(mine)!r}. All shapes fit, but the results would be others.'
+            )
+        if isinstance(mine, Mapping) and isinstance(trained, Mapping):
+            _check_trained_settings(mine, trained, location, where)
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))  # tuples of a file are lists
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:

@@ -26,6 +26,7 @@ from mmmask3d.engine.checkpoint import (
 )
 from mmmask3d.engine.download import file_sha256
 from mmmask3d.models import encoder_export as export
+from mmmask3d.models import encoder_record as record
 from mmmask3d.models.pos_embed import GRID_KEY
 
 from .model_zoo import build_model
@@ -33,18 +34,6 @@ from .model_zoo import build_model
 #: Names the layout of the metadata in a published file with a whole model.
 MODEL_FORMAT = 'mmmask3d-model-1'
 
-# Data sets whose terms allow research only, or state nothing more; as they are called in configs.
-_RESEARCH_ONLY = {
-    'ScanNet': r'scan_?net',
-    'NYU Depth v2': r'nyu',
-    'SUN RGB-D': r'sun_?rgb_?d',
-    'Cityscapes': r'cityscapes',
-    '7-Scenes': r'(7|seven)_?scenes',
-    'Matterport3D': r'matterport|mp3d',
-    'KITTI': r'kitti',
-    'Taskonomy': r'taskonomy',
-    'Gibson': r'gibson',
-}
 _RESTRICTED = r'non-?commercial|research[- ]only|\bNC\b|-NC-|for research|academic'
 
 
@@ -75,37 +64,21 @@ def check_terms(data: list[Mapping] | None, data_license: str, terms: str, sourc
             'run, or an encoder that was extracted from it, or pass the config with --config.'
         )
     text = ' '.join(str(value) for entry in data for value in entry.values())
-    for name, pattern in _RESEARCH_ONLY.items():
-        if re.search(pattern, text.replace('-', '_'), re.IGNORECASE):
-            raise PublishingError(
-                f'{source}: was trained on frames of {name} ({text.strip()}), which are for '
-                'research only. Weights trained on them are not published.'
-            )
-    if re.search(_RESTRICTED, data_license, re.IGNORECASE):
+    if named := export.research_names([text]):
+        raise PublishingError(
+            f'{source}: was trained on frames of {", ".join(named)}, by the names in its config '
+            f'({text.strip()}), which are for research only. Weights trained on them are not '
+            'published.'
+        )
+    if _restricted(data_license):
         raise PublishingError(
             f'{source}: the terms of its frames ({data_license!r}) restrict their use. Weights '
             'trained on such frames are not published.'
         )
 
 
-def initial_weights(config: Mapping) -> list[str]:
-    """Names of the files that parts of a model started from, by ``init_cfg`` or ``load_from``."""
-    found = []
-
-    def look(value: Any) -> None:
-        if isinstance(value, Mapping):
-            if 'Pretrained' in str(value.get('type')) and value.get('checkpoint'):
-                found.append(os.path.basename(str(value['checkpoint'])))
-            for inner in value.values():
-                look(inner)
-        elif isinstance(value, list | tuple):
-            for inner in value:
-                look(inner)
-
-    look(config.get('model', {}))
-    if config.get('load_from'):
-        found.append(os.path.basename(str(config['load_from'])))
-    return found
+def _restricted(terms: str | None) -> bool:
+    return bool(re.search(_RESTRICTED, terms or '', re.IGNORECASE))
 
 
 def without_init(model: Any) -> Any:
@@ -164,14 +137,14 @@ def _model_state(checkpoint: Mapping, config: Mapping, source: str) -> tuple[dic
         'format': MODEL_FORMAT,
         'default_scope': scope,
         'model': model,
-        'dataset_meta': export.read_meta(checkpoint).get('dataset_meta'),
+        'dataset_meta': record.read_meta(checkpoint).get('dataset_meta'),
     }
     backbone = model.get('backbone', {})
     if str(backbone.get('type')).endswith('Mask3DViT'):
         encoder = export.encoder_state_dict(checkpoint, source)
         export.check_architecture(encoder, backbone, source)
         meta[GRID_KEY] = export.source_grid(encoder, checkpoint, backbone, source)
-        meta |= {'backbone': backbone, 'arch': export.arch_settings(backbone)}
+        meta |= {'backbone': backbone, 'arch': record.arch_settings(backbone)}
     return state, meta
 
 
@@ -190,6 +163,19 @@ def _verify(part: str, state: Mapping[str, Tensor], meta: Mapping, source: str) 
         export.load_strictly(model, state, type(model).__name__)
     except ValueError as error:
         raise PublishingError(f'{source}: {error}') from error
+
+
+def _check_figures(metrics: Any) -> None:
+    if metrics is None:
+        return
+    flat = isinstance(metrics, Mapping) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in metrics.values()
+    )
+    if not flat:
+        raise PublishingError(
+            f'the figures must be numbers by name, as tools/test.py --out writes them; got '
+            f'{str(metrics)[:200]}.'
+        )
 
 
 def publish(
@@ -227,30 +213,38 @@ def publish(
         PublishingError: Not allowed, or the source does not hold what is needed.
     """
     name = os.fspath(source)
+    _check_figures(metrics)
     checkpoint = load_checkpoint_file(name)
-    meta = export.read_meta(checkpoint)
+    meta = record.read_meta(checkpoint)
     if config is None and meta.get('cfg'):
-        config = export.parse_config_text(meta['cfg'])
+        config = record.parse_config_text(meta['cfg'])
     data = (
         export.describe_data(config['train_dataloader'].get('dataset'))
         if config and 'train_dataloader' in config
         else meta.get('data')
     )
     check_terms(data, data_license, terms, name)
-    started_from = initial_weights(config or {})
+    started = export.origin(meta, config)
+    started_from = started['initialised_from']
+    init_license = init_license or started['init_license']
     if started_from and not init_license:
         raise PublishingError(
             f'{name}: the training started from {", ".join(started_from)}, whose terms bind these '
             'weights too. State them with --init-license.'
         )
+    if _restricted(init_license) and not _restricted(terms):
+        raise PublishingError(
+            f'{name}: the training started from weights under {init_license!r}, which restrict '
+            f'their use, so these cannot be given away under {terms!r}.'
+        )
     if part == 'encoder':
-        backbone = export.encoder_config(checkpoint, config, name)
+        backbone = record.encoder_config(checkpoint, config, name)
         state = export.encoder_state_dict(checkpoint, name)
         export.check_architecture(state, backbone, name)
         grid = export.source_grid(state, checkpoint, backbone, name)
-        head = {k: v for k, v in backbone.items() if k != 'init_cfg'}
-        out = {'format': export.FORMAT, 'backbone': head, 'arch': export.arch_settings(backbone)}
-        out |= {'patch_size': export.as_pair(backbone.get('patch_size', 16)), GRID_KEY: grid}
+        head = without_init(backbone)
+        out = {'format': export.FORMAT, 'backbone': head, 'arch': record.arch_settings(backbone)}
+        out |= {'patch_size': record.as_pair(backbone.get('patch_size', 16)), GRID_KEY: grid}
     elif config is None:
         raise PublishingError(f'{name}: does not hold the config of its model. Pass --config.')
     else:
@@ -323,6 +317,12 @@ def _write(
     return dict(zip(('weights', 'card', 'text'), names, strict=True), sha256=sha256)
 
 
+def _started_from(names: list[str] | None) -> str:
+    if names is None:
+        return 'not recorded'
+    return '; '.join(names) or 'random weights'
+
+
 def card_text(card: Mapping) -> str:
     """The model card for people: Markdown from the same entries."""
 
@@ -342,7 +342,7 @@ def card_text(card: Mapping) -> str:
         'Data': plain(card['data']),
         'Terms of the data': card['data_license'],
         'Terms of the weights': card['terms'],
-        'Started from': plain(card['initialised_from']) or 'random weights',
+        'Started from': _started_from(card['initialised_from']),
         'Terms of those': card['init_license'],
         'Schedule': plain(card['schedule']),
         'Trained for': plain({k: card[k] for k in ('epoch', 'iter')}),

@@ -13,7 +13,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmmask3d.models.encoder_export import arch_settings
+from mmmask3d.models.encoder_record import arch_settings
 
 from .encoder_file import check_arch, encoder_settings
 from .replaced_backbone import Levels, SwapError, bare, find_backbone, measure_levels

@@ -55,6 +55,10 @@ class _Hash(NamedTuple):
         return digest.startswith(self.digits)
 
 
+# Of a transfer, and not of the disk it goes to; no ConnectionErrors.
+_OF_THE_NETWORK = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN}
+
+
 def split_sha256(url: str) -> tuple[str, str | None]:
     """Split ``https://...#sha256=<hex>`` into the address and the hash; None where there is none.
 
@@ -346,6 +350,7 @@ def _transfer(
                     raise _Broken('the server has another version of the file now')
             else:
                 start, total = 0, _length(answer.headers.get('Content-Length'))
+                _check_space(part.path, total, start)
                 part.begin({**now, 'total': total})
             _check_space(part.path, total, start)
             _receive(answer, part, start, total, show)
@@ -374,6 +379,10 @@ def _transfer(
         raise _Broken(f'nothing received for {timeout:g} s') from error
     except (ConnectionError, http.client.HTTPException, ssl.SSLError) as error:
         raise _Broken(f'the connection broke ({type(error).__name__}: {error})') from error
+    except OSError as error:
+        if error.errno not in _OF_THE_NETWORK:
+            raise
+        raise _Broken(f'the connection broke ({error.strerror})') from error
 
 
 def _receive(

@@ -4,15 +4,15 @@ Everything here is a function of its arguments; the command is
 ``tools/model_converters/extract_backbone.py``.
 """
 
-import ast
 import hashlib
 import inspect
 import io
 import json
 import os
+import re
 import subprocess
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,12 @@ from torch import Tensor
 from mmmask3d.engine.checkpoint import AtomicLocalBackend, safetensors_bytes
 from mmmask3d.engine.download import file_sha256
 from mmmask3d.models.encoder_loading import conversion_hint, encoder_state
+from mmmask3d.models.encoder_record import (
+    arch_settings,
+    as_pair,
+    parse_config_text,
+    read_meta,
+)
 from mmmask3d.models.mask3d_vit import Mask3DViT
 from mmmask3d.models.pos_embed import GRID_KEY, resize_to_grid
 from mmmask3d.version import __version__
@@ -31,54 +37,20 @@ from mmmask3d.version import __version__
 FORMAT = 'mmmask3d-encoder-1'
 _POS_EMBED = 'pos_embed'
 _PATCH_WEIGHT = 'patch_embed.projection.weight'
+# Data sets whose terms allow research only, or state nothing more; as they are called in configs.
+_RESEARCH_ONLY = {
+    'ScanNet': r'scan_?net',
+    'NYU Depth v2': r'nyu',
+    'SUN RGB-D': r'sun_?rgb_?d',
+    'Cityscapes': r'cityscapes',
+    '7-Scenes': r'(7|seven)_?scenes',
+    'Matterport3D': r'matterport|mp3d',
+    'KITTI': r'kitti',
+    'Taskonomy': r'taskonomy',
+    'Gibson': r'gibson',
+}
 #: Arguments of ``VisionTransformer`` that do not change which parameters exist.
 _RUNTIME_ARGS = ('self', 'img_size', 'out_indices', 'out_type', 'frozen_stages', 'init_cfg')
-
-
-def parse_config_text(text: str) -> dict:
-    """Read the config text that mmengine stores in a checkpoint, without running it.
-
-    ``Config.fromstring`` executes the text, so a checkpoint could run any code through it. Only
-    assignments of literals and ``dict(...)`` calls are understood here, which is all that
-    ``Config.pretty_text`` writes.
-
-    Raises:
-        ValueError: the text holds anything else.
-    """
-
-    def value(node: ast.AST) -> Any:
-        if isinstance(node, ast.Call):
-            name = node.func.id if isinstance(node.func, ast.Name) else None
-            if name == 'dict' and len(node.args) <= 1:
-                out = value(node.args[0]) if node.args else {}
-                out.update({k.arg: value(k.value) for k in node.keywords})
-                return out
-            raise ValueError(
-                f'line {node.lineno}: the config stored in the checkpoint calls '
-                f'{ast.unparse(node.func)!r}; only plain values are read. Pass --config.'
-            )
-        if isinstance(node, ast.Dict):
-            return {value(k): value(v) for k, v in zip(node.keys, node.values, strict=True)}
-        if isinstance(node, ast.List | ast.Tuple | ast.Set):
-            kind = {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)]
-            return kind(value(item) for item in node.elts)
-        if isinstance(node, ast.Name) and node.id in ('inf', 'nan'):
-            return float(node.id)  # as mmengine writes them, though it cannot read them back
-        return ast.literal_eval(node)
-
-    config = {}
-    for statement in ast.parse(text).body:
-        if not (
-            isinstance(statement, ast.Assign)
-            and len(statement.targets) == 1
-            and isinstance(statement.targets[0], ast.Name)
-        ):
-            raise ValueError(
-                f'line {statement.lineno}: the config stored in the checkpoint is not a list of '
-                'assignments. Pass --config.'
-            )
-        config[statement.targets[0].id] = value(statement.value)
-    return config
 
 
 def encoder_state_dict(checkpoint: Mapping, source: str = 'checkpoint') -> OrderedDict:
@@ -106,41 +78,6 @@ def encoder_state_dict(checkpoint: Mapping, source: str = 'checkpoint') -> Order
     return picked
 
 
-def read_meta(checkpoint: Mapping) -> dict:
-    """Return a checkpoint's metadata; values that safetensors keeps as JSON text are decoded."""
-    meta = dict(checkpoint.get('meta') or {})
-    if str(meta.get('format')).startswith('"mmmask3d-'):
-        meta = {k: json.loads(v) for k, v in meta.items()}
-    return meta
-
-
-def as_pair(value: Any) -> tuple[int, int]:
-    """Two whole numbers, of which one number is both."""
-    if isinstance(value, int):
-        return value, value
-    first, second = value
-    return int(first), int(second)
-
-
-def encoder_config(checkpoint: Mapping, config: Mapping | None, source: str) -> dict:
-    """Return the backbone's config: from ``config``, an earlier export, or the stored text.
-
-    Raises:
-        ValueError: none of the three describes the backbone.
-    """
-    meta = read_meta(checkpoint)
-    if config is None and 'backbone' in meta:
-        return dict(meta['backbone'])
-    if config is None and meta.get('cfg'):
-        config = parse_config_text(meta['cfg'])
-    if config is None or 'backbone' not in config.get('model', {}):
-        raise ValueError(
-            f'{source}: its metadata does not hold the config of the run, so the number of '
-            'attention heads is unknown. Pass the pre-training config with --config.'
-        )
-    return dict(config['model']['backbone'])
-
-
 def check_architecture(state_dict: Mapping[str, Tensor], backbone: Mapping, source: str) -> None:
     """Compare tensor shapes with the config's architecture.
 
@@ -163,12 +100,6 @@ def check_architecture(state_dict: Mapping[str, Tensor], backbone: Mapping, sour
             f'{source}: another architecture than its config says: the tensors have {found}, the '
             f'config has {expected}. Pass the config the checkpoint was trained with.'
         )
-
-
-def arch_settings(backbone: Mapping) -> dict:
-    """Return the dict of widths and depths behind ``arch``, a name or already such a dict."""
-    arch = backbone.get('arch', 'base')
-    return dict(VisionTransformer.arch_zoo[arch.lower()] if isinstance(arch, str) else arch)
 
 
 def source_grid(
@@ -246,7 +177,9 @@ def package_version() -> str:
 def describe_data(dataset: Any) -> list[dict]:
     """Return type, folder name and index of every data set in a (possibly nested) config.
 
-    Only the last part of ``data_root`` is kept: an exported file is meant to be given away.
+    Only the last part of ``data_root`` is kept: an exported file is meant to be given away. Names
+    of well-known data sets for research only, wherever in the config they stand, are kept as
+    ``known_as``.
     """
     if isinstance(dataset, list | tuple):
         return [entry for item in dataset for entry in describe_data(item)]
@@ -255,13 +188,58 @@ def describe_data(dataset: Any) -> list[dict]:
     for key in ('datasets', 'dataset'):
         if key in dataset:
             return describe_data(dataset[key])
-    return [
-        {
-            'type': str(dataset.get('type')),
-            'data_root': os.path.basename(str(dataset.get('data_root', '')).rstrip('/')),
-            'ann_file': str(dataset.get('ann_file', '')),
-        }
-    ]
+    entry = {
+        'type': str(dataset.get('type')),
+        'data_root': os.path.basename(str(dataset.get('data_root', '')).rstrip('/')),
+        'ann_file': str(dataset.get('ann_file', '')),
+    }
+    named = research_names(
+        str(dataset.get(key, '')) for key in ('type', 'data_root', 'data_prefix', 'ann_file')
+    )
+    return [{**entry, 'known_as': named} if named else entry]
+
+
+def research_names(texts: Iterable[str]) -> list[str]:
+    """Names of the data sets for research only that are spoken of."""
+    text = ' '.join(texts).replace('-', '_')
+    return [name for name, pattern in _RESEARCH_ONLY.items() if re.search(pattern, text, re.I)]
+
+
+def initial_weights(config: Mapping) -> list[str]:
+    """Names of the files a model started from, by ``init_cfg``, ``pretrained`` or ``load_from``."""
+    found = []
+
+    def look(value: Any) -> None:
+        if isinstance(value, Mapping):
+            if 'Pretrained' in str(value.get('type')) and value.get('checkpoint'):
+                found.append(value['checkpoint'])
+            if isinstance(value.get('pretrained'), str):
+                found.append(value['pretrained'])
+            for inner in value.values():
+                look(inner)
+        elif isinstance(value, list | tuple):
+            for inner in value:
+                look(inner)
+
+    look(config.get('model', {}))
+    if config.get('load_from'):
+        found.append(config['load_from'])
+    return [os.path.basename(str(name)) for name in found]
+
+
+def origin(meta: Mapping, config: Mapping | None) -> dict:
+    """What the weights started from, in this run and before: names of files, and their terms.
+
+    ``initialised_from`` is None where nothing tells it.
+    """
+    before, converted = meta.get('initialised_from'), meta.get('converted_from')
+    known = config is not None or before is not None or converted
+    names = [*(before or ()), *([f'weights of {converted}'] if converted else ())]
+    names += initial_weights(config or {})
+    return {
+        'initialised_from': list(dict.fromkeys(names)) if known else None,
+        'init_license': meta.get('init_license'),
+    }
 
 
 def describe_method(config: Mapping) -> dict:
@@ -310,7 +288,7 @@ def encoder_metadata(
     if config is None and meta.get('cfg'):
         config = parse_config_text(meta['cfg'])
     patch_size = as_pair(backbone.get('patch_size', 16))
-    keep = {k: v for k, v in backbone.items() if k not in ('init_cfg', 'img_size')}
+    keep = {k: v for k, v in backbone.items() if k not in ('init_cfg', 'pretrained', 'img_size')}
     keep['img_size'] = (grid[0] * patch_size[0], grid[1] * patch_size[1])
     # Of an export that is exported again, origin and method are those of the first export.
     described = config is not None and 'train_dataloader' in config
@@ -323,6 +301,7 @@ def encoder_metadata(
                 if described
                 else meta.get('data')
             ),
+            **origin(meta, config),
             'backbone': keep,
             'arch': arch_settings(backbone),
             'patch_size': patch_size,

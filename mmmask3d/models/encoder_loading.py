@@ -1,6 +1,7 @@
 """Fill an encoder from a checkpoint file: all of it or an error, and never by unpickling."""
 
 import json
+import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from mmmask3d.engine.checkpoint import install_strict_loaders, with_sha256
 
+from .encoder_record import arch_settings, encoder_config
 from .pos_embed import GRID_KEY, grid_from_checkpoint
 from .weight_formats import foreign_source
 
@@ -63,7 +65,7 @@ def encoder_state(
 
 def load_encoder(
     model: nn.Module,
-    checkpoint: str,
+    checkpoint: str | os.PathLike,
     prefix: str | None = None,
     map_location: str = 'cpu',
     sha256: str | None = None,
@@ -82,9 +84,10 @@ def load_encoder(
     Raises:
         RuntimeError: if the file lacks a key of the encoder, has one that the encoder has not, or
             a shape differs; the message lists them. Also if the file says that its encoder has
-            another number of attention heads, or its hash is not the expected one.
+            another number of attention heads or other norms, or its hash is not the expected one.
     """
     install_strict_loaders()
+    checkpoint = os.fspath(checkpoint)
     location = checkpoint if sha256 is None else with_sha256(checkpoint, sha256)
     loaded = CheckpointLoader.load_checkpoint(location, map_location=map_location)
     state = encoder_state(loaded, prefix, checkpoint)
@@ -112,7 +115,7 @@ def load_encoder(
                 f'{_described(loaded)}, or give the right prefix.'
             ).strip()
         )
-    _check_heads(model, loaded, checkpoint)
+    check_settings(model, loaded, checkpoint)
     model.load_state_dict(state, strict=True)
     print_log(f'Loaded all {len(own)} encoder tensors from {checkpoint}.', logger='current')
 
@@ -137,16 +140,35 @@ def _described(checkpoint: Mapping) -> str:
     return ', that is ' + ', '.join(f'{k}={v!r}' for k, v in backbone.items() if k != 'type')
 
 
-def _check_heads(model: nn.Module, checkpoint: Mapping, source: str) -> None:
-    """Compare what no tensor tells and changes every feature, where the file records it."""
-    arch, settings = _meta(checkpoint, 'arch'), getattr(model, 'arch_settings', {})
-    theirs = arch.get('num_heads') if isinstance(arch, Mapping) else None
-    ours = settings.get('num_heads', theirs)
-    if theirs is not None and theirs != ours:
+def check_settings(model: nn.Module, checkpoint: Mapping, source: str) -> None:
+    """Compare what no tensor tells and changes every feature, where the file records it.
+
+    Args:
+        model: an encoder, a ``VisionTransformer``.
+        checkpoint: an export, or the checkpoint of a run with the text of its config.
+        source: its name.
+
+    Raises:
+        RuntimeError: another number of attention heads, or other layer norms.
+    """
+    try:
+        backbone = encoder_config(checkpoint, None, source)
+    except ValueError:  # nothing is recorded, or nothing that can be read without running it
+        return
+    ours = getattr(model, 'arch_settings', {}).get('num_heads')
+    theirs = arch_settings(backbone).get('num_heads')
+    if ours is not None and theirs not in (None, ours):
         raise RuntimeError(
             f'{source}: its encoder has {theirs} attention heads, this {type(model).__name__} has '
             f'{ours}. All shapes fit, but the features would be others. Build the model with '
             f'num_heads={theirs} in its arch.'
+        )
+    theirs = backbone.get('norm_cfg', {}).get('eps')
+    found = {m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)}
+    if theirs is not None and found and theirs not in found:
+        raise RuntimeError(
+            f'{source}: its layer norms have eps={theirs}, those of this {type(model).__name__} '
+            f'{found.pop()}. Build the model with norm_cfg={dict(backbone["norm_cfg"])!r}.'
         )
 
 

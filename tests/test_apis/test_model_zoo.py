@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 import mmmask3d
 from mmmask3d import apis
 from mmmask3d.apis import get_model, list_models, model_zoo
-from mmmask3d.apis.model_zoo import ZooError, find_entry, read_zoo, weights_file
+from mmmask3d.apis.model_zoo import SCHEME, ZooError, find_entry, read_zoo, weights_file
 from mmmask3d.engine.checkpoint import CheckpointError
 from mmmask3d.engine.run_config import load_config
 from mmmask3d.models import Mask3DViT, MaskedRGBD
@@ -295,3 +295,34 @@ def test_mmengine_takes_the_scheme():
     load_checkpoint(model, f'mmmask3d://{NANO}', strict=True)
     for key, value in model.state_dict().items():
         assert torch.equal(value, expected.state_dict()[key])
+
+
+def test_settings_that_no_shape_tells(tmp_path):
+    """Three heads or six, metres or deviations: every tensor fits, and the results are others."""
+    heads = dict(backbone=dict(arch=dict(num_heads=6)))
+    with pytest.raises(RuntimeError, match='has 3 attention heads'):
+        get_model(NANO, pretrained=True, **heads)
+    target = dict(data_preprocessor=dict(depth_target=dict(mode='metric')))
+    with pytest.raises(RuntimeError, match=r'model\.data_preprocessor\.depth_target'):
+        get_model(NANO, pretrained=True, **target)
+    decoder = dict(decoders=dict(depth=dict(num_heads=1)))
+    with pytest.raises(RuntimeError, match=r'model\.decoders\.depth\.num_heads'):
+        get_model(NANO, pretrained=True, **decoder)
+
+
+def test_what_may_be_given(capsys):
+    cfg = load_config(find_entry(NANO).config)
+    file = Path(weights_file(f'{SCHEME}{NANO}'))
+    from_dict = get_model(cfg.to_dict(), pretrained=file)
+    by_name = get_model(NANO, pretrained=True)
+    for mine, theirs in zip(from_dict.parameters(), by_name.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert list_models(exclude_patterns='*') == []
+    assert NANO not in list_models(exclude_patterns='mask3d_vit-nano')
+    with pytest.raises(ZooError, match='looks like a file of weights'):
+        get_model('work_dirs/x/epoch_100.pth')
+
+
+def test_building_is_quiet(capfd):
+    get_model(NANO)
+    assert len(capfd.readouterr().out.splitlines()) < 20

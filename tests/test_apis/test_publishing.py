@@ -10,10 +10,11 @@ from mmengine.logging import HistoryBuffer
 from mmpretrain.models import VisionTransformer
 
 from mmmask3d.apis import get_model
-from mmmask3d.apis.publishing import PublishingError, check_terms, initial_weights, publish
+from mmmask3d.apis.publishing import PublishingError, check_terms, publish
 from mmmask3d.engine import load_checkpoint_file
 from mmmask3d.models import Mask3DViT
 from mmmask3d.models import encoder_export as export
+from mmmask3d.models import encoder_record as record
 from mmmask3d.registry import MODELS
 
 ARCH = dict(embed_dims=24, num_layers=1, num_heads=3, feedforward_channels=48)
@@ -161,7 +162,8 @@ def test_an_encoder_that_was_extracted_before(checkpoint, model, tmp_path):
 @pytest.mark.parametrize(
     'root',
     ['/data/scannet', 'data/ScanNet_frames_25k', 'nyuv2', 'data/nyu_depth', 'SUN-RGBD',
-     '/d/cityscapes/', 'data/7scenes', 'matterport3d', 'kitti_raw'],
+     '/d/cityscapes/', 'data/7scenes', 'matterport3d', 'kitti_raw', '/data/ScanNet/frames',
+     'data/nyuv2/train', '/mnt/kitti/raw/depth'],
 )  # fmt: skip
 def test_research_only_frames_are_never_published(checkpoint, tmp_path, root):
     with pytest.raises(PublishingError, match='for research only'):
@@ -185,6 +187,29 @@ def test_terms_must_be_stated_and_allow_it(checkpoint, tmp_path, stated, message
     assert not (tmp_path / 'zoo').exists()
 
 
+def test_names_below_the_root_count_too(checkpoint, tmp_path):
+    config = run_config()
+    config['train_dataloader']['dataset']['data_prefix'] = dict(img_path='scannet/rgb')
+    with pytest.raises(PublishingError, match='frames of ScanNet, by the names in its config'):
+        publish(checkpoint(), tmp_path / 'mine', config=config, **STATED)
+
+
+def extracted(source, folder):
+    """As tools/model_converters/extract_backbone.py writes it."""
+    read = load_checkpoint_file(source)
+    backbone = record.encoder_config(read, None, source)
+    state = export.encoder_state_dict(read)
+    meta = export.encoder_metadata(read, None, backbone, state, (4, 9), source)
+    export.write_encoder(folder / 'extracted.pth', state, meta)
+    return folder / 'extracted.pth'
+
+
+def test_what_an_extract_was_trained_on_is_not_forgotten(checkpoint, tmp_path):
+    encoder = extracted(checkpoint(root='/data/ScanNet/frames'), tmp_path)
+    with pytest.raises(PublishingError, match='frames of ScanNet'):
+        publish(encoder, tmp_path / 'mine', **STATED)
+
+
 def test_data_inside_a_concatenation_count():
     data = [{'data_root': 'rooms'}, {'data_root': 'x', 'type': 'NYUv2Dataset'}]
     with pytest.raises(PublishingError, match='NYU Depth v2'):
@@ -205,14 +230,57 @@ def test_initial_weights_bind_too(checkpoint, tmp_path):
     source = checkpoint(**start)
     with pytest.raises(PublishingError, match=r'started from mae_vit_base\.pth.*--init-license'):
         publish(source, tmp_path / 'mine', **STATED)
-    written = publish(
-        source, tmp_path / 'mine', part='model', init_license='CC BY-NC 4.0', **STATED
-    )
+    restricted = dict(init_license='CC BY-NC 4.0', data_license='own')
+    with pytest.raises(PublishingError, match=r"cannot be given away under 'Apache-2\.0'"):
+        publish(source, tmp_path / 'mine', **{**STATED, **restricted})
+    restricted['terms'] = 'CC BY-NC 4.0'
+    written = publish(source, tmp_path / 'mine', part='model', **restricted)
     card = (tmp_path / written['card']).read_text()
     assert json.loads(card)['initialised_from'] == ['mae_vit_base.pth']
     assert 'someone' not in card
     assert 'CC BY-NC 4.0' in (tmp_path / written['text']).read_text()
-    assert initial_weights({'model': {}, 'load_from': 'a/b.pth'}) == ['b.pth']
+    assert export.initial_weights({'model': {}, 'load_from': 'a/b.pth'}) == ['b.pth']
+
+
+def test_initial_weights_of_an_extract_and_of_a_published_file_bind_too(checkpoint, tmp_path):
+    start = dict(init_cfg=dict(type='Pretrained', checkpoint='/home/someone/mae_vit_base.pth'))
+    encoder = extracted(checkpoint(**start), tmp_path)
+    with pytest.raises(PublishingError, match=r'started from mae_vit_base\.pth'):
+        publish(encoder, tmp_path / 'mine', **STATED)
+    first = publish(encoder, tmp_path / 'mine', init_license='MIT', **STATED)
+    again = publish(first['weights'], tmp_path / 'again', **STATED)
+    card = json.loads((tmp_path / again['card']).read_text())
+    assert (card['initialised_from'], card['init_license']) == (['mae_vit_base.pth'], 'MIT')
+
+
+def test_weights_named_by_the_backbone_bind_too(checkpoint, tmp_path):
+    source = checkpoint(pretrained='/home/someone/mae_vit_base.pth')
+    with pytest.raises(PublishingError, match=r'started from mae_vit_base\.pth'):
+        publish(source, tmp_path / 'mine', **STATED)
+    written = publish(source, tmp_path / 'mine', init_license='MIT', **STATED)
+    assert 'someone' not in (tmp_path / written['card']).read_text()
+    assert 'someone' not in str(load_checkpoint_file(written['weights'])['meta'])
+
+
+def test_a_start_that_nothing_tells_is_not_called_random(model, checkpoint, tmp_path):
+    run = publish(checkpoint(), tmp_path / 'mine', **STATED)
+    assert '| Started from | random weights |' in (tmp_path / run['text']).read_text()
+    encoder = load_checkpoint_file(run['weights'])
+    meta = {k: v for k, v in record.read_meta(encoder).items() if k != 'initialised_from'}
+    export.write_encoder(tmp_path / 'older.pth', encoder['state_dict'], meta)
+    older = publish(tmp_path / 'older.pth', tmp_path / 'older', **STATED)
+    assert '| Started from | not recorded |' in (tmp_path / older['text']).read_text()
+    meta['converted_from'] = 'mae'
+    export.write_encoder(tmp_path / 'mae.pth', encoder['state_dict'], meta)
+    with pytest.raises(PublishingError, match='started from weights of mae'):
+        publish(tmp_path / 'mae.pth', tmp_path / 'mae', **STATED)
+
+
+@pytest.mark.parametrize('figures', [{'a': {'b': 1.0}}, [1.0], 'good', {'a': 'b'}, {'a': True}])
+def test_figures_that_are_no_numbers(checkpoint, tmp_path, figures):
+    with pytest.raises(PublishingError, match='must be numbers by name'):
+        publish(checkpoint(), tmp_path / 'zoo/mine', metrics=figures, **STATED)
+    assert not (tmp_path / 'zoo').exists()
 
 
 def test_damaged_or_too_large_numbers(model, checkpoint, tmp_path):

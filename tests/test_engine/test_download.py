@@ -344,6 +344,7 @@ def test_full_disk(server, cache, monkeypatch):
         patch.setattr(module.shutil, 'disk_usage', lambda path: usage(10, 9, 1))
         with pytest.raises(DownloadError, match=r'no space for 1 MiB .*TORCH_HOME'):
             download(server.url(sha=SHA))
+    assert files(cache) == []
 
     def no_space(answer, part, *rest):
         part.path.write_bytes(b'half')
@@ -353,6 +354,22 @@ def test_full_disk(server, cache, monkeypatch):
     with pytest.raises(DownloadError, match=r'no space .*TORCH_HOME'):
         download(server.url(sha=SHA))
     assert files(cache) == []
+
+
+@pytest.mark.parametrize('reason', [errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN])
+def test_a_network_that_goes_down_is_no_fault_of_the_disk(server, cache, monkeypatch, reason):
+    tried, receive = [], module._receive
+
+    def goes_down(answer, part, *rest):
+        tried.append(1)
+        if len(tried) == 1:
+            raise OSError(reason, os.strerror(reason))
+        receive(answer, part, *rest)
+
+    monkeypatch.setattr(module, '_receive', goes_down)
+    monkeypatch.setattr(module.time, 'sleep', lambda _: None)
+    assert download(server.url(sha=SHA)).is_file()
+    assert len(tried) == 2
 
 
 def test_a_folder_that_cannot_be_written(server, tmp_path):

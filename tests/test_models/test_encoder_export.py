@@ -11,6 +11,7 @@ from torch import nn
 from mmmask3d.engine.checkpoint import load_checkpoint_file
 from mmmask3d.models import Mask3DViT
 from mmmask3d.models import encoder_export as export
+from mmmask3d.models import encoder_record as record
 
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
 BACKBONE = dict(type='mmmask3d.Mask3DViT', arch=ARCH, img_size=(32, 72), patch_size=8)
@@ -75,11 +76,11 @@ def test_config_text_of_every_kind_is_read_as_mmengine_reads_it():
             small=1e-06,
         )
     )
-    parsed = export.parse_config_text(cfg.pretty_text)
+    parsed = record.parse_config_text(cfg.pretty_text)
     assert parsed == Config.fromstring(cfg.pretty_text, '.py').to_dict()
     assert parsed['a']['b'] == [1, -2.5, (3, 4), None, True]
     text = Config(dict(a=float('inf'))).pretty_text
-    assert export.parse_config_text(text) == {'a': float('inf')}
+    assert record.parse_config_text(text) == {'a': float('inf')}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_config_text_of_every_kind_is_read_as_mmengine_reads_it():
 def test_config_text_is_never_run(text, tmp_path):
     target = tmp_path / 'made'
     with pytest.raises(ValueError, match=r'--config|malformed'):
-        export.parse_config_text(text.format(target))
+        record.parse_config_text(text.format(target))
     assert not target.exists()
 
 
@@ -199,7 +200,7 @@ def test_written_file_fills_both_models(suffix, checkpoint, whole, tmp_path):
     out = tmp_path / f'encoder{suffix}'
     export.write_encoder(out, state, meta)
     read = load_checkpoint_file(out)
-    assert export.read_meta(read) == meta
+    assert record.read_meta(read) == meta
     again = export.encoder_state_dict(read)
     assert export.source_grid(again, read, BACKBONE, 'f') == (4, 9)
 

@@ -1,8 +1,10 @@
 import json
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.model.weight_init import PretrainedInit
 from mmpretrain.models import VisionTransformer
 from safetensors.torch import save_file
@@ -11,7 +13,7 @@ from torch import nn
 from mmmask3d.engine.checkpoint import UnsafeCheckpointError
 from mmmask3d.models import Mask3DPyramid, Mask3DViT
 from mmmask3d.models.encoder_export import write_encoder
-from mmmask3d.models.encoder_loading import encoder_state
+from mmmask3d.models.encoder_loading import encoder_state, load_encoder
 from mmmask3d.models.pos_embed import resize_to_grid
 from mmmask3d.registry import MODELS
 
@@ -136,6 +138,29 @@ def test_the_message_says_what_the_file_was_made_for(weights, tmp_path, suffix):
     )
     with pytest.raises(RuntimeError, match='has 3 attention heads, this Mask3DViT has 6'):
         other.init_weights()
+
+
+@pytest.mark.parametrize('recorded', ['backbone', 'cfg'])
+def test_what_no_shape_tells_is_compared_where_it_is_recorded(weights, tmp_path, recorded):
+    backbone = dict(type='Mask3DViT', arch=ARCH, img_size=32, patch_size=8)
+    for change, message in (
+        (dict(arch={**ARCH, 'num_heads': 6}), 'has 6 attention heads'),
+        (dict(norm_cfg=dict(type='LN', eps=1e-3)), r'layer norms have eps=0\.001'),
+    ):
+        settings = {**backbone, **change}
+        meta = dict(backbone=settings)
+        if recorded == 'cfg':
+            meta = dict(cfg=Config(dict(model=dict(backbone=settings))).pretty_text)
+        file = save(tmp_path, dict(state_dict=weights, meta=meta))
+        model = encoder(init_cfg=dict(type='Pretrained', checkpoint=file))
+        with pytest.raises(RuntimeError, match=message):
+            model.init_weights()
+
+
+def test_paths_may_be_paths(weights, tmp_path):
+    model = encoder()
+    load_encoder(model, Path(save(tmp_path, weights)))
+    assert_loaded(model, weights)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from mmmask3d.engine import load_checkpoint_file
 from mmmask3d.models import Mask3DViT
 from mmmask3d.models import encoder_export as export
+from mmmask3d.models import encoder_record as record
 from mmmask3d.models.weight_formats import to_timm
 
 ARCH = dict(embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=48)
@@ -70,7 +71,7 @@ def test_from_mae_into_both_models(tool, mae_file, encoder, tmp_path, capsys, su
         model = kind(**settings, img_size=24, init_cfg=init_cfg)
         model.init_weights()
         same(model.state_dict(), encoder.state_dict())
-    meta = export.read_meta(load_checkpoint_file(out))
+    meta = record.read_meta(load_checkpoint_file(out))
     assert meta['converted_from'] == 'mae'
     assert meta['source_file'] == 'checkpoint-799.pth'
     assert str(tmp_path) not in str(meta)

@@ -32,6 +32,7 @@ from mmmask3d.engine.checkpoint import (
     safetensors_bytes,
 )
 from mmmask3d.models import encoder_export as export
+from mmmask3d.models import encoder_record as record
 from mmmask3d.models.weight_formats import (
     NORMALISATION,
     SOURCES,
@@ -72,6 +73,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f'{args.out}: the suffix must be .pth or .safetensors')
     if (args.input_mean is None) != (args.input_std is None):
         parser.error('--input-mean and --input-std go together')
+    for name, low in (('mean', 0), ('std', 1e-6)):
+        values = getattr(args, f'input_{name}')
+        if values is not None and not all(low <= value <= 1 for value in values):
+            parser.error(
+                f'--input-{name} {" ".join(map(str, values))}: expected numbers for colours in '
+                '0..1; divide those for colours in 0..255 by 255'
+            )
+    if args.num_heads is not None and args.num_heads < 1:
+        parser.error(f'--num-heads {args.num_heads}: expected at least 1')
+    if args.norm_eps is not None and not args.norm_eps > 0:
+        parser.error(f'--norm-eps {args.norm_eps}: expected a positive number')
     return args
 
 
@@ -82,11 +94,20 @@ def read(args: argparse.Namespace) -> tuple[Mapping, Conversion, str]:
     if kind == 'auto':
         kind, _ = detect(find_tensors(checkpoint, args.source), args.source, args.prefix)
     recorded, heads, eps = {}, args.num_heads, args.norm_eps
-    meta = export.read_meta(checkpoint)
-    if kind == 'mmpretrain' and heads is None and ('backbone' in meta or meta.get('cfg')):
-        recorded = export.encoder_config(checkpoint, None, args.source)
-        heads = export.arch_settings(recorded)['num_heads']
-        eps = eps or recorded.get('norm_cfg', {}).get('eps')
+    meta = record.read_meta(checkpoint)
+    if kind == 'mmpretrain' and ('backbone' in meta or meta.get('cfg')):
+        recorded = record.encoder_config(checkpoint, None, args.source)
+        trained = (record.arch_settings(recorded)['num_heads'], recorded.get('norm_cfg', {}))
+        for option, asked, known in (
+            ('--num-heads', heads, trained[0]),
+            ('--norm-eps', eps, trained[1].get('eps')),
+        ):
+            if asked is not None and known is not None and asked != known:
+                raise ValueError(
+                    f'{args.source}: {option} {asked}, but the file records {known}. Leave the '
+                    'option out.'
+                )
+        heads, eps = trained[0], eps or trained[1].get('eps')
     norm = None if args.input_mean is None else (args.input_mean, args.input_std)
     grid = None if args.grid is None else (args.grid[0], args.grid[1])
     encoder = convert(checkpoint, args.source, kind, args.prefix, grid, heads, eps, norm)
@@ -118,7 +139,7 @@ def build_timm(encoder: Conversion) -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
 
     state, backbone = encoder.state, encoder.backbone
-    arch, patch = export.arch_settings(backbone), backbone['patch_size']
+    arch, patch = record.arch_settings(backbone), backbone['patch_size']
     gated = state.get('layers.0.ffn.w12.weight')
     hidden = arch['feedforward_channels'] if gated is None else gated.shape[0]
     eps = backbone.get('norm_cfg', {}).get('eps', 1e-6)

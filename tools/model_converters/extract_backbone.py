@@ -22,6 +22,7 @@ from mmengine.config import Config
 
 from mmmask3d.engine.checkpoint import CheckpointError, load_checkpoint_file
 from mmmask3d.models import encoder_export as export
+from mmmask3d.models import encoder_record as record
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -52,7 +53,7 @@ def extract(
     checkpoint = load_checkpoint_file(source)
     config = Config.fromfile(config_path).to_dict() if config_path else None
     state_dict = export.encoder_state_dict(checkpoint, source)
-    backbone = export.encoder_config(checkpoint, config, source)
+    backbone = record.encoder_config(checkpoint, config, source)
     export.check_architecture(state_dict, backbone, source)
 
     old = export.source_grid(state_dict, checkpoint, backbone, source)
