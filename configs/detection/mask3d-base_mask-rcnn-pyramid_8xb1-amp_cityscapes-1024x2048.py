@@ -6,7 +6,7 @@
 _base_ = [
     '../_base_/models/mask3d_mask-rcnn-pyramid_vit-base.py',
     'mmdet::_base_/datasets/cityscapes_instance.py',
-    '../_base_/schedules/finetune_200e_vit-base.py',
+    '../_base_/schedules/finetune_200e_vit-base_det.py',
     '../_base_/default_runtime_det.py',
 ]
 model = dict(

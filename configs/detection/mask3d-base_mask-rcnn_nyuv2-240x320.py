@@ -5,7 +5,7 @@
 _base_ = [
     '../_base_/models/mask3d_mask-rcnn_vit-base.py',
     '../_base_/datasets/nyuv2_40_det.py',
-    '../_base_/schedules/finetune_200e_vit-base.py',
+    '../_base_/schedules/finetune_200e_vit-base_det.py',
     '../_base_/default_runtime_det.py',
 ]
 model = dict(roi_head=dict(bbox_head=dict(num_classes=37), mask_head=dict(num_classes=37)))

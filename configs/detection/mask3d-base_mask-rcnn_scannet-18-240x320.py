@@ -5,9 +5,9 @@
 _base_ = [
     '../_base_/models/mask3d_mask-rcnn_vit-base.py',
     '../_base_/datasets/scannet_18_det.py',
-    '../_base_/schedules/finetune_40e.py',
+    '../_base_/schedules/finetune_200e_vit-base_det.py',
     '../_base_/default_runtime_det.py',
 ]
 model = dict(roi_head=dict(bbox_head=dict(num_classes=18), mask_head=dict(num_classes=18)))
 train_dataloader = dict(batch_size=16, num_workers=8)
-optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(layer_decay_rate=0.7))
+train_cfg = dict(max_epochs=40, val_interval=5)

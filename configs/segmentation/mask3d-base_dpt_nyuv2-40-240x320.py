@@ -1,5 +1,5 @@
 # ViT-B + DPT on NYUv2 (40 classes) at 240x320, the official 795 / 654 split.
-# 795 frames / batch 16 = 50 iterations per epoch; 200 epochs = 10k iterations.
+# 795 frames / batch 16 = 49 full batches per epoch; 200 epochs = 9.8k iterations.
 # From an encoder:
 #   --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=ENCODER
 _base_ = [

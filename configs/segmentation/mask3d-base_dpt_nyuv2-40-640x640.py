@@ -1,5 +1,5 @@
 # ViT-B + DPT on NYUv2 (40 classes) at 640x640, MultiMAE's protocol with DPT for its ConvNeXt head.
-# 795 frames / batch 8 = 100 iterations per epoch; 200 epochs = 20k iterations.
+# 795 frames / batch 8 = 99 full batches per epoch; 200 epochs = 19.8k iterations.
 # From an encoder:
 #   --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=ENCODER
 _base_ = [

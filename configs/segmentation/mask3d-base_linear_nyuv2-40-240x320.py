@@ -1,5 +1,5 @@
 # ViT-B + a linear classifier of each patch on NYUv2 (40 classes) at 240x320.
-# 795 frames / batch 16 = 50 iterations per epoch; 200 epochs = 10k iterations.
+# 795 frames / batch 16 = 49 full batches per epoch; 200 epochs = 9.8k iterations.
 # With the encoder frozen: --cfg-options model.backbone.frozen_stages=12
 # From an encoder:
 #   --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=ENCODER

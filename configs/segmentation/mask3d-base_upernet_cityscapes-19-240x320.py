@@ -1,5 +1,5 @@
 # ViT-B + UPerNet on Cityscapes (19 classes), 2,975 / 500 frames brought to 240x480, crops of 240x320.
-# 2,975 frames / batch 16 = 186 iterations per epoch; 100 epochs = 18.6k iterations.
+# 2,975 frames / batch 16 = 185 full batches per epoch; 100 epochs = 18.5k iterations.
 # From an encoder:
 #   --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=ENCODER
 _base_ = [

@@ -1,5 +1,5 @@
 # ViT-B + UPerNet on SUN RGB-D (37 classes) at 240x320, the official 5,285 / 5,050 split.
-# 5,285 frames / batch 16 = 331 iterations per epoch; 60 epochs = 20k iterations.
+# 5,285 frames / batch 16 = 330 full batches per epoch; 60 epochs = 20k iterations.
 # From an encoder:
 #   --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=ENCODER
 _base_ = [

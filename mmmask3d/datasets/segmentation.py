@@ -19,6 +19,7 @@ from mmmask3d.datasets.classes import (
     SCANNET20_CLASSES,
     SUNRGBD37_CLASSES,
 )
+from mmmask3d.datasets.image_header import declared_image
 from mmmask3d.datasets.palette import distinct_palette
 from mmmask3d.registry import DATASETS, TRANSFORMS
 
@@ -32,13 +33,27 @@ class LoadSegLabels(LoadAnnotations):
     A label id beyond the last class is an index error deep inside the loss on a CPU, a
     device-side assertion on a GPU, and silently dropped by ``IoUMetric``. Here it is an error that
     names the file. Needs the ``num_classes`` key that the data sets of this module provide.
-    Values are checked after ``reduce_zero_label`` and the class map: 0..C-1 or 255.
+    Values are checked after ``reduce_zero_label`` and the class map: 0..C-1 or 255. Files of 16
+    bits are refused before: mmseg would take their ids modulo 256.
     """
 
+    def _first_bytes(self, path: str) -> bytes:
+        if self.backend_args is None and osp.isfile(path):
+            with open(path, 'rb') as file:
+                return file.read(64)
+        return bytes(fileio.get(path, backend_args=self.backend_args))
+
     def _load_seg_map(self, results: dict) -> None:
+        path = results['seg_map_path']
+        declared = declared_image(self._first_bytes(path))
+        if declared is not None and (declared.bits or 8) > 8:
+            raise ValueError(
+                f'{path}: a label map of {declared.bits} bits, expected 8: class ids 0..{_IGNORE}. '
+                'Instance maps and ids of larger class lists (NYU 894, ScanNet) have to be '
+                'converted first.'
+            )
         super()._load_seg_map(results)
         labels = results['gt_seg_map']
-        path = results['seg_map_path']
         if labels.ndim != 2:
             raise ValueError(
                 f'{path}: a label map must have one channel, found shape {labels.shape}. '

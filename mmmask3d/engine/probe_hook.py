@@ -1,8 +1,11 @@
 """Probe the encoder while it is pre-trained: what could be read off it if it were frozen now."""
 
 from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
 
-from mmengine.dist import barrier, is_main_process
+import torch.distributed as dist
+from mmengine.dist import is_distributed, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -12,14 +15,16 @@ from ..evaluation.dense_probe import probe
 from ..evaluation.frozen_features import extract_features, image_normaliser
 from ..registry import DATASETS, HOOKS
 
+_LONGEST = timedelta(hours=12)  # that a probe may take
+
 
 @HOOKS.register_module()
 class ProbeHook(Hook):
     """Fit a linear map or nearest neighbours on frozen features, and log how well they do.
 
-    The main process probes, the others wait. Data sets are built at the first probe. Neither the
-    weights nor any random state of the training change, so a run with the hook and one without are
-    the same run.
+    The main process probes, the others wait; what goes wrong there ends all of them. Data sets are
+    built, and a frame of each is read, before the training. Neither the weights nor any random
+    state of the training change, so a run with the hook and one without are the same run.
 
     Args:
         train_dataset: frames to fit on: an mmseg data set with labels, or RGB-D frames. The
@@ -27,7 +32,8 @@ class ProbeHook(Hook):
         val_dataset: frames to score on, of other scenes.
         interval: probe after every ``interval``-th epoch and after the last one.
         methods: 'linear', 'knn' or both.
-        limit: at most so many frames of each data set, evenly spread.
+        limit: at most so many frames of each data set, evenly spread; None for all, which takes
+            memory and time (docs/evaluation.md).
         batch_size: frames encoded at a time.
         name: first part of the figures' names.
     """
@@ -40,7 +46,7 @@ class ProbeHook(Hook):
         val_dataset: dict,
         interval: int = 10,
         methods: Sequence[str] = ('linear', 'knn'),
-        limit: int | None = None,
+        limit: int | None = 400,
         batch_size: int = 16,
         name: str = 'probe',
     ) -> None:
@@ -53,19 +59,38 @@ class ProbeHook(Hook):
         self.limit = limit
         self.batch_size = batch_size
         self.name = name
-        self._datasets = None
+        self._datasets: list = []
+        self._group: Any = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Build the data sets, and read a frame of each: now rather than in ten epochs."""
+        if is_distributed():
+            # The others wait here while one probes on the CPU: longer than NCCL's ten minutes.
+            self._group = dist.new_group(backend='gloo', timeout=_LONGEST)
+        with sample_rng(0):
+            self._datasets = [DATASETS.build(d) for d in (self.train_dataset, self.val_dataset)]
+            for dataset in self._datasets:
+                dataset[0]
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Probe if it is time."""
-        if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
-            if is_main_process():
+        if not (self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner)):
+            return
+        failure: list[str | None] = [None]
+        if is_main_process():
+            try:
                 with sample_rng(0):
                     self._probe(runner)
-            barrier()
+            except Exception as error:  # of any kind: the other processes must not wait for ever
+                if self._group is None:
+                    raise
+                failure = [f'{type(error).__name__}: {error}']
+        if self._group is not None:
+            dist.broadcast_object_list(failure, src=0, group=self._group)
+        if failure[0] is not None:
+            raise RuntimeError(f'the probe failed in the main process: {failure[0]}')
 
     def _probe(self, runner: Runner) -> None:
-        if self._datasets is None:
-            self._datasets = [DATASETS.build(d) for d in (self.train_dataset, self.val_dataset)]
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         normalise = image_normaliser(
             dict(

@@ -96,7 +96,8 @@ def enable_cpu_processes(cfg: Config) -> None:
 def enable_amp(cfg: Config) -> None:
     """Switch the optimizer wrapper to automatic mixed precision, bfloat16 unless the config says.
 
-    float16 is known to end in NaN in masked pre-training; bfloat16 needs no loss scaling.
+    float16 is known to end in NaN in masked pre-training; bfloat16 needs no loss scaling. Detectors
+    get float16 with loss scaling, see :func:`check_amp`.
 
     Raises:
         RuntimeError: The wrapper is neither ``OptimWrapper`` nor ``AmpOptimWrapper``.
@@ -109,6 +110,9 @@ def enable_amp(cfg: Config) -> None:
             'AmpOptimWrapper. Set the precision in the config instead.'
         )
     wrapper.type = 'AmpOptimWrapper'
+    if cfg.get('default_scope') == 'mmdet':
+        wrapper.setdefault('dtype', 'float16')
+        wrapper.setdefault('loss_scale', 'dynamic')
     wrapper.setdefault('dtype', 'bfloat16')
 
 
@@ -116,11 +120,19 @@ def check_amp(cfg: Config, warn: Callable[[str], Any]) -> None:
     """Say in plain words what a config with mixed precision needs and this machine lacks.
 
     Raises:
-        RuntimeError: mmengine's ``AmpOptimWrapper`` is asked for and there is no accelerator.
+        RuntimeError: mmengine's ``AmpOptimWrapper`` is asked for and there is no accelerator; or a
+            detector is to be trained in bfloat16, which mmcv's operators do not know.
     """
     wrapper = cfg.get('optim_wrapper') or {}
     if wrapper.get('type') != 'AmpOptimWrapper':
         return
+    if cfg.get('default_scope') == 'mmdet' and wrapper.get('dtype') == 'bfloat16':
+        raise RuntimeError(
+            "Detectors do not train in bfloat16: mmcv's RoIAlign, NMS and focal loss have no "
+            'kernel for it, and its eight bits do not hold coordinates of boxes. Set '
+            "optim_wrapper.dtype='float16' and optim_wrapper.loss_scale='dynamic', or "
+            "optim_wrapper.type='OptimWrapper' for float32."
+        )
     if not _has_accelerator():
         raise RuntimeError(
             'Mixed precision (AmpOptimWrapper) needs a GPU, and torch finds none on '

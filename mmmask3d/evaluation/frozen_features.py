@@ -14,7 +14,7 @@ class FrozenFeatures:
 
     Attributes:
         features: ``(F, h, w, C)`` float32, on the CPU.
-        targets: of each frame, ``(H, W)``: class ids (int64), or depth (float32).
+        targets: of each frame, ``(H, W)``: class ids (uint8), or depth (float32).
         valid: of each frame, ``(H, W)`` bool: labelled pixels, or pixels with a reading.
         kind: 'labels', 'metric' (depth in metres) or 'relative'.
     """
@@ -60,8 +60,9 @@ def extract_features(
     """Run an encoder over the frames of a data set.
 
     Args:
-        backbone: gives a tuple of maps ``(B, C, h, w)``; the last one is taken. It is evaluated
-            in eval mode and left in the mode it was in.
+        backbone: gives a tuple of maps ``(B, C, h, w)``; the last one is taken. Of a
+            ``Mask3DPyramid`` it is that of the transformer, as the pyramid is in no encoder's
+            file. It is evaluated in eval mode and left in the mode it was in.
         dataset: samples packed by mmseg's ``PackSegInputs`` (with ``gt_sem_seg``, or
             ``gt_depth_map`` in metres, 0 = no reading) or by ``PackRGBDInputs``. All images have
             one size; targets may have another.
@@ -80,6 +81,7 @@ def extract_features(
     chosen = range(total)
     if limit is not None and limit < total:
         chosen = [round(i * (total - 1) / max(1, limit - 1)) for i in range(limit)]
+    backbone = getattr(backbone, 'vit', backbone)
     maps, targets, valid, kinds = [], [], [], set()
     was_training = backbone.training
     backbone.eval()
@@ -118,7 +120,7 @@ def _target(sample: dict, ignore_index: int) -> tuple[Tensor, Tensor, str]:
     if isinstance(inputs, dict):
         return inputs['depth'][0], inputs['valid'][0], info.metainfo['depth_kind']
     if 'gt_sem_seg' in info:
-        labels = info.gt_sem_seg.data[0]
+        labels = info.gt_sem_seg.data[0].to(torch.uint8)  # many frames are held at once
         return labels, labels != ignore_index, 'labels'
     if 'gt_depth_map' in info:
         depth = info.gt_depth_map.data[0]

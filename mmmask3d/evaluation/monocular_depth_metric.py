@@ -85,7 +85,7 @@ class MonocularDepthMetric(DepthMetric):
                 f'{_NYU_SIZE[0]}x{_NYU_SIZE[1]}, found {tuple(gt_depth.shape)}. Evaluate at that '
                 f'size (load depth after the resize), or leave crop_type out.'
             )
-        return super()._get_eval_mask(torch.nan_to_num(gt_depth, nan=0.0))
+        return super()._get_eval_mask(torch.nan_to_num(gt_depth, nan=0.0, posinf=0.0, neginf=0.0))
 
     def compute_metrics(self, results: list[dict[str, float] | None]) -> dict[str, float]:
         """Average over the frames that have a valid pixel."""

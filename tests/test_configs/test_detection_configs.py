@@ -3,13 +3,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmdet.testing import demo_mm_inputs
 from mmengine.registry import init_default_scope
 
 from mmmask3d.engine.run_config import load_config
-from mmmask3d.registry import MODELS
+from mmmask3d.registry import MODELS, TRANSFORMS
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/detection/mask3d-tiny_mask-rcnn_rooms-240x320.py'
@@ -81,6 +82,40 @@ def test_a_step_trains_every_parameter(name):
     assert vit.layers[0].attn.qkv.weight.grad.abs().sum() > 0
     untouched = [k for k, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert untouched == []
+
+
+DETECTORS = sorted(p for p in CONFIG.parent.glob('*.py'))
+
+
+@pytest.mark.parametrize('path', DETECTORS, ids=lambda path: path.stem)
+def test_mixed_precision_is_one_that_the_operators_know(path):
+    wrapper = load_config(path).optim_wrapper
+    if wrapper.type == 'AmpOptimWrapper':
+        assert (wrapper.dtype, wrapper.loss_scale) == ('float16', 'dynamic')
+
+
+def test_why_it_is_not_bfloat16():
+    """Once mmcv has the kernel, this fails, and the configs can be thought over."""
+    ops = pytest.importorskip('mmcv.ops')
+    boxes = torch.tensor([[0.0, 1.0, 1.0, 6.0, 6.0]])
+    with pytest.raises(NotImplementedError, match='BFloat16'):
+        ops.roi_align(torch.ones(1, 4, 8, 8).bfloat16(), boxes.bfloat16(), 2)
+
+
+def test_vitdet_sees_one_size_in_training_and_test():
+    cfg = load_config(CONFIG.with_name('mask3d-base_vitdet_8xb8-amp-100e_coco-1024x1024.py'))
+    init_default_scope(cfg.default_scope)
+    pre = MODELS.build(cfg.model.data_preprocessor)
+    data = demo_mm_inputs(2, image_shapes=[(3, 300, 400), (3, 500, 420)], with_mask=True)
+    assert pre(data, training=True)['inputs'].shape == (2, 3, 1024, 1024)
+    resize, pad = (TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline[1:3])
+    image = np.full((480, 640, 3), 255, np.uint8)
+    padded = pad(resize(dict(img=image, img_shape=(480, 640))))['img']
+    assert padded.shape == (1024, 1024, 3)
+    batch = dict(inputs=[torch.from_numpy(padded).permute(2, 0, 1)], data_samples=None)
+    seen = pre(batch, training=False)['inputs']
+    assert seen.shape == (1, 3, 1024, 1024)
+    assert seen[0, :, -1, -1].abs().max() < 0.02  # the mean colour
 
 
 def test_windows_of_vitdet_reach_the_model():

@@ -108,3 +108,9 @@ def test_cityscapes_is_counted_in_epochs():
     assert cfg.train_dataloader.dataset.pipeline[2]['scale'] == (480, 240)
     assert cfg.val_dataloader.dataset.pipeline[1]['scale'] == (480, 240)
     assert cfg.val_dataloader.dataset.data_prefix.img_path == 'leftImg8bit/val'
+
+
+@pytest.mark.parametrize('path', sorted(CONFIGS.glob('*.py')), ids=lambda path: path.stem)
+def test_no_batch_of_a_single_frame(path):
+    """Pyramid pooling to one cell leaves batch norm a single value there."""
+    assert load_config(path).train_dataloader.drop_last is True

@@ -94,6 +94,14 @@ def test_ids_beyond_the_classes_are_refused(case):
         build()[0]
 
 
+def test_labels_of_16_bits_are_refused(case):
+    """mmseg would read 257 as 1."""
+    build, root, folder, _ = case
+    write(root, folder, 'a', np.array([[0, 257, 269, 1]] * 2, np.uint16))
+    with pytest.raises(ValueError, match=r'a\.png: a label map of 16 bits, expected 8'):
+        build()[0]
+
+
 def test_colour_coded_labels_are_refused(case):
     build, root, folder, _ = case
     write(root, folder, 'a', np.zeros((2, 4, 3), np.uint8))

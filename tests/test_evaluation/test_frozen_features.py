@@ -9,6 +9,7 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmmask3d.evaluation.frozen_features import extract_features, image_normaliser, with_pipeline
+from mmmask3d.models import Mask3DPyramid
 
 
 class Means(nn.Module):
@@ -69,6 +70,19 @@ def test_depth_of_both_packings():
     data = dict(inputs=torch.zeros(3, 8, 12, dtype=torch.uint8), data_samples=sample)
     found = extract_features(Means(), [data], plain)
     assert found.valid[0].tolist() == [[False, True]]
+
+
+def test_of_a_pyramid_the_transformer_is_probed():
+    """The pyramid is in no encoder's file: what it makes of the map is drawn at random."""
+    arch = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
+    pyramids = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        pyramids.append(Mask3DPyramid(arch=arch, img_size=32, patch_size=8))
+    pyramids[1].vit.load_state_dict(pyramids[0].vit.state_dict())
+    found = [extract_features(p, [labelled(1, (32, 32))], plain) for p in pyramids]
+    assert found[0].features.shape == (1, 4, 4, 48)
+    assert torch.equal(found[0].features, found[1].features)
 
 
 def test_limit_spreads_over_the_set():

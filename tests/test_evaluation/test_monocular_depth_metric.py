@@ -57,12 +57,18 @@ def test_figures_are_means_over_frames(frames):
         assert found[name] == pytest.approx(mean, rel=1e-4), name
 
 
-@pytest.mark.parametrize('hole', [0.0, -1.0, math.nan, math.inf, 11.0])
-def test_invalid_pixels_change_nothing(frames, hole):
+HOLES = [(hole, 10.0) for hole in (0.0, -1.0, math.nan, math.inf, 11.0)]
+HOLES += [(hole, math.inf) for hole in (0.0, -1.0, math.nan, math.inf)]
+
+
+@pytest.mark.parametrize(('hole', 'farthest'), HOLES)
+def test_invalid_pixels_change_nothing(frames, hole, farthest):
     truths, predictions = frames
     changed = np.where(truths == 0, np.float32(hole), truths)
-    found = evaluate(MonocularDepthMetric(), changed, predictions)
-    assert found == evaluate(MonocularDepthMetric(), truths, predictions)
+    found = evaluate(MonocularDepthMetric(max_depth_eval=farthest), changed, predictions)
+    expected = evaluate(MonocularDepthMetric(max_depth_eval=farthest), truths, predictions)
+    assert found == expected
+    assert math.isfinite(found['rmse'])
 
 
 def test_a_frame_without_a_reading_is_left_out(frames, warnings_logged_by_mmengine):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from mmengine.runner import Runner
 
@@ -78,3 +79,29 @@ def test_hook_logs_and_leaves_the_training_alone(make_tiny_config, tmp_path):
     steps = [line['step'] for line in lines if 'probe/linear_rmse' in line]
     assert steps == [1, 2]
     assert all(line['probe/knn_abs_rel'] > 0 for line in lines if 'probe/knn_abs_rel' in line)
+
+
+def test_hook_finds_mistakes_before_the_training(make_tiny_config, tmp_path):
+    config = make_tiny_config(tmp_path)
+    with_hook = tmp_path / 'with_hook.py'
+    with_hook.write_text(config.read_text() + HOOK.format(root=str(tmp_path / 'nowhere')))
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        pretrain(with_hook, tmp_path / 'probed')
+    assert not list((tmp_path / 'probed').glob('epoch_*.pth'))
+
+
+def test_hook_ends_every_process_when_the_main_one_fails(make_tiny_config, tmp_path):
+    """Else the others would wait until their timeout."""
+    config = make_tiny_config(tmp_path)
+    with_hook = tmp_path / 'with_hook.py'
+    text = HOOK.format(root=str(tmp_path / 'frames')).replace('interval=1', "methods=('none',)")
+    with_hook.write_text(config.read_text() + text)
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2']
+    command += ['--master_port=0', '--rdzv_backend=c10d', '--rdzv_endpoint=localhost:0']
+    command += [ROOT / 'tools/train.py', with_hook, '--launcher', 'pytorch']
+    done = subprocess.run(
+        [*command, '--work-dir', tmp_path / 'run'], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode != 0
+    said = "the probe failed in the main process: ValueError: method must be 'linear' or 'knn'"
+    assert done.stderr.count(f'RuntimeError: {said}') >= 2

@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config
 
 from mmmask3d.engine import load_checkpoint_file
+from mmmask3d.engine.run_config import check_amp, enable_amp
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools'
@@ -239,3 +240,17 @@ def test_slurm_launcher_passes_everything_on(tmp_path):
     lines = done.stdout.splitlines()
     assert {'--ntasks=16', '--ntasks-per-node=8', '--time=1:00', '--mem=8G'} <= set(lines)
     assert lines[-4:] == ['a b.py', '--work-dir=work', '--launcher=slurm', '--resume']
+
+
+def test_precision_of_detectors():
+    """mmcv's operators know no bfloat16."""
+    detector = Config(dict(default_scope='mmdet', optim_wrapper=dict(type='OptimWrapper')))
+    enable_amp(detector)
+    assert detector.optim_wrapper.dtype == 'float16'
+    assert detector.optim_wrapper.loss_scale == 'dynamic'
+    other = Config(dict(default_scope='mmseg', optim_wrapper=dict(type='OptimWrapper')))
+    enable_amp(other)
+    assert other.optim_wrapper == dict(type='AmpOptimWrapper', dtype='bfloat16')
+    detector.optim_wrapper.dtype = 'bfloat16'
+    with pytest.raises(RuntimeError, match='Detectors do not train in bfloat16'):
+        check_amp(detector, print)

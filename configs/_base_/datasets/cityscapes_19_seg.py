@@ -19,7 +19,9 @@ test_pipeline = [
 ]
 # mmseg's own is for runs counted in iterations.
 train_dataloader = dict(
-    sampler=dict(type='DefaultSampler', shuffle=True), dataset=dict(pipeline=train_pipeline)
+    drop_last=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(pipeline=train_pipeline),
 )
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

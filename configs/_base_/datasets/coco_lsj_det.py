@@ -18,6 +18,8 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=image_size, keep_ratio=True),
+    # As in training: the position embedding then always lies on the grid it is stored for.
+    dict(type='Pad', size=image_size, pad_val=dict(img=(104, 116, 124))),  # the mean colour, BGR
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(
         type='PackDetInputs',

@@ -21,6 +21,7 @@ test_pipeline = [
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(
+    drop_last=True,  # batch norms over one image of one cell, as in UPerNet's pooling, cannot be
     batch_size=8,
     num_workers=2,
     persistent_workers=True,
