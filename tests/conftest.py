@@ -1,6 +1,7 @@
 """What several tests need: small RGB-D folders and a config that trains on them in seconds."""
 
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 
 # Several libraries would each take every core, also in the processes that tests start.
@@ -150,6 +151,21 @@ def load_tool(monkeypatch):
         return module
 
     return load
+
+
+@pytest.fixture
+def warnings_logged_by_mmengine():
+    """List that fills with the warnings of mmengine's logger."""
+    lines = []
+
+    class Collect(logging.Handler):
+        def emit(self, record):
+            lines.append(record.getMessage())
+
+    handler, logger = Collect(level=logging.WARNING), MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    yield lines
+    logger.removeHandler(handler)
 
 
 TINY_CONFIG = """# Pre-training in seconds: 8 frames of 32x48, batches of 2, a ViT of width 48.

@@ -1,5 +1,5 @@
 # The demo's segmentor: the encoder of configs/mask3d/mask3d_vit-micro_rooms_demo.py, fine-tuned on
-# the first 100 labelled frames. 100 / 8 = 12 full batches per epoch, 25 epochs = 300.
+# the first 100 labelled frames. 100 / 8 = 13 iterations per epoch, the last of 4 frames; 25 epochs = 325.
 _base_ = './mask3d-tiny_fcn_rooms-240x320.py'
 
 model = dict(
@@ -29,7 +29,9 @@ test_pipeline = [
     dict(type='mmmask3d.LoadSegLabels'),
     dict(type='PackSegInputs'),
 ]
-train_dataloader = dict(num_workers=1, dataset=dict(indices=100, pipeline=train_pipeline))
+train_dataloader = dict(
+    drop_last=False, num_workers=1, dataset=dict(indices=100, pipeline=train_pipeline)
+)
 val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=25, val_interval=25)

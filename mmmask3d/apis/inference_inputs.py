@@ -1,5 +1,6 @@
 """What a user gives for inference, paths, arrays or a folder, as frames of the data pipeline."""
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -9,9 +10,11 @@ from typing import Any
 
 import numpy as np
 from mmengine import fileio
+from mmengine.logging import print_log
 
 from mmmask3d.datasets.depth_io import FrameError, decode_colour, decode_depth, to_readings
 from mmmask3d.datasets.rgbd_dataset import RGBDDataset
+from mmmask3d.datasets.transforms.loading import doubtful_unit
 
 Source = str | os.PathLike | np.ndarray
 
@@ -19,6 +22,10 @@ _KEYS = {'img', 'depth'}
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 _DEPTH_SUFFIXES = ('.png', '.npy')
 _MILLIMETRES = 1000.0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -48,10 +55,28 @@ class DepthReading:
         """Check."""
         if self.depth_kind not in ('metric', 'relative'):
             raise ValueError(f"depth_kind must be 'metric' or 'relative', got {self.depth_kind!r}.")
-        if self.depth_scale is not None and not 0 < self.depth_scale < np.inf:
+        scale = self.depth_scale
+        if scale is not None and not (_is_number(scale) and 0 < scale < np.inf):
             raise ValueError(
                 f'depth_scale is the number of stored units per metre and must be > 0, got '
-                f'{self.depth_scale}.'
+                f'{scale!r}.'
+            )
+        if isinstance(self.depth_invalid, str) or not (
+            isinstance(self.depth_invalid, Sequence) and all(map(_is_number, self.depth_invalid))
+        ):
+            raise ValueError(
+                f'depth_invalid holds stored values that mean "no reading", such as (0, 65535); '
+                f'got {self.depth_invalid!r}.'
+            )
+        farthest = self.max_depth
+        if not _is_number(self.min_depth) or not (farthest is None or _is_number(farthest)):
+            raise ValueError(
+                f'min_depth and max_depth must be numbers, got {self.min_depth!r} and {farthest!r}.'
+            )
+        if farthest is not None and not self.min_depth < farthest:
+            raise ValueError(
+                f'min_depth must be less than max_depth, got {self.min_depth} and {farthest}: no '
+                f'reading would be left.'
             )
 
     def __call__(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,6 +137,14 @@ class InputFrame:
                     f'depth_invalid are none). Check depth_scale, min_depth and max_depth, or '
                     f'give depth=None to predict from colour alone.'
                 )
+            doubt = doubtful_unit(depth, valid) if reading.depth_kind == 'metric' else None
+            if doubt is not None:
+                print_log(
+                    f'{self.label}: {doubt[0]}. {doubt[1]} Without depth_scale, floats are metres '
+                    f'and integers millimetres.',
+                    logger='current',
+                    level=logging.WARNING,
+                )
         return dict(
             img=img,
             depth=depth,
@@ -157,7 +190,10 @@ class InputFrame:
 
 
 def read_inputs(
-    inputs: Any, img_suffix: str | None = None, depth_suffix: str | None = None
+    inputs: Any,
+    img_suffix: str | None = None,
+    depth_suffix: str | None = None,
+    with_depth: bool = True,
 ) -> list[InputFrame]:
     """Frames that are meant; arrays are looked at and files read by :meth:`InputFrame.load`.
 
@@ -166,6 +202,8 @@ def read_inputs(
             ``dict(img=..., depth=...)``, a tuple ``(img, depth)``, or an image alone.
         img_suffix: Suffix of a folder's colour files; None where all have the same.
         depth_suffix: Suffix of its depth files, likewise.
+        with_depth: Whether a folder's depth is wanted; if not, ``rgb/`` or, without one, the
+            images of the folder itself are taken.
 
     Raises:
         TypeError: Something is none of these; says which input.
@@ -173,6 +211,8 @@ def read_inputs(
         FileNotFoundError: A folder lacks files, see :class:`~mmmask3d.datasets.RGBDDataset`.
     """
     if isinstance(inputs, str | os.PathLike) and os.path.isdir(inputs):
+        if not with_depth:
+            return _read_images(Path(inputs), img_suffix)
         return _read_folder(Path(inputs), img_suffix, depth_suffix)
     given = inputs if isinstance(inputs, list) else [inputs]
     if not given:
@@ -220,18 +260,43 @@ def _read_folder(
     folder: Path, img_suffix: str | None, depth_suffix: str | None
 ) -> list[InputFrame]:
     """The frames of a folder with ``rgb/`` and ``depth/``, as the data set pairs them."""
-    dataset = RGBDDataset(
-        data_root=str(folder),
+    for part in ('rgb', 'depth'):
+        if not (folder / part).is_dir():
+            raise FileNotFoundError(
+                f'{folder} has no folder {part}/; expected rgb/ and depth/ with files of the same '
+                f'names. Images alone are given as a list of paths.'
+            )
+    suffixes = dict(
         img_suffix=img_suffix or _only_suffix(folder / 'rgb', _IMAGE_SUFFIXES, 'img_suffix'),
         depth_suffix=depth_suffix
         or _only_suffix(folder / 'depth', _DEPTH_SUFFIXES, 'depth_suffix'),
     )
+    try:
+        dataset = RGBDDataset(data_root=str(folder), **suffixes)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(
+            f'{folder}: {error} (Taken were the suffixes {suffixes["img_suffix"]!r} and '
+            f'{suffixes["depth_suffix"]!r}; img_suffix and depth_suffix choose others.)'
+        ) from error
     frames = []
     for i in range(len(dataset)):
         info = dataset.get_data_info(i)
         label = f"frame '{info['frame']}' ({info['img_path']})"
         frames.append(InputFrame(info['frame'], label, info['img_path'], info['depth_path']))
     return frames
+
+
+def _read_images(folder: Path, img_suffix: str | None) -> list[InputFrame]:
+    root = folder / 'rgb' if (folder / 'rgb').is_dir() else folder
+    suffixes = _IMAGE_SUFFIXES if img_suffix is None else (img_suffix.lower(),)
+    files = sorted(p for p in root.rglob('*') if p.name.lower().endswith(suffixes))
+    if not files:
+        raise FileNotFoundError(f'{root} holds no file that ends in {", ".join(suffixes)}.')
+    names = [path.relative_to(root).with_suffix('').as_posix() for path in files]
+    return [
+        InputFrame(name, f"frame '{name}' ({path})", path)
+        for name, path in zip(names, files, strict=True)
+    ]
 
 
 def _only_suffix(folder: Path, known: Sequence[str], option: str) -> str:

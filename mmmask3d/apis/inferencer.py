@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -112,6 +113,7 @@ class MaskedRGBDInferencer(BaseInferencer):
     def __call__(
         self,
         inputs: Any,
+        *,
         batch_size: int = 8,
         num_masks: int = 8,
         seed: int = 0,
@@ -140,7 +142,15 @@ class MaskedRGBDInferencer(BaseInferencer):
             uint8 pictures, or None where ``return_pictures`` is not set.
         """
         frames = self._frames(inputs, kwargs)
-        found = self.stream(frames, batch_size, num_masks, seed, out_dir, return_pictures, **kwargs)
+        found = self.stream(
+            frames,
+            batch_size=batch_size,
+            num_masks=num_masks,
+            seed=seed,
+            out_dir=out_dir,
+            return_pictures=return_pictures,
+            **kwargs,
+        )
         predictions = list(self._with_progress(found, len(frames), 'Inference'))
         pictures = [result.pop('picture') for result in predictions] if return_pictures else None
         return dict(predictions=predictions, visualization=pictures)
@@ -148,6 +158,7 @@ class MaskedRGBDInferencer(BaseInferencer):
     def stream(
         self,
         inputs: Any,
+        *,
         batch_size: int = 8,
         num_masks: int = 8,
         seed: int = 0,
@@ -212,7 +223,7 @@ class MaskedRGBDInferencer(BaseInferencer):
             For each frame a map ``(C, h, w)``, float32 on the CPU, for each of the backbone's
             ``out_indices``.
         """
-        frames = self._frames(inputs, kwargs)
+        frames = self._frames(inputs, kwargs, with_depth=False)
         if kwargs:
             raise TypeError(f'extract_features has no option {", ".join(sorted(kwargs))}.')
         _check_number('batch_size', batch_size, 1)
@@ -350,11 +361,11 @@ class MaskedRGBDInferencer(BaseInferencer):
 
     # ---------------------------------------------------------------- running
 
-    def _frames(self, inputs: Any, options: dict) -> list[InputFrame]:
+    def _frames(self, inputs: Any, options: dict, with_depth: bool = True) -> list[InputFrame]:
         if isinstance(inputs, list) and inputs and isinstance(inputs[0], InputFrame):
             return inputs
         suffixes = {k: options.pop(k, None) for k in ('img_suffix', 'depth_suffix')}
-        return read_inputs(inputs, **suffixes)
+        return read_inputs(inputs, **suffixes, with_depth=with_depth)
 
     def _with_progress(self, items: Iterable, total: int, title: str) -> Iterable:
         return track(items, description=title, total=total) if self.show_progress else items
@@ -366,6 +377,8 @@ class MaskedRGBDInferencer(BaseInferencer):
         out_dir: str | os.PathLike | None,
         return_pictures: bool,
     ) -> Iterator[dict]:
+        if out_dir is not None:
+            Path(out_dir).mkdir(parents=True, exist_ok=True)
         pictured = return_pictures or out_dir is not None
         for batch in batches:
             averages, packed = zip(*batch, strict=True)
@@ -417,7 +430,7 @@ class MaskedRGBDInferencer(BaseInferencer):
                     "the config's masking removes no depth patch (depth_ratio=0), so nothing is "
                     'predicted.'
                 )
-            return self._masking
+            return _reaching(self._masking, results['valid'])
         pre = self.model.data_preprocessor
         if pre.interpolate or pre.depth_target.stats_from == 'kept':
             raise ValueError(
@@ -427,6 +440,26 @@ class MaskedRGBDInferencer(BaseInferencer):
         masking = copy.copy(self._masking)
         masking.depth_ratio = 1.0
         return masking
+
+
+def _reaching(masking: DepthAwareMasking, valid: np.ndarray) -> DepthAwareMasking:
+    """The masking, with a ratio at which patches with readings are removed as well.
+
+    Patches without a reading are removed first. Where they are nearly as many as are removed at
+    all, the others would always be kept, and their holes never be predicted: so at least half of
+    them are removed, and one is kept.
+    """
+    patch = masking.patch_size
+    rows, columns = (side // patch for side in valid.shape)
+    blocks = valid[: rows * patch, : columns * patch].reshape(rows, patch, columns, patch)
+    total, known = rows * columns, int(np.count_nonzero(blocks.any(axis=(1, 3))))
+    removed = round(total * masking.depth_ratio)
+    wanted = min(total - known + math.ceil(known / 2), total - 1)
+    if removed >= wanted:
+        return masking
+    masking = copy.copy(masking)
+    masking.depth_ratio = wanted / total
+    return masking
 
 
 class _Average:
@@ -464,7 +497,8 @@ class _Average:
             patches = np.count_nonzero(~known) // self._patch_size**2
             print_log(
                 f"frame '{self.frame}': {patches} depth patches were removed in none of "
-                f'{self.draws} draws; the prediction is NaN there. Raise num_masks to reach them.',
+                f'{self.draws} draws; the prediction is NaN there. Raise num_masks to reach them '
+                f'(a frame with readings in a single patch keeps that one).',
                 logger='current',
                 level=logging.WARNING,
             )

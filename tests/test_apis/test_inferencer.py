@@ -15,7 +15,7 @@ from mmengine.registry import DefaultScope
 
 import mmmask3d
 from mmmask3d.apis import MaskedRGBDInferencer, get_model
-from mmmask3d.apis.inferencer import _resize_known
+from mmmask3d.apis.inferencer import _reaching, _resize_known
 from mmmask3d.apis.model_zoo import ZooError
 from mmmask3d.datasets import FrameError, RGBDDataset, sample_rng
 from mmmask3d.engine.checkpoint import UnsafeCheckpointError
@@ -76,7 +76,7 @@ def test_the_mean_over_the_draws_that_removed_the_patch(tiny, inferencer):
         transforms = RGBDDataset(
             **{k: v for k, v in cfg.val_dataloader.dataset.items() if k != 'type'}, lazy_init=True
         ).pipeline.transforms
-    stem = tiny[2] / 'rgb/frame_002.png'
+    stem = tiny[2] / 'rgb/frame_000.png'
     loaded = dict(
         img_path=str(stem),
         depth_path=str(stem).replace('rgb', 'depth'),
@@ -101,7 +101,7 @@ def test_the_mean_over_the_draws_that_removed_the_patch(tiny, inferencer):
     never = np.isnan(values).all(0)
     expected = np.nansum(values, 0) / np.maximum((~np.isnan(values)).sum(0), 1)
 
-    img, stored = pair(tiny, 2)
+    img, stored = pair(tiny, 0)
     found = only(inferencer((img, stored), num_masks=draws, seed=seed))
     assert never.any()
     assert not never.all()
@@ -198,6 +198,43 @@ def test_coverage_grows_with_the_masks(tiny, inferencer):
     assert known[1].all()
 
 
+def test_holes_of_sparse_depth_are_filled(tiny, inferencer):
+    """Patches without readings are removed first; that must not leave the others for ever kept."""
+    img, stored = pair(tiny, 2)
+    sparse = np.zeros_like(stored)
+    # readings in 4 of 24 patches, where half of all patches are removed
+    for row, column in ((8, 8), (8, 32), (16, 16), (24, 40)):
+        sparse[row + 1 : row + 3, column + 1 : column + 3] = 1500
+    found = only(inferencer((img, sparse), num_masks=16))
+    assert np.isfinite(found['prediction']).all()
+    alone = np.zeros_like(stored)
+    alone[9, 9] = 1500
+    found = only(inferencer((img, alone), num_masks=16))
+    unknown = np.isnan(found['prediction'])
+    assert unknown.sum() == 64  # the only patch with a reading is what the network knows
+    assert unknown[8:16, 8:16].all()
+
+
+def test_where_enough_is_removed_the_masks_are_those_of_the_config(inferencer):
+    valid = np.ones((32, 48), bool)
+    assert _reaching(inferencer._masking, valid) is inferencer._masking
+    valid[:8] = False  # a quarter of the patches; half of all are removed
+    masking = _reaching(inferencer._masking, valid)
+    assert masking.depth_ratio == pytest.approx((6 + 9) / 24)
+    assert inferencer._masking.depth_ratio == 0.5
+
+
+def test_implausible_units_are_named(tiny, inferencer, warnings_logged_by_mmengine):
+    img, stored = pair(tiny)
+    inferencer((img, stored.astype(np.float32)))
+    assert 'input 0: depth unit looks wrong' in warnings_logged_by_mmengine[-1]
+    assert 'floats are metres' in warnings_logged_by_mmengine[-1]
+    before = len(warnings_logged_by_mmengine)
+    inferencer((img, stored))
+    inferencer((img, stored.astype(np.float32)), depth_kind='relative')
+    assert not [w for w in warnings_logged_by_mmengine[before:] if 'unit' in w]
+
+
 def test_the_global_generators_are_left_alone(tiny, inferencer):
     def draws():
         return random.random(), np.random.random(), torch.rand(1).item()
@@ -286,6 +323,12 @@ def test_pictures(tiny, inferencer, tmp_path):
     assert 'picture' not in results['predictions'][0]
 
 
+def test_a_file_where_the_pictures_should_go(tiny, inferencer, tmp_path):
+    (tmp_path / 'taken').write_text('')
+    with pytest.raises(FileExistsError):
+        next(inferencer.stream(pair(tiny), out_dir=tmp_path / 'taken'))
+
+
 def test_files_of_one_name_keep_their_pictures(tiny, inferencer, tmp_path):
     path = tiny[2] / 'rgb/frame_000.png'
     inferencer([path, path, path], num_masks=1, out_dir=tmp_path)
@@ -312,6 +355,44 @@ def test_features_are_those_of_the_encoder(tiny, inferencer):
 
 
 # ---------------------------------------------------------------- bad input
+
+
+def test_features_of_images_without_depth(tiny, inferencer, tmp_path):
+    expected = inferencer.extract_features(str(tiny[2]))
+    for folder, target in (('plain', '.'), ('with_rgb', 'rgb')):
+        (tmp_path / folder / target).mkdir(parents=True)
+        for file in (tiny[2] / 'rgb').iterdir():
+            (tmp_path / folder / target / file.name).write_bytes(file.read_bytes())
+        found = inferencer.extract_features(tmp_path / folder)
+        assert len(found) == len(expected)
+        for (mine, *_), (theirs, *_) in zip(found, expected, strict=True):
+            assert torch.equal(mine, theirs)
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(FileNotFoundError, match=r'empty holds no file that ends in \.jpg'):
+        inferencer.extract_features(tmp_path / 'empty')
+    with pytest.raises(FileNotFoundError, match=r'plain has no folder rgb/'):
+        inferencer(tmp_path / 'plain')
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(depth_invalid=65535), 'depth_invalid holds stored values'),
+        (dict(depth_invalid='0'), 'depth_invalid holds stored values'),
+        (dict(depth_scale='1000'), "must be > 0, got '1000'"),
+        (dict(min_depth=5, max_depth=1), 'min_depth must be less than max_depth'),
+        (dict(max_depth='10'), 'must be numbers'),
+    ],
+)
+def test_words_of_the_unit_are_checked(tiny, inferencer, options, message):
+    with pytest.raises(ValueError, match=message):
+        inferencer(pair(tiny), **options)
+
+
+def test_options_have_names(tiny, inferencer):
+    img, stored = pair(tiny)
+    with pytest.raises(TypeError):
+        inferencer([img], [stored])
 
 
 def test_errors_name_the_input(tiny, inferencer, tmp_path):
@@ -363,7 +444,7 @@ def test_folders(make_rgbd_folder, inferencer, tmp_path):
     with pytest.raises(FileNotFoundError, match='frame_001'):
         inferencer(folder, img_suffix='.png')
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(FileNotFoundError, match='data_prefix'):
+    with pytest.raises(FileNotFoundError, match='has no folder rgb/'):
         inferencer(tmp_path / 'empty')
 
 

@@ -113,4 +113,6 @@ def test_cityscapes_is_counted_in_epochs():
 @pytest.mark.parametrize('path', sorted(CONFIGS.glob('*.py')), ids=lambda path: path.stem)
 def test_no_batch_of_a_single_frame(path):
     """Pyramid pooling to one cell leaves batch norm a single value there."""
-    assert load_config(path).train_dataloader.drop_last is True
+    loader = load_config(path).train_dataloader
+    frames = loader.dataset.get('indices', 1)  # a fixed number in the demo
+    assert loader.drop_last or frames % loader.batch_size != 1

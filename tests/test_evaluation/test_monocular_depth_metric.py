@@ -100,21 +100,3 @@ def test_wrong_settings():
         MonocularDepthMetric(depth_metrics=['d4'])
     with pytest.raises(ValueError, match='min_depth_eval < max_depth_eval'):
         MonocularDepthMetric(min_depth_eval=3, max_depth_eval=2)
-
-
-@pytest.fixture
-def warnings_logged_by_mmengine():
-    import logging
-
-    from mmengine.logging import MMLogger
-
-    lines = []
-
-    class Collect(logging.Handler):
-        def emit(self, record):
-            lines.append(record.getMessage())
-
-    handler, logger = Collect(level=logging.WARNING), MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield lines
-    logger.removeHandler(handler)

@@ -83,6 +83,13 @@ def test_config_text_of_every_kind_is_read_as_mmengine_reads_it():
     assert record.parse_config_text(text) == {'a': float('inf')}
 
 
+def test_config_text_with_a_negative_infinity():
+    assert record.parse_config_text('a = -inf\nb = [-1, -2.5]') == {
+        'a': float('-inf'),
+        'b': [-1, -2.5],
+    }
+
+
 @pytest.mark.parametrize(
     'text',
     [

@@ -6,12 +6,13 @@ from functools import partial
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader
 from mmpretrain.models import VisionTransformer
 from safetensors.torch import load_file, save_file
 
 from mmmask3d.engine import load_checkpoint_file
-from mmmask3d.models import Mask3DViT
+from mmmask3d.models import Mask3DPyramid, Mask3DViT
 from mmmask3d.models import encoder_export as export
 from mmmask3d.models import encoder_record as record
 from mmmask3d.models.weight_formats import to_timm
@@ -245,3 +246,53 @@ def test_features_equal_those_of_timm(tool, name, tmp_path, capsys):
     code, said, error = run(tool, capsys, out, back, '--to', 'timm')
     assert code == 0, error
     assert "loads into timm's VisionTransformer" in said
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--input-mean', 123.675, 116.28, 103.53, '--input-std', 58, 57, 57], 'divide those'),
+        (['--input-mean', 0.5, 0.5, 0.5, '--input-std', 0, 0, 0], '--input-std 0.0 0.0 0.0'),
+        (['--num-heads', 0], '--num-heads 0: expected at least 1'),
+        (['--num-heads', -3], '--num-heads -3: expected at least 1'),
+        (['--norm-eps', 0], '--norm-eps 0.0: expected a positive'),
+    ],
+)
+def test_numbers_out_of_range(tool, mae_file, tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit):
+        tool.main([str(a) for a in (mae_file, tmp_path / 'out.pth', *options)])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / 'out.pth').exists()
+
+
+def test_options_against_the_record_are_refused(tool, encoder, tmp_path, capsys):
+    """The file knows its heads; other ones would give other features."""
+    meta = dict(backbone=dict(type='Mask3DViT', **SIZES))
+    torch.save(dict(state_dict=encoder.state_dict(), meta=meta), tmp_path / 'e.pth')
+    out = tmp_path / 'out.pth'
+    for options, message in (
+        (('--num-heads', 6), '--num-heads 6, but the file records 3'),
+        (('--num-heads', 3), ''),
+    ):
+        code, _, error = run(tool, capsys, tmp_path / 'e.pth', out, *options)
+        assert (code == 0) == (not message), error
+        assert message in error
+        assert out.exists() == (not message)
+
+
+def test_encoder_of_a_fine_tuned_pyramid(tool, encoder, tmp_path, capsys):
+    backbone = dict(
+        type='mmmask3d.Mask3DPyramid', **SIZES, out_strides=(4, 8), out_channels=(8, 16),
+        out_indices=(0, 1), feature_indices=-1,
+    )  # fmt: skip
+    model = torch.nn.Module()
+    model.backbone = Mask3DPyramid(**{k: v for k, v in backbone.items() if k != 'type'})
+    model.backbone.vit.load_state_dict(encoder.state_dict())
+    cfg = Config(dict(model=dict(backbone=backbone))).pretty_text
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(cfg=cfg)), tmp_path / 'epoch_1.pth')
+    out = tmp_path / 'encoder.pth'
+    code, _, error = run(tool, capsys, tmp_path / 'epoch_1.pth', out)
+    assert code == 0, error
+    written = load_checkpoint_file(out)
+    same(written['state_dict'], encoder.state_dict())
+    assert record.read_meta(written)['backbone']['type'] == 'mmmask3d.Mask3DViT'

@@ -137,30 +137,18 @@ class LoadRGBD(BaseTransform):
 
     def _check_unit(self, depth: np.ndarray, valid: np.ndarray, results: dict) -> None:
         frame = results['frame']
-        largest = float(depth.max())
         if len(self._warned) >= _MAX_UNIT_WARNINGS or frame in self._warned:
             return
-        # "More than half of the readings are too far" is the median without sorting.
-        too_far = largest > _FARTHEST_PLAUSIBLE_MEDIAN and (
-            2 * np.count_nonzero(depth > _FARTHEST_PLAUSIBLE_MEDIAN) > np.count_nonzero(valid)
-        )
-        if largest >= _NEAREST_PLAUSIBLE_MAX and not too_far:
+        doubt = doubtful_unit(depth, valid)
+        if doubt is None:
             return
         self._warned.add(frame)
-        median = float(np.median(depth[valid]))
-        guess = (
-            'Are the median readings beyond 100 m because depth_scale is too small (millimetres '
-            'read as metres)?'
-            if too_far
-            else 'Is depth_scale too large (a metres file read as millimetres)?'
-        )
         last = len(self._warned) == _MAX_UNIT_WARNINGS
         print_log(
-            f"frame '{frame}' ({results['depth_path']}): depth unit looks wrong: largest depth "
-            f'{largest:g} m, median {median:g} m, with depth_scale={results["depth_scale"]:g} '
-            f"stored units per metre. {guess} Set depth_scale to the data set's unit (1000 for "
-            f"millimetres, 1 for metres), or depth_kind='relative' if it has none."
-            + (' Further frames are not reported by this process.' if last else ''),
+            f"frame '{frame}' ({results['depth_path']}): {doubt[0]}, with depth_scale="
+            f'{results["depth_scale"]:g} stored units per metre. {doubt[1]} Set depth_scale to the '
+            f"data set's unit (1000 for millimetres, 1 for metres), or depth_kind='relative' if it "
+            f'has none.' + (' Further frames are not reported by this process.' if last else ''),
             logger='current',
             level=logging.WARNING,
         )
@@ -219,3 +207,27 @@ def _no_reading(raw: np.ndarray, results: dict) -> str:
         + ('' if max_depth is None else f' and beyond max_depth={max_depth:g}')
         + ". Correct what is wrong of these, or leave such frames out with on_error='drop'."
     )
+
+
+def doubtful_unit(depth: np.ndarray, valid: np.ndarray) -> tuple[str, str] | None:
+    """What about metric depth makes its unit doubtful, and a guess why; None for nothing.
+
+    Args:
+        depth: (H, W) in metres, 0 where there is no reading.
+        valid: (H, W) bool, with at least one reading.
+    """
+    largest = float(depth.max())
+    # "More than half of the readings are too far" is the median without sorting.
+    too_far = largest > _FARTHEST_PLAUSIBLE_MEDIAN and (
+        2 * np.count_nonzero(depth > _FARTHEST_PLAUSIBLE_MEDIAN) > np.count_nonzero(valid)
+    )
+    if largest >= _NEAREST_PLAUSIBLE_MAX and not too_far:
+        return None
+    median = float(np.median(depth[valid]))
+    found = f'depth unit looks wrong: largest depth {largest:g} m, median {median:g} m'
+    if too_far:
+        return found, (
+            'Are the median readings beyond 100 m because depth_scale is too small (millimetres '
+            'read as metres)?'
+        )
+    return found, 'Is depth_scale too large (a metres file read as millimetres)?'
