@@ -1,5 +1,6 @@
 # The demo's segmentor: the encoder of configs/mask3d/mask3d_vit-micro_rooms_demo.py, fine-tuned on
-# the first 100 labelled frames. 100 / 8 = 13 iterations per epoch, the last of 4 frames; 25 epochs = 325.
+# the first 100 labelled frames. 100 / 8 = 13 iterations per epoch (the last of 4 frames), 25 epochs =
+# 325.
 _base_ = './mask3d-tiny_fcn_rooms-240x320.py'
 
 model = dict(
