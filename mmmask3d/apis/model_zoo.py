@@ -5,7 +5,6 @@ The names and weights stand in ``configs/**/metafile.yml``, which an installatio
 takes a checkpoint, also in ``init_cfg`` and ``load_from``.
 """
 
-import contextlib
 import copy
 import difflib
 import fnmatch
@@ -13,7 +12,7 @@ import json
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -228,8 +227,7 @@ def get_model(
         if meta.get('dataset_meta'):
             built.dataset_meta = meta['dataset_meta']
     else:
-        with _quiet():  # mmengine would print three lines for every tensor
-            built.init_weights()
+        init_quietly(built)
     built.cfg = cfg
     if device is not None:
         built.to(device)
@@ -237,13 +235,13 @@ def get_model(
     return built
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def init_quietly(model: nn.Module) -> None:
+    """Initialise a model without the three lines that mmengine prints for every tensor."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
-        yield
+        model.init_weights()
     finally:
         logger.setLevel(level)
 

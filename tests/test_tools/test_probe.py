@@ -39,6 +39,7 @@ def test_depth_of_pretraining_frames(tiny_config, tmp_path):
         assert set(found) == {'std_rmse', 'rmse', 'abs_rel', 'delta1'}
         assert 0 < found['rmse'] < 10
     assert '| random | linear |' in done.stdout
+    assert 'Initialized by' not in done.stdout  # only the table
 
 
 def test_mistakes_are_named(tiny_config, tmp_path):

@@ -23,6 +23,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from mmmask3d.apis.model_zoo import init_quietly
 from mmmask3d.engine.run_config import load_config
 from mmmask3d.evaluation.dense_probe import probe
 from mmmask3d.evaluation.frozen_features import (
@@ -78,7 +79,7 @@ def build_encoder(cfg: Config, checkpoint: str | None, seed: int) -> nn.Module:
         backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
     torch.manual_seed(seed)
     model = MODELS.build(backbone)
-    model.init_weights()
+    init_quietly(model)
     return model
 
 
