@@ -87,7 +87,7 @@ def test_a_stride_that_is_no_whole_number():
 
 
 def test_a_mistake_of_the_settings_is_theirs():
-    with pytest.raises(KeyError, match='invalid depth 51'):
+    with pytest.raises(SwapError, match=r'cannot be built.*invalid depth 51'):
         measure_levels(dict(type='mmseg.ResNet', depth=51))
 
 
