@@ -146,7 +146,14 @@ def raise_unfit_keys():
     )(model)
 
 
+def raise_bfloat16():
+    ops = pytest.importorskip('mmcv.ops', reason='detectors need the compiled ops')
+    boxes = torch.tensor([[0.0, 1.0, 1.0, 6.0, 6.0]]).bfloat16()
+    ops.roi_align(torch.ones(1, 4, 8, 8).bfloat16(), boxes, 2)
+
+
 RAISED = {
+    "not implemented for 'BFloat16'": raise_bfloat16,
     'Mask3DPyramid is no ResNet and has no depth': raise_missing_delete,
     'Mask3DPyramid is not in the mmseg::model registry': raise_missing_prefix,
     'does not fill this Mask3DViT': raise_other_architecture,
