@@ -207,7 +207,7 @@ def test_documented_options_change_settings_that_exist(page, config, options):
             for part in parent.split('.'):
                 holder = holder[part]
             # Without the scope where it is the default scope.
-            assert holder.type.split('.')[-1] == 'Mask3DViT'
+            assert holder.type.split('.')[-1] in ('Mask3DViT', 'Mask3DPyramid')
             continue
         holder = cfg
         for part in parent.split('.') if parent else []:
