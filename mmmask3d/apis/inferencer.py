@@ -33,6 +33,7 @@ from mmmask3d.datasets.transforms import (
     PackRGBDInputs,
     RGBDResize,
 )
+from mmmask3d.datasets.transforms.masking import patches_with_readings
 from mmmask3d.engine.run_config import load_config
 from mmmask3d.evaluation.frozen_features import image_normaliser
 from mmmask3d.models.masked_rgbd import MaskedRGBD
@@ -449,10 +450,10 @@ def _reaching(masking: DepthAwareMasking, valid: np.ndarray) -> DepthAwareMaskin
     all, the others would always be kept, and their holes never be predicted: so at least half of
     them are removed, and one is kept.
     """
-    patch = masking.patch_size
-    rows, columns = (side // patch for side in valid.shape)
-    blocks = valid[: rows * patch, : columns * patch].reshape(rows, patch, columns, patch)
-    total, known = rows * columns, int(np.count_nonzero(blocks.any(axis=(1, 3))))
+    if any(side % masking.patch_size for side in valid.shape):
+        return masking  # which refuses the frame, and says why
+    has_readings = patches_with_readings(valid, masking.patch_size)
+    total, known = has_readings.size, int(np.count_nonzero(has_readings))
     removed = round(total * masking.depth_ratio)
     wanted = min(total - known + math.ceil(known / 2), total - 1)
     if removed >= wanted:

@@ -8,7 +8,6 @@ takes a checkpoint, also in ``init_cfg`` and ``load_from``.
 import copy
 import difflib
 import fnmatch
-import json
 import logging
 import os
 from collections import OrderedDict
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from mmmask3d.engine.checkpoint import CheckpointError, install_strict_loaders, with_sha256
 from mmmask3d.engine.download import download, split_sha256
 from mmmask3d.engine.run_config import check_libraries, load_config
+from mmmask3d.models.encoder_export import plain_values
 from mmmask3d.models.encoder_loading import check_settings
 from mmmask3d.models.encoder_record import parse_config_text, read_meta
 from mmmask3d.models.pos_embed import GRID_KEY
@@ -310,17 +310,13 @@ def _trained_config(meta: Mapping) -> Mapping:
 def _check_trained_settings(ours: Any, theirs: Any, location: str, path: str = 'model') -> None:
     for key in ours.keys() & theirs.keys():
         mine, trained, where = ours[key], theirs[key], f'{path}.{key}'
-        if key in _TELLING and _plain(mine) != _plain(trained):
+        if key in _TELLING and plain_values(mine) != plain_values(trained):
             raise RuntimeError(
-                f'{location}: was trained with {where} = {_plain(trained)!r}, this model has '
-                f'{_plain(mine)!r}. All shapes fit, but the results would be others.'
+                f'{location}: was trained with {where} = {plain_values(trained)!r}, this model has '
+                f'{plain_values(mine)!r}. All shapes fit, but the results would be others.'
             )
         if isinstance(mine, Mapping) and isinstance(trained, Mapping):
             _check_trained_settings(mine, trained, location, where)
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=str))  # tuples of a file are lists
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:

@@ -350,9 +350,9 @@ def _transfer(
                     raise _Broken('the server has another version of the file now')
             else:
                 start, total = 0, _length(answer.headers.get('Content-Length'))
-                _check_space(part.path, total, start)
-                part.begin({**now, 'total': total})
             _check_space(part.path, total, start)
+            if not start:
+                part.begin({**now, 'total': total})
             _receive(answer, part, start, total, show)
     except urllib.error.HTTPError as error:
         if error.code == 416 and start:

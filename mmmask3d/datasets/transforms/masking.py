@@ -81,9 +81,7 @@ class DepthAwareMasking(BaseTransform):
                 f'({max(1, width // patch) * patch}, {max(1, height // patch) * patch}).'
             )
         grid = height // patch, width // patch
-        # Rows first, then columns: both reductions then run over contiguous memory.
-        has_readings = results['valid'].reshape(grid[0], patch, width).any(axis=1)
-        has_readings = has_readings.reshape(*grid, patch).any(axis=2)
+        has_readings = patches_with_readings(results['valid'], patch)
         num_patches = has_readings.size
         results['rgb_mask'] = self._draw(np.arange(num_patches), grid, self.rgb_ratio)
         results['depth_mask'] = self._draw(np.flatnonzero(has_readings), grid, self.depth_ratio)
@@ -124,6 +122,15 @@ class DepthAwareMasking(BaseTransform):
             f'{type(self).__name__}(patch_size={self.patch_size}, rgb_ratio={self.rgb_ratio}, '
             f'depth_ratio={self.depth_ratio}, strategy={self.strategy!r})'
         )
+
+
+def patches_with_readings(valid: np.ndarray, patch_size: int) -> np.ndarray:
+    """Which patches of a validity map (H, W), a multiple of the patch, hold a reading: bool."""
+    height, width = valid.shape
+    rows, columns = height // patch_size, width // patch_size
+    # Rows first, then columns: both reductions then run over contiguous memory.
+    found = valid.reshape(rows, patch_size, width).any(axis=1)
+    return found.reshape(rows, columns, patch_size).any(axis=2)
 
 
 def _select_random(candidates: np.ndarray, count: int, grid: tuple[int, int]) -> np.ndarray:
