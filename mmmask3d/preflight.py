@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.machinery import PathFinder
 
-from .version import __version__
+from mmmask3d.version import __version__
 
 # module: (maintained distribution, the names under which upstream released it)
 MM_DISTRIBUTIONS = {

@@ -8,9 +8,9 @@ from importlib import import_module
 from typing import Any
 
 _MODULES = {
-    'MaskedRGBDInferencer': 'inferencer',
-    'get_model': 'model_zoo',
-    'list_models': 'model_zoo',
+    'MaskedRGBDInferencer': 'mmmask3d.apis.inferencer',
+    'get_model': 'mmmask3d.weights.zoo',
+    'list_models': 'mmmask3d.weights.zoo',
 }
 
 __all__ = ['MaskedRGBDInferencer', 'get_model', 'list_models']
@@ -19,4 +19,4 @@ __all__ = ['MaskedRGBDInferencer', 'get_model', 'list_models']
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    return getattr(import_module(f'{__name__}.{_MODULES[name]}'), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -24,7 +24,6 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from mmmask3d.apis.inference_inputs import DepthReading, InputFrame, read_inputs
-from mmmask3d.apis.model_zoo import SCHEME, find_entry, get_model, weights_file
 from mmmask3d.datasets.nearest import resize_nearest
 from mmmask3d.datasets.sampling import sample_rng
 from mmmask3d.datasets.transforms import (
@@ -41,6 +40,7 @@ from mmmask3d.registry import TRANSFORMS
 from mmmask3d.visualization import depth_to_rgb, panel_of_sample, write_png
 from mmmask3d.visualization.panels import patch_mask_to_pixels
 from mmmask3d.visualization.tiles import Bar, Tile, compose_tiles
+from mmmask3d.weights.zoo import SCHEME, find_entry, get_model, weights_file
 
 
 class MaskedRGBDInferencer(BaseInferencer):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmmask3d.engine.checkpoint import AtomicLocalBackend
+from mmmask3d.checkpoints.files import AtomicLocalBackend
 
 _RECORD = 'stage.json'
 

@@ -10,9 +10,8 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
+from mmmask3d.apis.stages import Stage, stage
 from mmmask3d.engine.run_config import load_config
-
-from .stages import Stage, stage
 
 #: Figures of a validation that are worth a line on the screen.
 _SHOWN = (

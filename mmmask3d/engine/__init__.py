@@ -1,8 +1,6 @@
 """Training loop, hooks and optimizer settings; importing it makes checkpoint loading strict."""
 
-from mmmask3d.config_scopes import register_config_scopes
-
-from .checkpoint import (
+from mmmask3d.checkpoints.files import (
     CheckpointError,
     UnsafeCheckpointError,
     find_resumable_checkpoint,
@@ -10,6 +8,8 @@ from .checkpoint import (
     load_checkpoint_file,
     save_checkpoint_atomic,
 )
+from mmmask3d.config_scopes import register_config_scopes
+
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import ResumableEpochBasedTrainLoop
 from .probe_hook import ProbeHook

@@ -9,9 +9,8 @@ from mmengine.dist import get_rank
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import BatchSampler
 
+from mmmask3d.engine.resume_hook import RNGStateHook, restore_rng_state, sampler_of
 from mmmask3d.registry import LOOPS
-
-from .resume_hook import RNGStateHook, restore_rng_state, sampler_of
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from ..datasets.sampling import sample_rng
-from ..evaluation.dense_probe import probe
-from ..evaluation.frozen_features import extract_features, image_normaliser
-from ..registry import DATASETS, HOOKS
+from mmmask3d.datasets.sampling import sample_rng
+from mmmask3d.evaluation.dense_probe import probe
+from mmmask3d.evaluation.frozen_features import extract_features, image_normaliser
+from mmmask3d.registry import DATASETS, HOOKS
 
 _LONGEST = timedelta(hours=12)  # that a probe may take
 

@@ -17,9 +17,8 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from mmmask3d.checkpoints.files import ATOMIC_BACKEND
 from mmmask3d.registry import HOOKS
-
-from .checkpoint import ATOMIC_BACKEND
 
 CHECKPOINT_KEY = 'resume_state'
 

@@ -10,10 +10,9 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmmask3d.checkpoints.files import CheckpointError, find_resumable_checkpoint
 from mmmask3d.config_scopes import register_config_scopes
 from mmmask3d.preflight import check_environment
-
-from .checkpoint import CheckpointError, find_resumable_checkpoint
 
 
 def load_config(

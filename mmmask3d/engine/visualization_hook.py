@@ -10,8 +10,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.structures import BaseDataElement
 
-from ..registry import HOOKS
-from ..visualization import panel_of_sample, write_png
+from mmmask3d.registry import HOOKS
+from mmmask3d.visualization import panel_of_sample, write_png
 
 
 @HOOKS.register_module()

@@ -2,8 +2,9 @@
 
 from importlib.util import find_spec
 
+from mmmask3d.models.interpolation import inverse_distance_fill, linear_fill
+
 from .alignment import align_scale_shift, align_target_to_depth, fit_scale_shift
-from .interpolation import inverse_distance_fill, linear_fill
 from .masked_depth_metric import MaskedDepthMetric, comparable_depth, depth_figures
 
 __all__ = [

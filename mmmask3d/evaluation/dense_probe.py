@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .frozen_features import FrozenFeatures
-from .masked_depth_metric import depth_figures
+from mmmask3d.evaluation.frozen_features import FrozenFeatures
+from mmmask3d.evaluation.masked_depth_metric import depth_figures
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 """L2 penalties that are tried, per patch, on features of unit variance."""

@@ -18,9 +18,9 @@ from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from ..registry import METRICS
-from .alignment import align_patches, align_scale_shift, align_target_to_depth
-from .interpolation import linear_fill
+from mmmask3d.evaluation.alignment import align_patches, align_scale_shift, align_target_to_depth
+from mmmask3d.models.interpolation import linear_fill
+from mmmask3d.registry import METRICS
 
 # Below this ratio of standard deviation to mean a depth map is flat: only rounding is left of it.
 _FLAT = 1e-6

@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from mmmask3d.inspection.depth_rules import check_depth
 from mmmask3d.inspection.duplicates import check_duplicates
-from mmmask3d.inspection.edges import EdgePair
 from mmmask3d.inspection.file_rules import check_files
 from mmmask3d.inspection.findings import Finding, Findings, by_level
 from mmmask3d.inspection.measures import Measures, measure, spread_indices
@@ -24,6 +23,7 @@ from mmmask3d.inspection.registration import (
 from mmmask3d.inspection.registration_rules import check_registration
 from mmmask3d.inspection.sources import Source
 from mmmask3d.inspection.splits import check_splits
+from mmmask3d.visualization.edges import EdgePair
 
 _CHUNK = 4096  # frames handed to the workers at once: what is waiting costs memory
 

@@ -18,8 +18,8 @@ from mmmask3d.datasets.depth_io import (
     to_readings,
 )
 from mmmask3d.datasets.image_header import PNG_SIGNATURE
-from mmmask3d.inspection.edges import EdgePair, edge_pair
 from mmmask3d.inspection.sources import LabelMaps, Source
+from mmmask3d.visualization.edges import EdgePair, edge_pair
 
 THUMBNAIL = (16, 12)  # (width, height) at which frames are compared
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft
 
-from mmmask3d.inspection.edges import EdgePair
+from mmmask3d.visualization.edges import EdgePair
 
 TOLERANCE = 0.01  # of the width: 3.2 pixels of 320, a fifth of a patch
 # Factors 0.58 to 1.72; a whole step next to 1 would be beyond the tolerance, hence a half one.

@@ -6,11 +6,10 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
-from mmmask3d.evaluation.interpolation import inverse_distance_fill
+from mmmask3d.models.depth_target import DepthTarget
+from mmmask3d.models.interpolation import inverse_distance_fill
+from mmmask3d.models.patches import grid_of, keep_ids_from_mask, patch_mask_to_pixels
 from mmmask3d.registry import MODELS
-
-from .depth_target import DepthTarget
-from .patches import grid_of, keep_ids_from_mask, patch_mask_to_pixels
 
 
 @MODELS.register_module()

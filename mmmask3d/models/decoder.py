@@ -5,9 +5,8 @@ from mmengine.model import BaseModule, ModuleList
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from torch import Tensor, nn
 
+from mmmask3d.models.pos_embed import add_sincos
 from mmmask3d.registry import MODELS
-
-from .pos_embed import add_sincos
 
 
 @MODELS.register_module()

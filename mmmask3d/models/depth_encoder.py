@@ -5,11 +5,10 @@ from mmengine.model import BaseModule, ModuleList
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from torch import Tensor, nn
 
+from mmmask3d.models.depth_target import masked_mean_std
+from mmmask3d.models.patches import gather_tokens, grid_of, patchify
+from mmmask3d.models.pos_embed import add_sincos
 from mmmask3d.registry import MODELS
-
-from .depth_target import masked_mean_std
-from .patches import gather_tokens, grid_of, patchify
-from .pos_embed import add_sincos
 
 _NORMS = ('standardise', 'metric', 'log')
 

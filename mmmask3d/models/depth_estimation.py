@@ -7,10 +7,9 @@ from mmseg.models.data_preprocessor import SegDataPreProcessor
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmmask3d.models.dpt_heads import PlainMapsDPTHead
+from mmmask3d.models.losses import DepthLoss
 from mmmask3d.registry import MODELS
-
-from .dpt_heads import PlainMapsDPTHead
-from .losses import DepthLoss
 
 
 @MODELS.register_module()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .patches import patchify, unpatchify
+from mmmask3d.models.patches import patchify, unpatchify
 
 MODES = ('standardise', 'metric', 'log', 'inverse', 'patch')
 _MIN_DEPTH = 1e-3  # metres (or relative units): keeps log and 1/x finite

@@ -10,11 +10,10 @@ from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from mmmask3d.engine.checkpoint import install_strict_loaders, with_sha256
-
-from .encoder_record import arch_settings, encoder_config
-from .pos_embed import GRID_KEY, grid_from_checkpoint
-from .weight_formats import foreign_source
+from mmmask3d.checkpoints.files import install_strict_loaders, with_sha256
+from mmmask3d.models.encoder_record import arch_settings, encoder_config
+from mmmask3d.models.pos_embed import GRID_KEY, grid_from_checkpoint
+from mmmask3d.weights.formats import foreign_source
 
 # An encoder inside a Mask3DPyramid comes first: `backbone.` would match it too.
 _PREFIXES = tuple(

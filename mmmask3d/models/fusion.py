@@ -5,10 +5,9 @@ from mmengine.model import BaseModule
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor, nn
 
+from mmmask3d.models.patches import scatter_tokens
+from mmmask3d.models.pos_embed import add_sincos
 from mmmask3d.registry import MODELS
-
-from .patches import scatter_tokens
-from .pos_embed import add_sincos
 
 
 class Fusion(BaseModule):

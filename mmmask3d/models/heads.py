@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmmask3d.models.losses import batch_mean
+from mmmask3d.models.patches import patch_mask_to_pixels, patchify, unpatchify
 from mmmask3d.registry import MODELS
-
-from .losses import batch_mean
-from .patches import patch_mask_to_pixels, patchify, unpatchify
 
 
 class PixelHead(BaseModule):

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from mmmask3d.models.mask3d_vit import Mask3DViT
+from mmmask3d.models.simple_pyramid import SimplePyramid
 from mmmask3d.registry import MODELS
-
-from .mask3d_vit import Mask3DViT
-from .simple_pyramid import SimplePyramid
 
 # Arguments of the ResNets of mmdet, mmseg and mmpretrain that mean nothing to a transformer.
 _RESNET_ONLY = {

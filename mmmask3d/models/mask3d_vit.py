@@ -13,18 +13,17 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmmask3d.registry import MODELS
-
-from .encoder_loading import load_encoder
-from .patches import gather_tokens, grid_of, patchify
-from .pos_embed import (
+from mmmask3d.models.encoder_loading import load_encoder
+from mmmask3d.models.patches import gather_tokens, grid_of, patchify
+from mmmask3d.models.pos_embed import (
     GRID_KEY,
     grid_from_metadata,
     infer_grid,
     resize_to_grid,
     sincos_pos_embed,
 )
-from .windowed_attention import quarter_ends, run_layer, window_layer
+from mmmask3d.models.windowed_attention import quarter_ends, run_layer, window_layer
+from mmmask3d.registry import MODELS
 
 # What mm's R-50 configs name and EncoderDecoder hands to any backbone it finds; no transformer.
 _FOREIGN_WEIGHTS = re.compile(r'(open-?mmlab|torchvision|modelzoo|mmcls|jhu)://(?!.*vit)')

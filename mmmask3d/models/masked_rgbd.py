@@ -21,9 +21,8 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mmmask3d.models.patches import grid_of
 from mmmask3d.registry import MODELS
-
-from .patches import grid_of
 
 _TARGETS = ('depth', 'rgb', 'normal')
 

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mmmask3d.datasets.palette import distinct_palette
-from mmmask3d.inspection.edges import WORK_WIDTH, depth_contours
 from mmmask3d.visualization.colours import depth_to_rgb
+from mmmask3d.visualization.edges import WORK_WIDTH, depth_contours
 from mmmask3d.visualization.tiles import (
     Bar,
     Tile,

@@ -6,8 +6,8 @@ import numpy as np
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from ..evaluation.masked_depth_metric import comparable_depth
-from .panels import reconstruction_panel
+from mmmask3d.evaluation.masked_depth_metric import comparable_depth
+from mmmask3d.visualization.panels import reconstruction_panel
 
 
 def panel_of_sample(

@@ -16,10 +16,10 @@ from mmengine.registry import DefaultScope
 import mmmask3d
 from mmmask3d.apis import MaskedRGBDInferencer, get_model
 from mmmask3d.apis.inferencer import _reaching, _resize_known
-from mmmask3d.apis.model_zoo import ZooError
+from mmmask3d.checkpoints.files import UnsafeCheckpointError
 from mmmask3d.datasets import FrameError, RGBDDataset, sample_rng
-from mmmask3d.engine.checkpoint import UnsafeCheckpointError
 from mmmask3d.engine.run_config import load_config
+from mmmask3d.weights.zoo import ZooError
 
 ROOT = Path(mmmask3d.__file__).parents[1]
 PRETRAINING = sorted((ROOT / 'configs/mask3d').glob('*.py'))

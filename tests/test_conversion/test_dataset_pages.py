@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mmmask3d.conversion.command_line import build_parser
-from mmmask3d.conversion.folder import FolderConverter
-from mmmask3d.conversion.predicted_depth import PredictedDepthConverter
+from mmmask3d.conversion.sources.folder import FolderConverter
+from mmmask3d.conversion.sources.predicted_depth import PredictedDepthConverter
 
 DOCS = Path(__file__).parents[2] / 'docs/datasets'
 CONVERTERS = {'any_folder': FolderConverter, 'predicted_depth': PredictedDepthConverter}

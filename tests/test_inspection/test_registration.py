@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mmmask3d.inspection.edges import edge_pair
 from mmmask3d.inspection.registration import LOG_SCALES, Correlator, registration
+from mmmask3d.visualization.edges import edge_pair
 
 SMALL = (72, 96)  # height, width
 

@@ -6,9 +6,9 @@ import torch
 from mmengine.dataset import default_collate, pseudo_collate
 from mmpretrain.structures import DataSample
 
-from mmmask3d.evaluation.interpolation import inverse_distance_fill
 from mmmask3d.models import RGBDDataPreprocessor
 from mmmask3d.models.depth_target import MODES
+from mmmask3d.models.interpolation import inverse_distance_fill
 
 
 def make(**kwargs):

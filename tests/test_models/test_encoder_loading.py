@@ -10,12 +10,12 @@ from mmpretrain.models import VisionTransformer
 from safetensors.torch import save_file
 from torch import nn
 
-from mmmask3d.engine.checkpoint import UnsafeCheckpointError
+from mmmask3d.checkpoints.files import UnsafeCheckpointError
 from mmmask3d.models import Mask3DPyramid, Mask3DViT
-from mmmask3d.models.encoder_export import write_encoder
 from mmmask3d.models.encoder_loading import encoder_state, load_encoder
 from mmmask3d.models.pos_embed import resize_to_grid
 from mmmask3d.registry import MODELS
+from mmmask3d.weights.export import write_encoder
 
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
 

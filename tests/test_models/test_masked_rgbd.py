@@ -8,8 +8,8 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from mmmask3d.evaluation.interpolation import inverse_distance_fill
 from mmmask3d.models import MaskedRGBD
+from mmmask3d.models.interpolation import inverse_distance_fill
 from mmmask3d.models.patches import patch_mask_to_pixels, patchify, unpatchify
 
 FUSIONS = ('AddFusion', 'ConcatFusion', 'CrossAttentionFusion')

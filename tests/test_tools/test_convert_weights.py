@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from mmmask3d.engine import load_checkpoint_file
 from mmmask3d.models import Mask3DPyramid, Mask3DViT
-from mmmask3d.models import encoder_export as export
 from mmmask3d.models import encoder_record as record
-from mmmask3d.models.weight_formats import to_timm
+from mmmask3d.weights import export
+from mmmask3d.weights.formats import to_timm
 
 ARCH = dict(embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=48)
 SIZES = dict(arch=ARCH, img_size=24, patch_size=8)

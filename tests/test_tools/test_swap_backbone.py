@@ -10,11 +10,11 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmmask3d.apis import swap_proof
-from mmmask3d.apis.swap_proof import Proof
-from mmmask3d.apis.swapped_config import render_config
 from mmmask3d.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from mmmask3d.models import Mask3DPyramid, Mask3DViT
+from mmmask3d.swap import proof as swap_proof
+from mmmask3d.swap.config import render_config
+from mmmask3d.swap.proof import Proof
 
 ROOT = Path(__file__).parents[2]
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
@@ -102,7 +102,7 @@ def test_weights_are_loaded_in_the_proof(tool, folder, capsys, monkeypatch):
     """What the proof predicts with is the encoder of the file."""
     seen = []
     monkeypatch.setattr(
-        'mmmask3d.apis.swap_proof.predict_once',
+        'mmmask3d.swap.proof.predict_once',
         lambda model, *_: seen.append(model.backbone.vit.state_dict()) or model.backbone(
             torch.zeros(1, 3, 32, 32)
         ),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmmask3d.apis.replaced_backbone import nested_backbones
+from mmmask3d.swap.backbone import nested_backbones
 
 # Where the shortest name stands for something else than the family: a variant whose backbone is no
 # ResNet-50, or whose operators have no CPU kernel.

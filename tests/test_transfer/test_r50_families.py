@@ -11,12 +11,12 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.optim import build_optim_wrapper
 
-from mmmask3d.apis import swap_proof
-from mmmask3d.apis.replaced_backbone import SwapError, probe_backbone
-from mmmask3d.apis.swap_backbone import SwapOptions, plan_swap, refine_swap
-from mmmask3d.apis.swapped_config import base_of, read_config, render_config
 from mmmask3d.engine.run_config import load_config
 from mmmask3d.models import Mask3DPyramid
+from mmmask3d.swap import proof as swap_proof
+from mmmask3d.swap.backbone import SwapError, probe_backbone
+from mmmask3d.swap.config import base_of, read_config, render_config
+from mmmask3d.swap.plan import SwapOptions, plan_swap, refine_swap
 
 ROOT = Path(__file__).parents[2]
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)

@@ -23,7 +23,6 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmmask3d.apis.model_zoo import init_quietly
 from mmmask3d.engine.run_config import load_config
 from mmmask3d.evaluation.dense_probe import probe
 from mmmask3d.evaluation.frozen_features import (
@@ -32,6 +31,7 @@ from mmmask3d.evaluation.frozen_features import (
     with_pipeline,
 )
 from mmmask3d.registry import DATASETS, MODELS
+from mmmask3d.weights.zoo import init_quietly
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

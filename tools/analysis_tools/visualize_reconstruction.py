@@ -19,7 +19,7 @@ from mmengine.config import Config, DictAction
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
-from mmmask3d.engine.checkpoint import load_checkpoint_file
+from mmmask3d.checkpoints.files import load_checkpoint_file
 from mmmask3d.registry import DATASETS, MODELS
 from mmmask3d.visualization import panel_of_sample, stack_panels, write_png
 

@@ -36,7 +36,7 @@ from mmengine.registry import MODELS
 from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
-from mmmask3d.engine.checkpoint import AtomicLocalBackend
+from mmmask3d.checkpoints.files import AtomicLocalBackend
 from mmmask3d.models import Mask3DPyramid, Mask3DViT
 
 PRETRAINING_SIZE = 224  # of the stored position embedding, resampled in every forward pass

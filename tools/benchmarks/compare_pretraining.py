@@ -38,7 +38,7 @@ from mmmask3d.apis.tool_stages import (
     resolve_config,
     training_stage,
 )
-from mmmask3d.engine.checkpoint import AtomicLocalBackend
+from mmmask3d.checkpoints.files import AtomicLocalBackend
 
 TOOLS = Path(__file__).resolve().parents[1]
 PRETRAIN_CONFIGS = TOOLS.parent / 'configs/mask3d'

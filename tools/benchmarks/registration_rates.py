@@ -21,7 +21,6 @@ import cv2
 import numpy as np
 
 from mmmask3d.datasets.transforms.loading import LoadRGBD
-from mmmask3d.inspection.edges import EdgePair, edge_pair
 from mmmask3d.inspection.measures import spread_indices
 from mmmask3d.inspection.registration import Correlator, Registration, has_contours, registration
 from mmmask3d.inspection.sources import (
@@ -30,6 +29,7 @@ from mmmask3d.inspection.sources import (
     add_source_arguments,
     open_sources,
 )
+from mmmask3d.visualization.edges import EdgePair, edge_pair
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -3,7 +3,7 @@
 import sys
 
 from mmmask3d.conversion.command_line import run
-from mmmask3d.conversion.folder import FolderConverter
+from mmmask3d.conversion.sources.folder import FolderConverter
 
 if __name__ == '__main__':
     sys.exit(run(FolderConverter))

@@ -2,8 +2,8 @@
 
 import sys
 
-from mmmask3d.conversion.cityscapes import CityscapesConverter
 from mmmask3d.conversion.command_line import run
+from mmmask3d.conversion.sources.cityscapes import CityscapesConverter
 
 if __name__ == '__main__':
     sys.exit(run(CityscapesConverter))

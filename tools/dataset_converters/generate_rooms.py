@@ -27,11 +27,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from rooms_camera import FOCAL, choose_views
-from rooms_render import Renderer, Tracer
-from rooms_scene import build_room
-from rooms_sensor import Sensor, measure
-from rooms_shapes import CLASSES, STUFF
+from mmmask3d.conversion.rooms.camera import FOCAL, choose_views
+from mmmask3d.conversion.rooms.render import Renderer, Tracer
+from mmmask3d.conversion.rooms.scene import build_room
+from mmmask3d.conversion.rooms.sensor import Sensor, measure
+from mmmask3d.conversion.rooms.shapes import CLASSES, STUFF
 
 # Raise it when the same options give other frames: a folder made before is then not added to.
 VERSION = 1

@@ -3,7 +3,7 @@
 import sys
 
 from mmmask3d.conversion.command_line import run
-from mmmask3d.conversion.predicted_depth import PredictedDepthConverter
+from mmmask3d.conversion.sources.predicted_depth import PredictedDepthConverter
 
 if __name__ == '__main__':
     sys.exit(run(PredictedDepthConverter))

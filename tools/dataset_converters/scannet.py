@@ -9,7 +9,7 @@ docs/datasets/scannet.md describes where to get it, the options and the output.
 import sys
 
 from mmmask3d.conversion.command_line import run
-from mmmask3d.conversion.scannet import ScanNetConverter
+from mmmask3d.conversion.sources.scannet import ScanNetConverter
 
 if __name__ == '__main__':
     sys.exit(run(ScanNetConverter))

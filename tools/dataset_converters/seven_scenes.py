@@ -3,7 +3,7 @@
 import sys
 
 from mmmask3d.conversion.command_line import run
-from mmmask3d.conversion.seven_scenes import SevenScenesConverter
+from mmmask3d.conversion.sources.seven_scenes import SevenScenesConverter
 
 if __name__ == '__main__':
     sys.exit(run(SevenScenesConverter))

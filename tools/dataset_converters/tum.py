@@ -3,7 +3,7 @@
 import sys
 
 from mmmask3d.conversion.command_line import run
-from mmmask3d.conversion.tum import TUMConverter
+from mmmask3d.conversion.sources.tum import TUMConverter
 
 if __name__ == '__main__':
     sys.exit(run(TUMConverter))

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 
 from mmengine.config import Config
 
-from mmmask3d.apis.publishing import publish
+from mmmask3d.checkpoints.files import AtomicLocalBackend, CheckpointError
 from mmmask3d.config_scopes import register_config_scopes
-from mmmask3d.engine.checkpoint import AtomicLocalBackend, CheckpointError
+from mmmask3d.weights.publishing import publish
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -24,18 +24,18 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmmask3d.apis.replaced_backbone import SwapError
-from mmmask3d.apis.swap_backbone import Swap, SwapOptions, plan_swap, refine_swap
-from mmmask3d.apis.swap_proof import (
+from mmmask3d.checkpoints.files import CheckpointError
+from mmmask3d.engine.run_config import check_libraries, load_config
+from mmmask3d.swap.backbone import SwapError
+from mmmask3d.swap.config import base_of, describe, read_config, render_config
+from mmmask3d.swap.plan import Swap, SwapOptions, plan_swap, refine_swap
+from mmmask3d.swap.proof import (
     Proof,
     check_optimiser,
     is_trained,
     prove_swap,
     why_original_fails,
 )
-from mmmask3d.apis.swapped_config import base_of, describe, read_config, render_config
-from mmmask3d.engine.checkpoint import CheckpointError
-from mmmask3d.engine.run_config import check_libraries, load_config
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

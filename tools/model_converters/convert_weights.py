@@ -25,15 +25,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mmmask3d.engine.checkpoint import (
+from mmmask3d.checkpoints.files import (
     AtomicLocalBackend,
     CheckpointError,
     load_checkpoint_file,
     safetensors_bytes,
 )
-from mmmask3d.models import encoder_export as export
 from mmmask3d.models import encoder_record as record
-from mmmask3d.models.weight_formats import (
+from mmmask3d.weights import export
+from mmmask3d.weights.formats import (
     NORMALISATION,
     SOURCES,
     Conversion,

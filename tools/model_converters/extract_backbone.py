@@ -20,9 +20,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmmask3d.engine.checkpoint import CheckpointError, load_checkpoint_file
-from mmmask3d.models import encoder_export as export
+from mmmask3d.checkpoints.files import CheckpointError, load_checkpoint_file
 from mmmask3d.models import encoder_record as record
+from mmmask3d.weights import export
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -1,0 +1,1 @@
+"""Checkpoint files: from bytes on a disk or a server to tensors."""

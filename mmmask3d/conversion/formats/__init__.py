@@ -1,0 +1,1 @@
+"""Readers of file formats that data sets come in."""

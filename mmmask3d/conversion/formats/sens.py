@@ -1,0 +1,373 @@
+"""Reader of ScanNet's ``.sens`` streams of compressed RGB-D frames.
+
+The format (version 4, little endian, no padding) is that of ``SensReader`` in
+https://github.com/ScanNet/ScanNet (``c++/src/sensorData.h``, commit 3830fce):
+
+- header: uint32 version; uint64 length of the sensor's name, and the name; four 4 x 4 float32
+  matrices, row by row (intrinsics and extrinsics of colour, intrinsics and extrinsics of depth);
+  int32 formats of colour and of depth; uint32 width and height of colour, width and height of
+  depth; float32 stored units of depth per metre; uint64 number of frames
+- each frame: 4 x 4 float32 camera to world; uint64 time stamps of colour and of depth
+  (microseconds); uint64 lengths of the colour image and of the depth map; the two
+- inertial readings, which are not read here and which some files lack: uint64 number, 128 bytes
+  each
+
+There is neither an index nor a checksum. The reader walks from frame header to frame header
+without touching what lies between, holds one frame at a time, and believes no number that it has
+not compared with the size of the file or of the images.
+"""
+
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mmmask3d.conversion.formats.image_header import LARGEST_SIDE, read_image_header
+from mmmask3d.conversion.paths import SourceError
+from mmmask3d.datasets.depth_io import FrameError, decode_colour
+
+VERSION = 4
+COLOUR_FORMATS = {0: 'raw', 1: 'png', 2: 'jpeg'}
+DEPTH_FORMATS = {0: 'raw_ushort', 1: 'zlib_ushort', 2: 'occi_ushort'}
+_LONGEST_NAME = 4096  # bytes; it is 'StructureSensor' in ScanNet
+_AFTER_NAME = struct.Struct('<64f2i4IfQ')
+_FRAME_BYTES = 96  # of a frame before its images
+_AFTER_POSE = struct.Struct('<4Q')
+_POSE_BYTES = 64
+_INERTIAL_BYTES = 128
+
+
+@dataclass(frozen=True)
+class SensHeader:
+    """What holds for all frames of a stream.
+
+    Attributes:
+        sensor: Name of the sensor.
+        colour_intrinsic: (4, 4) float32, pixels.
+        colour_extrinsic: (4, 4) float32.
+        depth_intrinsic: (4, 4) float32, pixels.
+        depth_extrinsic: (4, 4) float32.
+        colour_format: 'jpeg', 'png' or 'raw' (RGB).
+        depth_format: 'zlib_ushort' or 'raw_ushort'.
+        colour_size: (width, height).
+        depth_size: (width, height).
+        depth_scale: Stored units of depth per metre; 0 stands for "no reading".
+        num_frames: As declared; a truncated file holds fewer.
+    """
+
+    sensor: str
+    colour_intrinsic: np.ndarray
+    colour_extrinsic: np.ndarray
+    depth_intrinsic: np.ndarray
+    depth_extrinsic: np.ndarray
+    colour_format: str
+    depth_format: str
+    colour_size: tuple[int, int]
+    depth_size: tuple[int, int]
+    depth_scale: float
+    num_frames: int
+
+
+class SensEntry(NamedTuple):
+    """Where a frame lies.
+
+    Attributes:
+        number: Of the frame, from 0.
+        offset: Of its header in the file.
+        colour_bytes: Length of the stored colour image.
+        depth_bytes: Length of the stored depth map.
+    """
+
+    number: int
+    offset: int
+    colour_bytes: int
+    depth_bytes: int
+
+
+@dataclass(frozen=True)
+class SensFrame:
+    """One frame as stored.
+
+    Attributes:
+        where: File, number and offset, for messages.
+        pose: (4, 4) float32, camera to world; -inf where tracking was lost.
+        colour_time: Microseconds.
+        depth_time: Microseconds.
+        colour: Bytes in the header's ``colour_format``.
+        depth: Bytes in the header's ``depth_format``.
+    """
+
+    where: str
+    pose: np.ndarray
+    colour_time: int
+    depth_time: int
+    colour: bytes
+    depth: bytes
+
+
+class SensReader:
+    """An open ``.sens`` file; a context manager.
+
+    Args:
+        path: The file.
+
+    Raises:
+        SourceError: It is no ``.sens`` file of version 4, its header is damaged, or depth is
+            stored in the one format for which no public decoder exists (``occi_ushort``).
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            status = os.fstat(self._file)
+            if not stat.S_ISREG(status.st_mode):
+                raise SourceError(f'{path}: not a regular file, expected a .sens file.')
+            self.size = status.st_size
+            self.header, self._first = self._read_header()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> 'SensReader':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _bytes(self, offset: int, length: int, what: str) -> bytes:
+        parts, missing = [], length
+        while missing > 0:
+            part = os.pread(self._file, missing, offset + length - missing)
+            if not part:
+                raise SourceError(
+                    f'{self.path}: {what} at byte {offset} misses {missing} of {length} bytes, the '
+                    f'file ends at byte {offset + length - missing}. It is truncated; copy it '
+                    f'again.'
+                )
+            parts.append(part)
+            missing -= len(part)
+        return b''.join(parts)
+
+    def _read_header(self) -> tuple[SensHeader, int]:
+        start = self._bytes(0, 12, 'the header')
+        version, length = struct.unpack('<IQ', start)
+        if version != VERSION:
+            raise SourceError(
+                f'{self.path}: starts with {start[:4]!r}, expected version {VERSION} of the .sens '
+                f'format as a little-endian number. Is it another file, or damaged?'
+            )
+        if length > _LONGEST_NAME:
+            raise SourceError(
+                f'{self.path}: the name of the sensor is said to have {length} bytes (byte 4), '
+                f'expected at most {_LONGEST_NAME}. The file is damaged.'
+            )
+        name = self._bytes(12, length, 'the name of the sensor')
+        offset = 12 + length
+        fields = _AFTER_NAME.unpack(self._bytes(offset, _AFTER_NAME.size, 'the header'))
+        matrices = np.array(fields[:64], np.float32).reshape(4, 4, 4)
+        colour, depth, *sides, scale, num_frames = fields[64:]
+        for known, found, what, place in (
+            (COLOUR_FORMATS, colour, 'colour', 256),
+            (DEPTH_FORMATS, depth, 'depth', 260),
+        ):
+            if found not in known:
+                raise SourceError(
+                    f'{self.path}: unknown {what} format {found} (byte {offset + place}), expected '
+                    f'one of {known}. The file is damaged.'
+                )
+        if DEPTH_FORMATS[depth] == 'occi_ushort':
+            raise SourceError(
+                f'{self.path}: depth is stored as occi_ushort, whose decoder (of the Structure '
+                f'SDK) is not public. Export the frames with the tool that wrote the file.'
+            )
+        if not all(0 < side <= LARGEST_SIDE for side in sides):
+            raise SourceError(
+                f'{self.path}: colour of {sides[0]}x{sides[1]} and depth of {sides[2]}x{sides[3]} '
+                f'pixels (byte {offset + 264}), expected 1 to {LARGEST_SIDE} a side. The file is '
+                f'damaged.'
+            )
+        if not 0 < scale < 1e9:  # False for NaN
+            raise SourceError(
+                f'{self.path}: {scale} stored units of depth per metre (byte {offset + 280}), '
+                f'expected a positive number, as a rule 1000. The file is damaged.'
+            )
+        header = SensHeader(
+            name.decode('ascii', 'backslashreplace').rstrip('\0'),
+            *matrices,
+            COLOUR_FORMATS[colour],
+            DEPTH_FORMATS[depth],
+            (sides[0], sides[1]),
+            (sides[2], sides[3]),
+            scale,
+            num_frames,
+        )
+        return header, offset + _AFTER_NAME.size
+
+    def __iter__(self) -> Iterator[SensEntry]:
+        """Walk over the frames by their headers alone.
+
+        Yields:
+            The frames that lie in the file completely, in order.
+
+        Raises:
+            SourceError: After the last of them, where more were declared (the file is truncated or
+                a length is wrong), or more follow (the declared number is wrong).
+        """
+        offset = self._first
+        declared = self.header.num_frames
+        for number in range(declared):
+            entry = self._entry(number, offset)
+            yield entry
+            offset += _FRAME_BYTES + entry.colour_bytes + entry.depth_bytes
+        if not self._frame_follows(offset):
+            return
+        raise SourceError(
+            f'{self.path}: after the {declared} frames that the header declares, another one '
+            f'follows at byte {offset}. The header is damaged; copy the file again.'
+        )
+
+    def _frame_follows(self, offset: int) -> bool:
+        """Whether there is a frame where the inertial readings should be, or the end."""
+        rest = self.size - offset
+        if rest < _FRAME_BYTES:
+            return False
+        (readings,) = struct.unpack('<Q', self._bytes(offset, 8, 'the inertial readings'))
+        if rest == 8 + _INERTIAL_BYTES * readings:
+            return False
+        try:
+            entry = self._entry(self.header.num_frames, offset)
+        except SourceError:
+            return False
+        return entry.colour_bytes > 0 and entry.depth_bytes > 0
+
+    def _entry(self, number: int, offset: int) -> SensEntry:
+        what = f'frame {number} of {self.header.num_frames}'
+        head = self._bytes(offset, _FRAME_BYTES, what)
+        entry = SensEntry(number, offset, *_AFTER_POSE.unpack_from(head, _POSE_BYTES)[2:])
+        self._check_lengths(entry, what)
+        end = offset + _FRAME_BYTES + entry.colour_bytes + entry.depth_bytes
+        if end > self.size:
+            raise SourceError(
+                f'{self.path}: {what} at byte {offset} reaches to byte {end}, the file ends at '
+                f'byte {self.size}. It is truncated or damaged there; copy it again.'
+            )
+        return entry
+
+    def _check_lengths(self, entry: SensEntry, what: str) -> None:
+        header = self.header
+        for kind, found, size, channel_bytes, raw in (
+            ('colour', entry.colour_bytes, header.colour_size, 3, header.colour_format == 'raw'),
+            ('depth', entry.depth_bytes, header.depth_size, 2, header.depth_format == 'raw_ushort'),
+        ):
+            plain = size[0] * size[1] * channel_bytes
+            # Compression of noise makes it a little larger: deflate with fixed codes by an eighth.
+            if found > (plain if raw else plain * 5 // 4 + 4096):
+                raise SourceError(
+                    f'{self.path}: {what} at byte {entry.offset} is said to hold {found} bytes of '
+                    f'{kind}, more than an image of {size[0]}x{size[1]} can have. The file is '
+                    f'damaged there; copy it again.'
+                )
+
+    def read(self, entry: SensEntry) -> SensFrame:
+        """Read one frame.
+
+        Raises:
+            FrameError: The file is no longer what it was when ``entry`` was found.
+        """
+        where = f'{self.path}, frame {entry.number} at byte {entry.offset}'
+        try:
+            self._check_lengths(entry, f'frame {entry.number}')
+            total = _FRAME_BYTES + entry.colour_bytes + entry.depth_bytes
+            data = self._bytes(entry.offset, total, f'frame {entry.number}')
+        except SourceError as error:
+            raise FrameError(str(error)) from error
+        *times, colour_bytes, depth_bytes = _AFTER_POSE.unpack_from(data, _POSE_BYTES)
+        if (colour_bytes, depth_bytes) != (entry.colour_bytes, entry.depth_bytes):
+            raise FrameError(
+                f'{where}: holds {colour_bytes} and {depth_bytes} bytes of colour and depth, and '
+                f'held {entry.colour_bytes} and {entry.depth_bytes} before. The file has changed.'
+            )
+        pose = np.frombuffer(data, '<f4', 16).reshape(4, 4).copy()
+        middle = _FRAME_BYTES + colour_bytes
+        return SensFrame(where, pose, *times, data[_FRAME_BYTES:middle], data[middle:])
+
+    def colour(self, frame: SensFrame) -> np.ndarray:
+        """Decode the colour image.
+
+        Returns:
+            (H, W, 3) uint8, BGR, of the header's ``colour_size``.
+
+        Raises:
+            FrameError: It is empty, damaged, or of another size than the header says.
+        """
+        self.check_colour(frame)
+        if self.header.colour_format != 'raw':
+            return decode_colour(frame.colour, f'{frame.where}, colour')
+        width, height = self.header.colour_size
+        rgb = np.frombuffer(frame.colour, np.uint8).reshape(height, width, 3)
+        return np.ascontiguousarray(rgb[..., ::-1])
+
+    def check_colour(self, frame: SensFrame) -> None:
+        """Compare a stored colour image with the header, without decoding it.
+
+        Raises:
+            FrameError: It is of another format or size than the header says.
+        """
+        expected = self.header.colour_size
+        kind = self.header.colour_format
+        where = f'{frame.where}, colour'
+        if kind == 'raw':
+            wanted = expected[0] * expected[1] * 3
+            if len(frame.colour) != wanted:
+                raise FrameError(f'{where}: {len(frame.colour)} bytes, expected {wanted}.')
+            return
+        found = read_image_header(frame.colour, where)
+        if found.kind != kind.upper() or (found.width, found.height) != expected:
+            raise FrameError(
+                f'{where}: a {found.kind} of {found.width}x{found.height}, the header of the file '
+                f'promises {kind.upper()} of {expected[0]}x{expected[1]}.'
+            )
+
+    def depth(self, frame: SensFrame) -> np.ndarray:
+        """Decompress the depth map.
+
+        Returns:
+            (H, W) uint16 in stored units, 0 = no reading, of the header's ``depth_size``. The
+            array is read-only.
+
+        Raises:
+            FrameError: It is damaged, or more or less than the header says. No more than its
+                bytes and one are decompressed.
+        """
+        width, height = self.header.depth_size
+        expected = width * height * 2
+        where = f'{frame.where}, depth'
+        data = frame.depth
+        if self.header.depth_format == 'zlib_ushort':
+            stream = zlib.decompressobj()
+            try:
+                data = stream.decompress(data, expected + 1)
+            except zlib.error as error:
+                raise FrameError(f'{where}: damaged zlib data ({error}).') from error
+            if len(data) == expected and not stream.eof:
+                raise FrameError(f'{where}: the zlib data ends before its checksum.')
+        if len(data) != expected:
+            more = 'more than ' if len(data) > expected else ''
+            raise FrameError(
+                f'{where}: {more}{min(len(data), expected)} bytes, expected {expected} for '
+                f'{width}x{height} pixels of 16 bits.'
+            )
+        return np.frombuffer(data, '<u2').reshape(height, width)

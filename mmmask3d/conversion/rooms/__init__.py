@@ -1,0 +1,1 @@
+"""Generated rooms: RGB-D frames with exact labels, without terms."""

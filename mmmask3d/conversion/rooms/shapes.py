@@ -1,0 +1,362 @@
+"""Primitive shapes, materials and assemblies that the generated rooms are built from.
+
+A shape is a triangle mesh that already knows, per face corner, where it lies on its texture (metres
+along the surface) and which way it faces. An assembly is a list of shapes in one local frame
+(metres, z up, front towards +y, standing on z = 0) together with the things, that is instances,
+they belong to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+import numpy as np
+import trimesh
+
+# NYUv2's 13 classes; the label of a class is its index + 1, 0 is left for "unlabelled".
+CLASSES = (
+    'bed',
+    'books',
+    'ceiling',
+    'chair',
+    'floor',
+    'furniture',
+    'objects',
+    'picture',
+    'sofa',
+    'table',
+    'tv',
+    'wall',
+    'window',
+)
+STUFF = ('ceiling', 'floor', 'wall')
+
+
+@dataclass(frozen=True)
+class Material:
+    """How a surface looks to the colour camera and to the depth sensor.
+
+    Attributes:
+        kind: Name of the texture function, see ``textures.TEXTURES``.
+        colours: Three sRGB colours in [0, 1]; their use depends on the texture.
+        scale: Size of the texture's main feature in metres.
+        amount: Strength or variant of the pattern, in [0, 1].
+        specular: Strength of the highlight, in [0, 1].
+        shininess: Exponent of the highlight.
+        infrared: Reflectance for the depth sensor's projector, in [0, 1]. It is not the colour: a
+            black cloth may be bright in the infrared, and the other way round.
+        emission: Light given off, in units of the albedo.
+        glass: Whether the surface shows the outdoors and lets light through.
+    """
+
+    kind: str
+    colours: tuple[tuple[float, float, float], ...]
+    scale: float = 0.1
+    amount: float = 0.5
+    specular: float = 0.0
+    shininess: float = 30.0
+    infrared: float = 0.6
+    emission: float = 0.0
+    glass: bool = False
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A triangle mesh with texture coordinates and normals at its face corners.
+
+    Attributes:
+        vertices: (V, 3) float64 positions in metres.
+        faces: (F, 3) int64 vertex indices.
+        uv: (F, 3, 2) float32 texture coordinates, metres along the surface (or 0..1, ``unit``).
+        normals: (F, 3, 3) float32 unit normals at the corners; smooth where the shape is curved.
+        material: What it is made of.
+        thing: Index into the things of the assembly that holds the shape.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    uv: np.ndarray
+    normals: np.ndarray
+    material: Material
+    thing: int = 0
+
+    def moved(self, rotation: np.ndarray, offset: np.ndarray) -> Shape:
+        """Return the shape rotated by a (3, 3) matrix and then shifted by (3,) metres."""
+        return replace(
+            self,
+            vertices=self.vertices @ rotation.T + offset,
+            normals=(self.normals @ rotation.T.astype(np.float32)),
+        )
+
+
+def yaw_matrix(yaw: float) -> np.ndarray:
+    """Return the (3, 3) rotation by ``yaw`` radians about the vertical axis."""
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+
+
+def tilt_matrix(angle: float) -> np.ndarray:
+    """Return the (3, 3) rotation by ``angle`` radians about the x axis."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]])
+
+
+@cache
+def _unit_box() -> tuple[np.ndarray, np.ndarray]:
+    mesh = trimesh.creation.box((1.0, 1.0, 1.0))
+    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
+
+
+@cache
+def _unit_sphere() -> tuple[np.ndarray, np.ndarray]:
+    mesh = trimesh.creation.icosphere(subdivisions=2, radius=1.0)
+    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
+
+
+@cache
+def _gridded_box() -> tuple[np.ndarray, np.ndarray]:
+    """Return a cube of half size 1 whose sides are 6 x 6 cells, as the start of a rounded box."""
+    mesh = trimesh.creation.box((2.0, 2.0, 2.0))
+    steps = np.linspace(-1.0, 1.0, 7)
+    vertices, faces = [], []
+    for axis in range(3):
+        first, second = (axis + 1) % 3, (axis + 2) % 3
+        for sign in (-1.0, 1.0):
+            grid = np.zeros((7, 7, 3))
+            grid[..., axis] = sign
+            grid[..., first], grid[..., second] = np.meshgrid(steps, steps, indexing='ij')
+            index = np.arange(49).reshape(7, 7) + 49 * len(vertices)
+            a, b, c, d = index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]
+            cells = [np.stack([a, b, c], -1), np.stack([a, c, d], -1)]
+            side = np.concatenate([cell.reshape(-1, 3) for cell in cells])
+            vertices.append(grid.reshape(-1, 3))
+            faces.append(side if sign > 0 else side[:, ::-1])
+    mesh = trimesh.Trimesh(np.concatenate(vertices), np.concatenate(faces), process=False)
+    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
+
+
+def _face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    corners = vertices[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+
+
+def _box_uv(vertices: np.ndarray, faces: np.ndarray, flat: np.ndarray) -> np.ndarray:
+    """Project every face along its dominant axis; u runs along the longer side, as wood grain."""
+    extent = np.ptp(vertices, axis=0)
+    corners = vertices[faces]
+    uv = np.empty((*faces.shape, 2), np.float32)
+    dominant = np.abs(flat).argmax(axis=1)
+    for axis in range(3):
+        others = [k for k in range(3) if k != axis]
+        others.sort(key=lambda k: -extent[k])
+        chosen = dominant == axis
+        uv[chosen] = corners[chosen][:, :, others]
+    return uv
+
+
+def _shape(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    material: Material,
+    vertex_normals: np.ndarray | None = None,
+    shift: tuple[float, float] = (0.0, 0.0),
+) -> Shape:
+    flat = _face_normals(vertices, faces)
+    if vertex_normals is None:
+        normals = np.repeat(flat[:, None], 3, axis=1)
+    else:
+        normals = vertex_normals[faces]
+    uv = _box_uv(vertices, faces, flat) + np.float32(shift)
+    return Shape(vertices, faces, uv, normals.astype(np.float32), material)
+
+
+def _shift_of(centre: Sequence[float], size: Sequence[float]) -> tuple[float, float]:
+    """Return a texture offset that differs between the parts of one piece of furniture."""
+    x, y, z = (float(v) for v in centre)
+    a, b, c = (float(v) for v in size)
+    return ((x * 7.3 + z * 3.1 + a * 1.7) % 11.0, (y * 5.9 + z * 2.3 + b * 4.1 + c) % 13.0)
+
+
+def box(size: Sequence[float], centre: Sequence[float], material: Material) -> Shape:
+    """Return a box of (x, y, z) size in metres around ``centre``."""
+    vertices, faces = _unit_box()
+    scaled = vertices * np.asarray(size, float)
+    shape = _shape(scaled, faces, material, shift=_shift_of(centre, size))
+    return replace(shape, vertices=scaled + np.asarray(centre, float))
+
+
+def panel(
+    size: Sequence[float], centre: Sequence[float], material: Material, front: str = '+y'
+) -> Shape:
+    """Return a box whose texture coordinates run 0..1 over the side named by ``front``.
+
+    Used for pictures, screens, rugs and book covers, whose texture is laid out as one image: u goes
+    to the viewer's right and v upwards when one looks at that side.
+    """
+    shape = box(size, (0.0, 0.0, 0.0), material)
+    corners = shape.vertices[shape.faces] / np.asarray(size, float)
+    axes = {'+y': ((0, -1.0), (2, 1.0)), '-y': ((0, 1.0), (2, 1.0)), '+z': ((0, 1.0), (1, 1.0))}
+    (u_axis, u_sign), (v_axis, v_sign) = axes[front]
+    uv = np.stack([corners[..., u_axis] * u_sign, corners[..., v_axis] * v_sign], axis=-1) + 0.5
+    moved = shape.vertices + np.asarray(centre, float)
+    return replace(shape, vertices=moved, uv=uv.astype(np.float32))
+
+
+def cushion(
+    size: Sequence[float], centre: Sequence[float], radius: float, material: Material
+) -> Shape:
+    """Return a box with edges rounded by ``radius`` metres and smooth normals."""
+    half = np.asarray(size, float) / 2
+    radius = min(radius, 0.999 * float(half.min()))
+    grid, faces = _gridded_box()
+    inner = half - radius
+    size_of = np.abs(grid)
+    stretched = np.where(
+        size_of <= 1 / 3, size_of * 3 * inner, inner + (size_of - 1 / 3) * 1.5 * radius
+    )
+    points = np.sign(grid) * stretched
+    core = np.clip(points, -inner, inner)
+    normals = points - core
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    rounded = core + radius * normals
+    shape = _shape(rounded, faces, material, normals, shift=_shift_of(centre, size))
+    return replace(shape, vertices=rounded + np.asarray(centre, float))
+
+
+def ellipsoid(size: Sequence[float], centre: Sequence[float], material: Material) -> Shape:
+    """Return an ellipsoid with (x, y, z) diameters in metres."""
+    vertices, faces = _unit_sphere()
+    radii = np.asarray(size, float) / 2
+    normals = vertices / radii
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    scaled = vertices * radii
+    shape = _shape(scaled, faces, material, normals, shift=_shift_of(centre, size))
+    return replace(shape, vertices=scaled + np.asarray(centre, float))
+
+
+def lathe(
+    profile: Sequence[tuple[float, float]],
+    centre: Sequence[float],
+    material: Material,
+    sections: int = 20,
+) -> Shape:
+    """Return the surface swept by (radius, height) points around the vertical axis.
+
+    Vases, lamp shades, pots, round table tops and legs. The texture is wrapped around the axis, so
+    that u is the arc length at the largest radius and v runs along the profile.
+    """
+    line = np.asarray(profile, float)
+    mesh = trimesh.creation.revolve(line, sections=sections, cap=False)
+    vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
+    flat = _face_normals(vertices, faces)
+    kept = np.linalg.norm(flat, axis=1) > 0.5
+    faces, flat = faces[kept], flat[kept]
+    corners = vertices[faces]
+    # Smooth around the axis, sharp along the profile: the edge of a table top stays an edge.
+    horizontal = np.linalg.norm(flat[:, :2], axis=1)
+    radial = corners[..., :2] / np.maximum(
+        np.linalg.norm(corners[..., :2], axis=-1, keepdims=True), 1e-9
+    )
+    outward = np.sign(np.sum(radial.mean(axis=1) * flat[:, :2], axis=1))
+    outward[outward == 0] = 1.0
+    normals = np.empty_like(corners)
+    normals[..., :2] = radial * (outward * horizontal)[:, None, None]
+    normals[..., 2] = flat[:, None, 2]
+    length = np.linalg.norm(normals, axis=-1, keepdims=True)
+    normals = np.where(length > 1e-6, normals / np.maximum(length, 1e-6), flat[:, None])
+    angle = np.arctan2(corners[..., 1], corners[..., 0])
+    angle = angle[:, :1] + (angle - angle[:, :1] + np.pi) % (2 * np.pi) - np.pi
+    reach = np.linalg.norm(corners[..., :2], axis=-1)
+    along = np.where(np.abs(flat[:, None, 2]) > 0.9, reach, corners[..., 2])
+    uv = np.stack([angle * line[:, 0].max(), along], axis=-1) + np.float32(
+        _shift_of(centre, (line[:, 0].max(), *line[-1]))
+    )
+    return Shape(
+        vertices + np.asarray(centre, float),
+        faces,
+        uv.astype(np.float32),
+        normals.astype(np.float32),
+        material,
+    )
+
+
+def cylinder(
+    radius: float,
+    height: float,
+    base: Sequence[float],
+    material: Material,
+    top: float | None = None,
+) -> Shape:
+    """Return a closed upright cylinder, or a cone stump with ``top`` as its upper radius."""
+    upper = radius if top is None else top
+    profile = [(0.0, 0.0), (radius, 0.0), (upper, height), (0.0, height)]
+    return lathe(profile, base, material)
+
+
+def rod(start: Sequence[float], end: Sequence[float], radius: float, material: Material) -> Shape:
+    """Return a thin cylinder between two points: slanted legs, lamp arms, twigs."""
+    start, end = np.asarray(start, float), np.asarray(end, float)
+    axis = end - start
+    length = float(np.linalg.norm(axis))
+    shape = cylinder(radius, length, (0.0, 0.0, 0.0), material)
+    rotation = trimesh.geometry.align_vectors([0.0, 0.0, 1.0], axis / length)[:3, :3]
+    return shape.moved(rotation, start)
+
+
+def quad(
+    corner: Sequence[float],
+    first: Sequence[float],
+    second: Sequence[float],
+    material: Material,
+    uv_start: tuple[float, float] = (0.0, 0.0),
+) -> Shape:
+    """Return a flat rectangle spanned by two edges; u follows the first edge, v the second."""
+    corner, first, second = (np.asarray(v, float) for v in (corner, first, second))
+    vertices = np.stack([corner, corner + first, corner + first + second, corner + second])
+    faces = np.array([[0, 1, 2], [0, 2, 3]])
+    width, height = np.linalg.norm(first), np.linalg.norm(second)
+    plane = np.array([[0, 0], [width, 0], [width, height], [0, height]]) + uv_start
+    normals = np.repeat(_face_normals(vertices, faces)[:, None], 3, axis=1)
+    return Shape(
+        vertices, faces, plane[faces].astype(np.float32), normals.astype(np.float32), material
+    )
+
+
+@dataclass
+class Assembly:
+    """Shapes in one local frame and the labels of the things they belong to.
+
+    Attributes:
+        shapes: The shapes; ``Shape.thing`` indexes ``things``.
+        things: Class name of every thing (instance, or one surface of the room).
+    """
+
+    shapes: list[Shape] = field(default_factory=list)
+    things: list[str] = field(default_factory=list)
+
+    def thing(self, name: str) -> int:
+        """Start a new thing of class ``name`` and return its index."""
+        if name not in CLASSES:
+            raise ValueError(f'unknown class {name!r}: expected one of {CLASSES}')
+        self.things.append(name)
+        return len(self.things) - 1
+
+    def add(self, thing: int, *shapes: Shape) -> None:
+        """Add shapes to the thing with this index."""
+        self.shapes.extend(replace(shape, thing=thing) for shape in shapes)
+
+    def merge(self, other: Assembly, offset: Sequence[float] = (0, 0, 0), yaw: float = 0.0) -> None:
+        """Add another assembly, turned by ``yaw`` radians and shifted by ``offset`` metres."""
+        rotation, shift = yaw_matrix(yaw), np.asarray(offset, float)
+        first = len(self.things)
+        self.things.extend(other.things)
+        for shape in other.shapes:
+            self.shapes.append(replace(shape.moved(rotation, shift), thing=shape.thing + first))
+
+    def bounds(self) -> np.ndarray:
+        """Return the (2, 3) lowest and highest corner in metres."""
+        points = np.concatenate([shape.vertices for shape in self.shapes])
+        return np.stack([points.min(axis=0), points.max(axis=0)])

@@ -1,0 +1,1 @@
+"""One converter for each data set, and for folders of your own."""

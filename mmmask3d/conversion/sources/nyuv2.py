@@ -1,0 +1,390 @@
+"""NYU Depth v2: the labelled frames of ``nyu_depth_v2_labeled.mat``."""
+
+import argparse
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mmmask3d.conversion.converter import Converter, FrameRef, Plan
+from mmmask3d.conversion.formats.mat5 import read_mat5
+from mmmask3d.conversion.formats.mat73 import (
+    check_array,
+    find,
+    open_mat73,
+    read_part,
+    read_text,
+)
+from mmmask3d.conversion.frame import Frame, store_depth
+from mmmask3d.conversion.paths import SourceError, require
+from mmmask3d.conversion.sources.nyuv2_classes import (
+    CATEGORY_SETS,
+    NUM_RAW_CLASSES,
+    NYU40_TO_NYU13,
+    RAW_TO_NYU40,
+    category_of_raw,
+    instance_categories,
+    normal_name,
+)
+from mmmask3d.datasets.classes import NYU13_CLASSES, NYU40_CLASSES
+from mmmask3d.datasets.depth_io import FrameError
+
+LABELLED = 'nyu_depth_v2_labeled.mat'
+SPLITS = 'splits.mat'
+#: Rows and columns that depth reaches after its projection to the colour camera: the official
+#: toolbox's get_projection_mask.m, 45:471 and 41:601 counted from 1, 561x427 pixels.
+VALID_REGION = (slice(44, 471), slice(40, 601))
+_FULL_SIZE = (480, 640)
+_LARGEST_SIDE = 8192
+_LARGEST_TABLE = 4 * 2**20  # bytes of splits.mat and of the maps, a hundredth of which they need
+#: Variables: axes between frame and width (as stored, reversed), kind of type, most bytes of it.
+_ARRAYS = {
+    'images': ((3,), 'u', 1),
+    'rawDepths': ((), 'f', 8),
+    'depths': ((), 'f', 8),
+    'labels': ((), 'u', 2),
+    'instances': ((), 'u', 2),
+}
+
+
+@dataclass(frozen=True)
+class LabelledFile:
+    """The file and what its raw labels (0 = unlabelled) become.
+
+    Attributes:
+        path: The file.
+        to40: (raw ids,) uint8, NYU-40 id.
+        to13: (raw ids,) uint8, NYU-13 id.
+        category: (raw ids,) int64, COCO category id; 0 for none.
+    """
+
+    path: Path
+    to40: np.ndarray
+    to13: np.ndarray
+    category: np.ndarray
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+class NYUv2Converter(Converter):
+    """Convert NYU Depth v2: colour, raw and in-filled depth, 40 and 13 classes, instances.
+
+    Frames are named by their official ids, 0001 to 1449. ``depth`` is the raw depth in
+    millimetres with 0 for "no reading", ``depth_filled`` the in-filled one. An instance is a pair
+    of raw label and instance number, as the official toolbox counts.
+    """
+
+    name = 'nyuv2'
+    title = 'NYU Depth v2'
+    classes = {'label40': NYU40_CLASSES, 'label13': NYU13_CLASSES}
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__(args)
+        self.splits_file: Path | None = args.splits
+        self.rgb: str = args.rgb
+        self.crop_border: bool = args.crop_border
+        self.max_depth: float = args.max_depth
+        self.category_set: str = args.categories
+        self.categories = instance_categories(self.category_set)
+        self.suffixes = {
+            'rgb': f'.{self.rgb}',
+            **dict.fromkeys(('depth', 'depth_filled', 'label40', 'label13', 'instance'), '.png'),
+        }
+        self.own_map40 = read_map40(args.map40) if args.map40 else None
+        self.own_map13 = read_map13(args.map13) if args.map13 else None
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """See :meth:`Converter.add_arguments`."""
+        parser.add_argument('--splits', type=Path, help=f'{SPLITS}, if not beside the {LABELLED}')
+        parser.add_argument(
+            '--rgb', choices=['jpg', 'png'], default='jpg', help='the source is uncompressed'
+        )
+        parser.add_argument(
+            '--crop-border',
+            action='store_true',
+            help='cut to the 561x427 pixels that depth reaches, without the white border',
+        )
+        parser.add_argument(
+            '--max-depth',
+            type=positive_metres,
+            default=10.0,
+            metavar='METRES',
+            help='raw depth from here on is no reading: the toolbox cuts it off at 10',
+        )
+        parser.add_argument(
+            '--categories', choices=CATEGORY_SETS, default='nyu40', help='of the COCO files'
+        )
+        parser.add_argument('--map40', type=Path, help='a classMapping40.mat of your own')
+        parser.add_argument('--map13', type=Path, help='a class13Mapping.mat of your own')
+
+    def options(self) -> dict:
+        """See :meth:`Converter.options`."""
+
+        def checksum(table: np.ndarray | None) -> int | None:
+            return None if table is None else zlib.crc32(table.tobytes())
+
+        return {
+            'rgb': self.rgb,
+            'crop_border': self.crop_border,
+            'max_depth': self.max_depth,
+            'categories': self.category_set,
+            'map40': checksum(self.own_map40),
+            'map13': checksum(self.own_map13),
+        }
+
+    def sources(self) -> Sequence[LabelledFile]:
+        """See :meth:`Converter.sources`: the one file, with its class tables.
+
+        Raises:
+            SourceError: It cannot be read, or its raw classes are others than the 894.
+        """
+        path = self.source / LABELLED if self.source.is_dir() else self.source
+        require(path, f'the labelled data set, {LABELLED}', 'See docs/datasets/nyuv2.md.')
+        try:
+            with open_mat73(path) as file:
+                names = read_raw_names(file, path)
+        except OSError as error:
+            raise SourceError(f'{path}: {error}') from error
+        return [self._tables(path, names)]
+
+    def _tables(self, path: Path, names: Sequence[str]) -> LabelledFile:
+        if self.own_map40 is None:
+            unknown = [n for n in names if normal_name(n) not in RAW_TO_NYU40]
+            if unknown:
+                raise SourceError(
+                    f'{path}: {len(unknown)} of its class names are not among the 894 of NYU Depth '
+                    f'v2, for example {unknown[:5]}. Give a map of your own with --map40.'
+                )
+            to40 = [RAW_TO_NYU40[normal_name(n)] for n in names]
+        elif len(self.own_map40) != len(names):
+            raise SourceError(
+                f'{path} has {len(names)} class names, the map of --map40 has '
+                f'{len(self.own_map40)} entries.'
+            )
+        else:
+            to40 = self.own_map40.tolist()
+        map13 = NYU40_TO_NYU13 if self.own_map13 is None else self.own_map13
+        to13 = [int(map13[i]) for i in to40]
+        category = [
+            category_of_raw(n, a, b, self.category_set)
+            for n, a, b in zip(names, to40, to13, strict=True)
+        ]
+        return LabelledFile(
+            path,
+            np.array([0, *to40], np.uint8),
+            np.array([0, *to13], np.uint8),
+            np.array([0, *category]),
+        )
+
+    def plan(self, source: LabelledFile) -> Plan:
+        """See :meth:`Converter.plan`."""
+        with open_mat73(source.path) as file:
+            arrays = find_arrays(file, source.path)
+        count, width, height = arrays['labels'].shape
+        if self.crop_border and (height, width) != _FULL_SIZE:
+            raise SourceError(
+                f'{source.path}: frames of {width}x{height}, but --crop-border is the region of '
+                f'frames of 640x480.'
+            )
+        splits = self.splits_file or source.path.parent / SPLITS
+        split = read_splits(splits, count)
+        return Plan([FrameRef(f'{i:04d}', i - 1, split.get(i, '')) for i in range(1, count + 1)])
+
+    @contextmanager
+    def open(self, source: LabelledFile) -> Iterator[tuple[LabelledFile, dict]]:
+        """See :meth:`Converter.open`."""
+        with open_mat73(source.path) as file:
+            yield source, find_arrays(file, source.path)
+
+    def read(self, opened: tuple[LabelledFile, dict], locator: int) -> Frame:
+        """See :meth:`Converter.read`; of every array, one frame is read."""
+        source, arrays = opened
+        where = f'{source.path}, frame {locator + 1}'
+        region = VALID_REGION if self.crop_border else (slice(None), slice(None))
+        # Stored as (3, width, height) and (width, height).
+        stored = {n: read_part(a, locator, f'{where}, {n}') for n, a in arrays.items()}
+        image = stored.pop('images').transpose(2, 1, 0)[region]
+        maps = {name: array.T[region] for name, array in stored.items()}
+        labels = maps['labels'].astype(np.int64)
+        if labels.max() >= len(source.to40):
+            raise FrameError(
+                f'{where}: the label {labels.max()} stands for none of the '
+                f'{len(source.to40) - 1} classes of this file.'
+            )
+        raw, filled = maps['rawDepths'], maps['depths']
+        instance, categories = number_instances(labels, maps['instances'], source.category, where)
+        images = {
+            'rgb': np.ascontiguousarray(image[..., ::-1]),
+            # False where it is not a number.
+            'depth': store_depth(raw, (raw > 0) & (raw < self.max_depth), self.depth_scale),
+            'depth_filled': store_depth(filled, filled > 0, self.depth_scale),
+            'label40': source.to40[labels],
+            'label13': source.to13[labels],
+            'instance': instance,
+        }
+        return Frame(images, categories)
+
+
+def positive_metres(text: str) -> float:
+    """Parse a depth limit of a command line."""
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f'expected metres above 0, got {text}')
+    return value
+
+
+def find_arrays(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
+    """The per-frame arrays of the labelled file, checked to be of one size.
+
+    Raises:
+        SourceError: One is missing, or declared otherwise than the data set has it.
+    """
+    labels = check_array(find(file, 'labels', path), (None, None, None), 'u', f'{path}: labels')
+    count, width, height = labels.shape
+    if not (1 <= width <= _LARGEST_SIDE and 1 <= height <= _LARGEST_SIDE):
+        raise SourceError(
+            f'{path}: labels is declared as {count} frames of {width}x{height}, expected sides of '
+            f'1 to {_LARGEST_SIDE} pixels. The file is damaged.'
+        )
+    found = {}
+    for name, (axes, kinds, most) in _ARRAYS.items():
+        shape = (count, *axes, width, height)
+        found[name] = check_array(find(file, name, path), shape, kinds, f'{path}: {name}')
+        if found[name].dtype.itemsize > most:
+            raise SourceError(
+                f'{path}: {name} is of type {found[name].dtype}, expected at most {most} bytes.'
+            )
+    return found
+
+
+def read_raw_names(file: h5py.File, path: Path) -> list[str]:
+    """Names of the raw classes, in the order of the ids from 1.
+
+    Raises:
+        SourceError: There are not 894, or they cannot be read.
+    """
+    where = f'{path}: names'
+    cells = check_array(find(file, 'names', path), (None, None), 'O', where, 10 * NUM_RAW_CLASSES)
+    if cells.size != NUM_RAW_CLASSES:
+        raise SourceError(
+            f'{where} has {cells.size} entries, expected the {NUM_RAW_CLASSES} of the data set. '
+            f'Use the file as distributed.'
+        )
+    try:
+        references = read_part(cells, (), where).ravel()
+        return [read_text(file, r, f'{where}, entry {i}') for i, r in enumerate(references, 1)]
+    except FrameError as error:
+        raise SourceError(str(error)) from error
+
+
+def read_splits(path: Path, count: int) -> dict[int, str]:
+    """Split, 'train' or 'test', by official id (from 1).
+
+    Raises:
+        SourceError: The file is damaged, or ids are impossible, repeated or in both parts.
+    """
+    require(path, 'the official split, splits.mat', 'See docs/datasets/nyuv2.md, or --splits.')
+    variables = {'train': 'trainNdxs', 'test': 'testNdxs'}
+    content = read_mat5(path, list(variables.values()), _LARGEST_TABLE)
+    split: dict[int, str] = {}
+    for part, variable in variables.items():
+        ids = whole_numbers(content[variable], f'{path}: {variable}')
+        wrong = [i for i in ids if not 1 <= i <= count]
+        if wrong:
+            raise SourceError(
+                f'{path}: {variable} holds {wrong[:5]}, but the frames are 1 to {count}. '
+                f'Is it the split of another file?'
+            )
+        for i in ids:
+            if i in split:
+                both = 'twice' if split[i] == part else 'in trainNdxs and testNdxs'
+                raise SourceError(f'{path}: frame {i} is listed {both}.')
+            split[i] = part
+    return split
+
+
+def whole_numbers(values: Any, where: str) -> list[int]:
+    """Integers of a MATLAB matrix of any numeric type.
+
+    Raises:
+        SourceError: It holds something else.
+    """
+    if not isinstance(values, np.ndarray) or not np.array_equal(values, np.trunc(values)):
+        raise SourceError(f'{where} holds something else than whole numbers.')
+    if values.dtype.kind == 'f' and not np.isfinite(values).all():
+        raise SourceError(f'{where} holds numbers that are not finite.')
+    return [int(v) for v in values.ravel()]
+
+
+def read_map40(path: Path) -> np.ndarray:
+    """NYU-40 ids of the raw ids from 1, of a file like Gupta's ``classMapping40.mat``.
+
+    Raises:
+        SourceError: It is damaged, or holds other ids than 0..40.
+    """
+    require(path, 'a file like classMapping40.mat', 'Leave --map40 out for the published map.')
+    content = read_mat5(path, ['mapClass'], _LARGEST_TABLE)
+    return _ids(content['mapClass'], len(NYU40_CLASSES), f'{path}: mapClass')
+
+
+def read_map13(path: Path) -> np.ndarray:
+    """NYU-13 ids of the NYU-40 ids from 0, of a file like Handa's ``class13Mapping.mat``.
+
+    Raises:
+        SourceError: It is damaged, or holds other ids than 0..13.
+    """
+    require(path, 'a file like class13Mapping.mat', 'Leave --map13 out for the published map.')
+    records = read_mat5(path, ['classMapping13'], _LARGEST_TABLE)['classMapping13']
+    where = f'{path}: classMapping13.labels13'
+    if not isinstance(records, list) or len(records) != 1 or 'labels13' not in records[0]:
+        raise SourceError(f'{where} is missing.')
+    ids = _ids(records[0]['labels13'], len(NYU13_CLASSES), where)
+    if len(ids) != len(NYU40_CLASSES):
+        raise SourceError(f'{where} has {len(ids)} entries, expected {len(NYU40_CLASSES)}.')
+    return np.concatenate([np.zeros(1, np.uint8), ids])
+
+
+def _ids(array: Any, highest: int, where: str) -> np.ndarray:
+    ids = whole_numbers(array, where)
+    wrong = [i for i in ids if not 0 <= i <= highest]
+    if wrong:
+        raise SourceError(f'{where} holds {wrong[:5]}, expected ids of 0 to {highest}.')
+    return np.array(ids, np.uint8)
+
+
+def number_instances(
+    labels: np.ndarray, instances: np.ndarray, category: np.ndarray, where: str
+) -> tuple[np.ndarray, dict[int, int]]:
+    """Number the pairs of label and instance number, which count anew for every label.
+
+    Args:
+        labels: (H, W) int64, raw labels; 0 = unlabelled.
+        instances: (H, W) unsigned; 0 = none.
+        category: COCO category of each raw label; 0 for none.
+        where: The frame, for messages.
+
+    Returns:
+        Ids from 1 in the order of label and instance number, (H, W) uint16, 0 where either is 0;
+        and the category of each id whose label has one.
+
+    Raises:
+        FrameError: There are more pairs than 16 bits count.
+    """
+    shift = 1 << (8 * instances.dtype.itemsize)
+    pairs, inverse = np.unique(labels * shift + instances.astype(np.int64), return_inverse=True)
+    label, number = np.divmod(pairs, shift)
+    counted = (label > 0) & (number > 0)
+    ids = np.where(counted, np.cumsum(counted), 0)
+    if ids.max() > np.iinfo(np.uint16).max:
+        raise FrameError(f'{where}: {ids.max()} instances, more than the stored 16 bits count.')
+    categories = {int(i): int(category[k]) for i, k in zip(ids, label, strict=True) if i}
+    instance = ids[inverse.reshape(labels.shape)].astype(np.uint16)
+    return instance, {i: c for i, c in categories.items() if c}

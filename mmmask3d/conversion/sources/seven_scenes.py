@@ -1,0 +1,255 @@
+"""7-Scenes: Kinect sequences, whose depth is registered to colour here."""
+
+import argparse
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mmmask3d.conversion.converter import Converter, FrameRef, Plan
+from mmmask3d.conversion.formats.png_source import read_colour_png, read_png_map
+from mmmask3d.conversion.formats.registration import Camera, register_depth
+from mmmask3d.conversion.frame import Frame, store_depth
+from mmmask3d.conversion.paths import SourceError, require, safe_name
+from mmmask3d.datasets.depth_io import FrameError, decode_colour
+
+# The data set comes without a calibration; its authors say that the cameras were not calibrated,
+# and name the intrinsics of the depth camera that their reconstruction used. Everything here is
+# therefore APPROXIMATE: the depth camera is theirs, the focal length of the colour camera is that
+# which work on this data set commonly assumes, and the pose of one camera to the other is that of
+# another Kinect, https://projet.liris.cnrs.fr/voir/activities-dataset/kinect-calibration.html,
+# as used for 7-Scenes by ACE (Brachmann et al., CVPR 2023, nianticlabs/ace, setup_7scenes.py).
+SIZE = (640, 480)
+DEPTH_CAMERA = Camera(fx=585.0, fy=585.0, cx=320.0, cy=240.0)
+COLOUR_CAMERA = Camera(fx=525.0, fy=525.0, cx=320.0, cy=240.0)
+#: From the axes of the depth camera to those of the colour camera.
+ROTATION = np.array(
+    [
+        [9.9996518012567637e-01, 2.6765126468950343e-03, -7.9041012313000904e-03],
+        [-2.7409311281316700e-03, 9.9996302803027592e-01, -8.1504520778013286e-03],
+        [7.8819942130445332e-03, 8.1718328771890631e-03, 9.9993554558014031e-01],
+    ]
+)
+#: Metres.
+TRANSLATION = np.array([-2.5558943178152542e-02, 1.0109636268061706e-04, 2.0318321729487039e-03])
+
+_NO_READING = 65535
+_STORED_PER_METRE = 1000
+_LISTS = {'train': 'TrainSplit.txt', 'test': 'TestSplit.txt'}
+_LIST_LINE = re.compile(r'sequence\s*(\d{1,3})')
+_COLOUR = '.color.png'
+_DEPTH = '.depth.png'
+_POSE = '.pose.txt'
+
+
+@dataclass(frozen=True)
+class SceneSequence:
+    """A sequence of a scene.
+
+    Attributes:
+        scene: Folder of the scene, relative to the source; '.' for the source itself.
+        title: Name of the scene.
+        number: Of the sequence.
+        split: 'train' or 'test'.
+        listed_in: The list and line that name it.
+    """
+
+    scene: str
+    title: str
+    number: int
+    split: str
+    listed_in: str
+
+    def __str__(self) -> str:
+        return f'{self.title}, sequence {self.number}'
+
+
+class SevenScenesConverter(Converter):
+    """Convert the scenes of 7-Scenes, and register depth to colour (approximate constants).
+
+    The zip files inside the archives have to be unpacked first.
+    """
+
+    name = 'seven_scenes'
+    title = '7-Scenes'
+    depth_scale = float(_STORED_PER_METRE)
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__(args)
+        self.every: int = args.every
+        self.jpeg: bool = args.jpeg
+        self.register: bool = args.register
+        self.suffixes = {'rgb': '.jpg' if args.jpeg else '.png', 'depth': '.png'}
+        if self.every < 1:
+            raise SourceError(f'--every must be at least 1, got {self.every}.')
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the options of this data set."""
+        parser.add_argument(
+            '--every', type=int, default=1, metavar='N', help='take every Nth frame of a sequence'
+        )
+        parser.add_argument(
+            '--jpeg', action='store_true', help='store colour as JPEG, which is much smaller'
+        )
+        parser.add_argument(
+            '--no-register',
+            dest='register',
+            action='store_false',
+            help='leave depth in the view of the depth camera, where it does not fit colour',
+        )
+
+    def options(self) -> dict:
+        """Options that decide the content of the output."""
+        return {'every': self.every, 'jpeg': self.jpeg, 'register': self.register}
+
+    def sources(self) -> list[SceneSequence]:
+        """The sequences that the lists of the scenes name."""
+        if not self.source.is_dir():
+            raise SourceError(f'{self.source} is no folder. Give that of all scenes, or of one.')
+        folders = [self.source, *sorted(p for p in self.source.iterdir() if p.is_dir())]
+        scenes = [f for f in folders if any((f / name).is_file() for name in _LISTS.values())]
+        if not scenes:
+            raise SourceError(
+                f'{self.source}: neither it nor a folder in it holds '
+                f'{" or ".join(_LISTS.values())}. Unpack the archives of the scenes there.'
+            )
+        found: list[SceneSequence] = []
+        for folder in scenes:
+            found += self._listed(folder)
+        return found
+
+    def _listed(self, folder: Path) -> list[SceneSequence]:
+        scene = folder.relative_to(self.source).as_posix()
+        title = safe_name(folder.resolve().name if scene == '.' else scene)
+        found: dict[int, SceneSequence] = {}
+        for split, name in _LISTS.items():
+            path = require(folder / name, 'a list of sequences', 'Unpack the scene again.')
+            for line, text in enumerate(_read_text(path, SourceError).splitlines(), 1):
+                if not text.strip():
+                    continue
+                match = _LIST_LINE.fullmatch(text.strip())
+                if not match:
+                    raise SourceError(
+                        f"{path}:{line}: expected 'sequence' and a number, found "
+                        f'{text.strip()[:60]!r}. Unpack the scene again.'
+                    )
+                number = int(match[1])
+                where = f'{path}:{line}'
+                if number in found:
+                    raise SourceError(
+                        f'{where}: sequence {number} is named by {found[number].listed_in} already.'
+                    )
+                found[number] = SceneSequence(scene, title, number, split, where)
+        return list(found.values())
+
+    def _folder(self, source: SceneSequence) -> Path:
+        return self.source / source.scene / f'seq-{source.number:02d}'
+
+    def plan(self, source: SceneSequence) -> Plan:
+        """Find the frames of a sequence."""
+        folder = self._folder(source)
+        if not folder.is_dir():
+            archive = folder.with_name(folder.name + '.zip')
+            cure = (
+                f"Unpack it: unzip '{archive}' -d '{folder.parent}'."
+                if archive.exists()
+                else f'{archive} is not there either; unpack the scene again.'
+            )
+            raise SourceError(f'{source.listed_in} names {folder}, which is no folder. {cure}')
+        names = {path.name for path in folder.iterdir() if path.is_file()}
+        stems = {
+            kind: {name.removesuffix(kind) for name in names if name.endswith(kind)}
+            for kind in (_COLOUR, _DEPTH)
+        }
+        problems = [
+            f'{folder / (stem + have)} has no partner {stem}{lack}. Unpack the sequence again.'
+            for have, lack in ((_COLOUR, _DEPTH), (_DEPTH, _COLOUR))
+            for stem in sorted(stems[have] - stems[lack])
+        ]
+        complete = sorted(stems[_COLOUR] & stems[_DEPTH])
+        if not complete and not problems:
+            problems.append(f'{folder}: no file ends in {_COLOUR}. Unpack the sequence again.')
+        frames = [
+            FrameRef(
+                safe_name(f'{source.title}/{folder.name}/{stem}'),
+                (stem, stem + _POSE in names),
+                source.split,
+            )
+            for stem in complete[:: self.every]
+        ]
+        return Plan(frames, problems)
+
+    def read(self, opened: SceneSequence, locator: tuple[str, bool]) -> Frame:
+        """Read a frame and register its depth."""
+        stem, has_pose = locator
+        folder = self._folder(opened)
+        colour_path, depth_path = folder / (stem + _COLOUR), folder / (stem + _DEPTH)
+        image, size = read_colour_png(colour_path)
+        stored = read_png_map(depth_path, np.uint16)
+        for path, found in ((colour_path, size), (depth_path, stored.shape[::-1])):
+            if found != SIZE:
+                raise FrameError(
+                    f'{path}: {found[0]}x{found[1]} pixels, expected {SIZE[0]}x{SIZE[1]}, which '
+                    f'the constants of the registration belong to.'
+                )
+        if self.jpeg:
+            image = decode_colour(image, str(colour_path))
+        extra = {}
+        if has_pose:
+            to_world = _read_pose(folder / (stem + _POSE))
+            # The poses are those of the depth camera, whose view registered depth has left.
+            extra['camera_to_world'] = (
+                to_world @ np.linalg.inv(depth_to_colour()) if self.register else to_world
+            ).tolist()
+        return Frame({'rgb': image, 'depth': self._depth(stored)}, extra=extra)
+
+    def _depth(self, stored: np.ndarray) -> np.ndarray:
+        valid = (stored > 0) & (stored < _NO_READING)
+        if not self.register:
+            return np.where(valid, stored, 0).astype(np.uint16)
+        depth, valid = register_depth(
+            stored / _STORED_PER_METRE,
+            valid,
+            DEPTH_CAMERA,
+            COLOUR_CAMERA,
+            ROTATION,
+            TRANSLATION,
+            SIZE,
+        )
+        return store_depth(depth, valid, self.depth_scale)
+
+
+def depth_to_colour() -> np.ndarray:
+    """(4, 4) from the axes of the depth camera to those of the colour camera, metres."""
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = ROTATION, TRANSLATION
+    return matrix
+
+
+def _read_text(path: Path, error: type[Exception]) -> str:
+    try:
+        return path.read_bytes().decode('ascii')
+    except UnicodeDecodeError as damage:
+        raise error(
+            f'{path}: byte {damage.start} is no text (ASCII). Unpack the archive again.'
+        ) from damage
+
+
+def _read_pose(path: Path) -> np.ndarray:
+    """(4, 4) camera to world, metres."""
+    rows: list[list[float]] = []
+    for line, text in enumerate(_read_text(path, FrameError).splitlines(), 1):
+        if not text.strip():
+            continue
+        try:
+            rows.append([float(field) for field in text.split()])
+        except ValueError as error:
+            raise FrameError(f'{path}:{line}: expected numbers ({error}).') from error
+        if len(rows[-1]) != 4 or not all(map(math.isfinite, rows[-1])):
+            raise FrameError(f'{path}:{line}: expected 4 finite numbers, found {text.strip()!r}.')
+    if len(rows) != 4:
+        raise FrameError(f'{path}: expected 4 rows of a pose, found {len(rows)}.')
+    return np.array(rows)

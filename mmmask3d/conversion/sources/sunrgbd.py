@@ -1,0 +1,354 @@
+"""SUN RGB-D: the ``SUNRGBD`` tree and the labels of ``SUNRGBDtoolbox``."""
+
+import argparse
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from PIL import Image
+
+from mmmask3d.conversion.converter import Converter, FrameRef, Plan
+from mmmask3d.conversion.formats.mat5 import read_mat5
+from mmmask3d.conversion.formats.mat73 import (
+    check_array,
+    find,
+    follow,
+    open_mat73,
+    read_part,
+)
+from mmmask3d.conversion.frame import Frame
+from mmmask3d.conversion.paths import SourceError, path_inside, require, safe_name
+from mmmask3d.conversion.sources.nyuv2 import positive_metres
+from mmmask3d.datasets.classes import SUNRGBD37_CLASSES
+from mmmask3d.datasets.depth_io import FrameError, decode_depth
+
+TREE = 'SUNRGBD'
+TOOLBOX = 'SUNRGBDtoolbox'
+META = 'Metadata/SUNRGBDMeta.mat'
+SEGMENTATION = 'Metadata/SUNRGBD2Dseg.mat'
+ALL_SPLIT = 'traintestSUNRGBD/allsplit.mat'
+_DOCS = 'See docs/datasets/sunrgbd.md.'
+#: The lists name frames by paths of the authors' machine: /n/fs/sun3d/data/SUNRGBD/kv1/...
+_BEFORE_TREE = re.compile(r'^(?:.*?/)?SUNRGBD/')
+_LARGEST_SIDE = 8192
+_LARGEST_SPLIT = 64 * 2**20  # bytes
+_LARGEST_META = 2 * 2**30  # boxes of all frames, unpacked
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Where a frame lies, and its place in the labels.
+
+    Attributes:
+        image: Colour file.
+        depth: Raw depth.
+        filled: In-filled depth.
+        index: Place in ``SUNRGBDMeta`` and ``SUNRGBD2Dseg``, from 0.
+    """
+
+    image: Path
+    depth: Path
+    filled: Path
+    index: int
+
+
+class SUNRGBDConverter(Converter):
+    """Convert SUN RGB-D: colour, raw and in-filled depth, 37 classes, official split.
+
+    Frames are named by their folder, ``kv1/NYUdata/NYU0001`` for example. Depth is stored with its
+    bits rotated by three; it becomes millimetres with 0 for "no reading".
+    """
+
+    name = 'sunrgbd'
+    title = 'SUN RGB-D'
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__(args)
+        self.toolbox: Path = args.toolbox or self.source / TOOLBOX
+        self.filled: bool = args.filled
+        self.labels: bool = not args.no_labels
+        self.max_depth: float = args.max_depth
+        self.suffixes = {'rgb': '.jpg', 'depth': '.png'}
+        if self.filled:
+            self.suffixes['depth_filled'] = '.png'
+        if self.labels:
+            self.suffixes['label37'] = '.png'
+            self.classes = {'label37': SUNRGBD37_CLASSES}
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """See :meth:`Converter.add_arguments`."""
+        parser.add_argument('--toolbox', type=Path, help=f'{TOOLBOX}, if not in the source')
+        parser.add_argument(
+            '--filled', action='store_true', help='also the in-filled depth (depth_bfx)'
+        )
+        parser.add_argument(
+            '--no-labels', action='store_true', help=f'do without {Path(SEGMENTATION).name}'
+        )
+        parser.add_argument(
+            '--max-depth',
+            type=positive_metres,
+            default=8.0,
+            metavar='METRES',
+            help='depth from here on is no reading: the toolbox cuts it off at 8',
+        )
+
+    def options(self) -> dict:
+        """See :meth:`Converter.options`."""
+        return {'filled': self.filled, 'labels': self.labels, 'max_depth': self.max_depth}
+
+    def sources(self) -> Sequence[Path]:
+        """See :meth:`Converter.sources`: the one tree."""
+        tree = require(self.source / TREE, f'the unpacked {TREE}.zip', _DOCS)
+        for name in (META, ALL_SPLIT, *([SEGMENTATION] if self.labels else [])):
+            require(self.toolbox / name, f'the unpacked {TOOLBOX}.zip', _DOCS)
+        return [tree]
+
+    def plan(self, source: Path) -> Plan:
+        """See :meth:`Converter.plan`: the frames of ``SUNRGBDMeta``, whose order the labels share.
+
+        A frame that is missing from the tree, or from the split, is a problem of its own.
+        """
+        listed = read_meta(self.toolbox / META)
+        split = read_split(self.toolbox / ALL_SPLIT)
+        if self.labels:
+            with open_mat73(self.toolbox / SEGMENTATION) as file:
+                count = label_references(file, self.toolbox / SEGMENTATION).size
+            if count != len(listed):
+                raise SourceError(
+                    f'{self.toolbox / SEGMENTATION} has labels of {count} frames, but {META} lists '
+                    f'{len(listed)}. Use both of one download.'
+                )
+        plan = Plan()
+        for index, (folder, image, depth) in enumerate(listed):
+            try:
+                where = f'{self.toolbox / META}, entry {index + 1}'
+                inside = path_inside(source, folder, where).relative_to(source).as_posix()
+                if inside not in split:
+                    raise SourceError(f'{where}: {inside} is in neither part of {ALL_SPLIT}.')
+                paths = [
+                    path_inside(source, f'{folder}/{kind}/{name}', where)
+                    for kind, name in (('image', image), ('depth', depth), ('depth_bfx', depth))
+                ]
+                for path in paths if self.filled else paths[:2]:
+                    require(path, f'a file of the frame {inside}', _DOCS)
+                frame = Listed(*paths, index)
+                plan.frames.append(FrameRef(safe_name(inside), frame, split[inside]))
+            except SourceError as error:
+                plan.problems.append(str(error))
+        known = {os.path.normpath(folder) for folder, _, _ in listed}
+        plan.problems += [
+            f'{self.toolbox / ALL_SPLIT}: lists {folder}, which {META} does not.'
+            for folder in split
+            if folder not in known
+        ]
+        return plan
+
+    @contextmanager
+    def open(self, source: Path) -> Iterator[tuple[h5py.File, np.ndarray] | None]:
+        """See :meth:`Converter.open`: the labels, if they are wanted."""
+        if not self.labels:
+            yield None
+            return
+        path = self.toolbox / SEGMENTATION
+        with open_mat73(path) as file:
+            references = label_references(file, path)
+            yield file, read_part(references, (), f'{path}: seglabel').ravel()
+
+    def read(self, opened: tuple[h5py.File, np.ndarray] | None, locator: Listed) -> Frame:
+        """See :meth:`Converter.read`; the colour file is kept as it is."""
+        depth = read_depth(locator.depth, self.max_depth)
+        images = {'rgb': read_image(locator.image, depth.shape), 'depth': depth}
+        if self.filled:
+            images['depth_filled'] = read_depth(locator.filled, self.max_depth, depth.shape)
+        if opened is not None:
+            file, references = opened
+            where = f'{self.toolbox / SEGMENTATION}, seglabel of frame {locator.index + 1}'
+            images['label37'] = read_label(file, references[locator.index], depth.shape, where)
+        return Frame(images)
+
+
+# -------------------------------------------------------------------- toolbox
+
+
+def folder_in_tree(path: str, where: str) -> str:
+    """What a path of the lists names below ``SUNRGBD/``.
+
+    Raises:
+        SourceError: It does not lie below a folder of that name.
+    """
+    below = _BEFORE_TREE.sub('', path, count=1)
+    if below == path or not below:
+        raise SourceError(f'{where}: {path!r} does not lie in a folder {TREE}.')
+    return below
+
+
+def read_meta(path: Path) -> list[tuple[str, str, str]]:
+    """Folder below the tree, colour and depth file name of each frame, in the order of the labels.
+
+    Raises:
+        SourceError: The file is damaged or of another kind.
+    """
+    fields = ('rgbpath', 'rgbname', 'depthname')
+    name = 'SUNRGBDMeta'
+    meta = read_mat5(path, [name], _LARGEST_META, {name: fields})[name]
+    if not isinstance(meta, list):
+        raise SourceError(f'{path}: {name} is no struct array. Use the file as distributed.')
+    frames = []
+    for i, record in enumerate(meta, 1):
+        where = f'{path}, entry {i}'
+        rgbpath, image, depth = (text_of(record, f, where) for f in fields)
+        # .../frame/image/name; the authors' paths have doubled slashes here and there.
+        folder, kind = os.path.split(os.path.dirname(rgbpath))
+        if os.path.basename(rgbpath) != image or kind != 'image':
+            raise SourceError(f'{where}: rgbpath {rgbpath!r} does not end in image/{image}.')
+        frames.append((folder_in_tree(folder + '/', where).rstrip('/'), image, depth))
+    return frames
+
+
+def read_split(path: Path) -> dict[str, str]:
+    """Part, 'train' or 'test', of each folder below the tree.
+
+    Raises:
+        SourceError: The file is damaged, or a folder is listed twice.
+    """
+    variables = {'train': 'alltrain', 'test': 'alltest'}
+    content = read_mat5(path, list(variables.values()), _LARGEST_SPLIT)
+    split: dict[str, str] = {}
+    for part, variable in variables.items():
+        cells = content[variable]
+        if not isinstance(cells, list):
+            raise SourceError(f'{path}: {variable} is no cell array.')
+        for i, cell in enumerate(cells, 1):
+            where = f'{path}: {variable}, entry {i}'
+            if not isinstance(cell, str):
+                raise SourceError(f'{where} is no text.')
+            folder = os.path.normpath(folder_in_tree(cell, where))
+            if folder in split:
+                both = 'twice' if split[folder] == part else 'in both parts'
+                raise SourceError(f'{where}: {folder} is listed {both}.')
+            split[folder] = part
+    return split
+
+
+def text_of(record: Any, field: str, where: str) -> str:
+    """Text in a field of a struct array.
+
+    Raises:
+        SourceError: The field is missing or holds something else.
+    """
+    value = record.get(field) if isinstance(record, dict) else None
+    if not isinstance(value, str):
+        raise SourceError(f'{where} has no text in a field {field}. Use the file as distributed.')
+    return value
+
+
+def label_references(file: h5py.File, path: Path) -> h5py.Dataset:
+    """Field ``seglabel`` of the struct array ``SUNRGBD2Dseg``: a reference per frame.
+
+    Raises:
+        SourceError: The file is damaged or of another kind.
+    """
+    group = find(file, 'SUNRGBD2Dseg', path)
+    where = f'{path}: SUNRGBD2Dseg.seglabel'
+    if not isinstance(group, h5py.Group):
+        raise SourceError(f'{path}: SUNRGBD2Dseg is no struct array. Use the file as distributed.')
+    return check_array(find(group, 'seglabel', path), (None, None), 'O', where, 100_000)
+
+
+# -------------------------------------------------------------------- frames
+
+
+def read_label(file: h5py.File, reference: Any, shape: tuple[int, int], where: str) -> np.ndarray:
+    """Label map of a frame, (H, W) uint8, 0 = unlabelled.
+
+    Raises:
+        SourceError, FrameError: It cannot be read, has another size than ``shape``, or holds
+            other values than ids.
+    """
+    array = check_array(follow(file, reference, where), shape[::-1], 'uif', where)
+    stored = read_part(array, (), where).T
+    with np.errstate(invalid='ignore'):  # what is no number is told apart below
+        label = stored.astype(np.uint8)
+    if not np.array_equal(label, stored):
+        raise FrameError(
+            f'{where} holds {stored.dtype} from {stored.min()} to {stored.max()}, expected ids of '
+            f'0 to {len(SUNRGBD37_CLASSES)}.'
+        )
+    return np.ascontiguousarray(label)
+
+
+def unrotate(stored: np.ndarray) -> np.ndarray:
+    """Millimetres of depth as stored: ``read3dPoints.m`` of the toolbox turns the lowest three of
+    the sixteen bits into the highest.
+
+    Args:
+        stored: (H, W) uint16.
+
+    Returns:
+        (H, W) uint16.
+    """
+    return (stored >> 3) | (stored << 13)
+
+
+def read_depth(path: Path, max_depth: float, shape: tuple[int, int] | None = None) -> np.ndarray:
+    """Depth in millimetres, (H, W) uint16, 0 = no reading.
+
+    Args:
+        path: PNG as distributed.
+        max_depth: Metres; from here on there is no reading.
+        shape: Expected height and width.
+
+    Raises:
+        FrameError: It is damaged, or another kind of picture.
+        OSError: It cannot be opened.
+    """
+    content = path.read_bytes()
+    _check_header(content, 'PNG', path, shape)
+    stored = decode_depth(content, str(path))
+    if stored.dtype != np.uint16:
+        raise FrameError(f'{path}: {stored.dtype}, expected 16 bits per depth value.')
+    depth = unrotate(stored)
+    return np.where(depth < 1000 * max_depth, depth, 0).astype(np.uint16)
+
+
+def read_image(path: Path, shape: tuple[int, int]) -> bytes:
+    """Content of the colour file, which is decoded when it is stored.
+
+    Raises:
+        FrameError: It is no JPEG, or not of the size of the depth map.
+        OSError: It cannot be opened.
+    """
+    content = path.read_bytes()
+    _check_header(content, 'JPEG', path, shape)
+    return content
+
+
+def _check_header(
+    content: bytes, kind: str, path: Path, shape: tuple[int, int] | None = None
+) -> None:
+    """Check format and size as declared, before anything of that size is allocated."""
+    try:
+        with Image.open(BytesIO(content), formats=[kind]) as image:
+            width, height = image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise FrameError(
+            f'{path}: cannot be read as {kind} ({error}; {len(content)} bytes, starts with '
+            f'{content[:8]!r}). The file is damaged; unpack it again.'
+        ) from error
+    if not (1 <= width <= _LARGEST_SIDE and 1 <= height <= _LARGEST_SIDE):
+        raise FrameError(
+            f'{path}: declares {width}x{height} pixels, expected sides of 1 to {_LARGEST_SIDE}.'
+        )
+    if shape is not None and (height, width) != shape:
+        raise FrameError(
+            f'{path}: {width}x{height}, but the raw depth of this frame is {shape[1]}x{shape[0]}; '
+            f'expected one size, since they are registered.'
+        )

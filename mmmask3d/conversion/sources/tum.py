@@ -1,0 +1,336 @@
+"""TUM RGB-D: colour and depth files listed with time stamps, paired by time."""
+
+import argparse
+import heapq
+import math
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mmmask3d.conversion.converter import Converter, FrameRef, Plan
+from mmmask3d.conversion.formats.png_source import read_colour_png, read_png_map
+from mmmask3d.conversion.frame import Frame
+from mmmask3d.conversion.paths import SourceError, path_inside, safe_name
+from mmmask3d.datasets.depth_io import FrameError, decode_colour
+
+_NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
+_DEPTH_OF_SEARCH = 2  # folders below the source in which sequences are looked for
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a list: a time and what belongs to it.
+
+    Attributes:
+        time: Seconds.
+        fields: The further fields.
+        number: Of the line, from 1.
+    """
+
+    time: float
+    fields: tuple[str, ...]
+    number: int
+
+
+def read_list(path: Path, fields: int) -> tuple[list[Line], list[str]]:
+    """Read ``rgb.txt``, ``depth.txt`` or ``groundtruth.txt``.
+
+    Each line holds a time stamp and further fields, separated by blanks, tabs or commas; lines
+    that begin with ``#`` are comments.
+
+    Args:
+        path: The list.
+        fields: Number of fields after the time stamp.
+
+    Returns:
+        The lines by rising time, and what is wrong with others, each with file and line.
+
+    Raises:
+        SourceError: The file is no text.
+        OSError: The file cannot be read.
+    """
+    content = path.read_bytes()
+    try:
+        text = content.decode('utf-8')
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f'{path}: byte {error.start} is no text (UTF-8). The list is damaged; unpack it again.'
+        ) from error
+    lines: dict[float, Line] = {}
+    problems = []
+    for number, raw in enumerate(text.split('\n'), 1):
+        parts = re.split(r'[\s,]+', raw.strip())
+        if parts == [''] or parts[0].startswith('#'):
+            continue
+        where = f'{path}:{number}'
+        time = float(parts[0]) if _NUMBER.fullmatch(parts[0]) else math.nan
+        if not math.isfinite(time):
+            problems.append(f'{where}: expected a time stamp in seconds, found {parts[0][:40]!r}.')
+        elif len(parts) != 1 + fields:
+            problems.append(
+                f'{where}: expected {1 + fields} fields, found {len(parts)}: {raw.strip()[:80]!r}.'
+            )
+        elif time in lines:
+            problems.append(
+                f'{where}: the time stamp {parts[0]} is that of line {lines[time].number} already.'
+            )
+        else:
+            lines[time] = Line(time, tuple(parts[1:]), number)
+    return sorted(lines.values(), key=lambda line: line.time), problems
+
+
+def associate(
+    first: Sequence[float], second: Sequence[float], max_difference: float, offset: float = 0.0
+) -> list[tuple[int, int]]:
+    """Pair time stamps, the closest first, each used once.
+
+    The pairs are those of ``associate.py`` of the TUM RGB-D tools: of all pairs closer than
+    ``max_difference``, ordered by difference, then by the first and by the second time, each is
+    taken whose two stamps are both free. That program looks at all pairs; here only neighbours
+    in time are, since no other pair can be the closest.
+
+    Args:
+        first: Times, each once.
+        second: Times, each once.
+        max_difference: Pairs are closer than this; seconds.
+        offset: Added to the second times.
+
+    Returns:
+        Indices (in ``first``, in ``second``), by rising first time.
+    """
+    stamps = sorted(
+        [(time, 0, i) for i, time in enumerate(first)]
+        + [(time + offset, 1, i) for i, time in enumerate(second)]
+    )
+    before = list(range(-1, len(stamps) - 1))
+    after = list(range(1, len(stamps) + 1))
+    heap: list[tuple[float, float, float, int, int]] = []
+
+    def consider(low: int, high: int) -> None:
+        """Note two neighbours as a possible pair."""
+        if low < 0 or high >= len(stamps) or stamps[low][1] == stamps[high][1]:
+            return
+        one, other = sorted((low, high), key=lambda i: stamps[i][1])
+        time, shifted = first[stamps[one][2]], stamps[other][0]
+        difference = abs(time - shifted)
+        if difference < max_difference:
+            heapq.heappush(heap, (difference, time, shifted, low, high))
+
+    for i in range(len(stamps) - 1):
+        consider(i, i + 1)
+    free = [True] * len(stamps)
+    pairs = []
+    while heap:
+        *_, low, high = heapq.heappop(heap)
+        if not (free[low] and free[high]):
+            continue
+        free[low] = free[high] = False
+        pairs.append(tuple(stamps[i][2] for i in sorted((low, high), key=lambda i: stamps[i][1])))
+        below, above = before[low], after[high]
+        if below >= 0:
+            after[below] = above
+        if above < len(stamps):
+            before[above] = below
+        consider(below, above)
+    return sorted(pairs, key=lambda pair: first[pair[0]])
+
+
+class TUMConverter(Converter):
+    """Convert sequences of the TUM RGB-D benchmark, or recorded in its format.
+
+    Depth stays as stored, 5000 units per metre. Colour files stay as they are.
+    """
+
+    name = 'tum'
+    title = 'TUM RGB-D'
+    depth_scale = 5000.0
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__(args)
+        self.max_difference: float = args.max_difference
+        self.offset: float = args.offset
+        self.every: int = args.every
+        self.jpeg: bool = args.jpeg
+        self.val: tuple[str, ...] = tuple(args.val)
+        self.suffixes = {'rgb': '.jpg' if args.jpeg else '.png', 'depth': '.png'}
+        if not (math.isfinite(self.max_difference) and self.max_difference > 0):
+            raise SourceError(f'--max-difference must be > 0 s, got {self.max_difference}.')
+        if not math.isfinite(self.offset):
+            raise SourceError(f'--offset must be a finite number of seconds, got {self.offset}.')
+        if self.every < 1:
+            raise SourceError(f'--every must be at least 1, got {self.every}.')
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the options of this data set."""
+        parser.add_argument(
+            '--max-difference',
+            type=float,
+            default=0.02,
+            metavar='S',
+            help='colour and depth of a frame are closer in time than this, in seconds',
+        )
+        parser.add_argument(
+            '--offset',
+            type=float,
+            default=0.0,
+            metavar='S',
+            help='seconds added to the time stamps of depth',
+        )
+        parser.add_argument('--every', type=int, default=1, metavar='N', help='take every Nth pair')
+        parser.add_argument(
+            '--val',
+            nargs='+',
+            default=[],
+            metavar='SEQUENCE',
+            help='folders of the sequences that are for validation; the others are for training',
+        )
+        parser.add_argument(
+            '--jpeg', action='store_true', help='store colour as JPEG, which is much smaller'
+        )
+
+    def options(self) -> dict:
+        """Options that decide the content of the output."""
+        return {
+            'max_difference': self.max_difference,
+            'offset': self.offset,
+            'every': self.every,
+            'val': sorted(self.val),
+            'jpeg': self.jpeg,
+        }
+
+    def sources(self) -> list[str]:
+        """Folders of the sequences, relative to the source."""
+        found = [
+            path.relative_to(self.source).as_posix()
+            for path in _folders(self.source, _DEPTH_OF_SEARCH)
+            if (path / 'rgb.txt').is_file()
+        ]
+        if not found:
+            raise SourceError(
+                f'{self.source}: no rgb.txt is there or up to {_DEPTH_OF_SEARCH} folders below. '
+                f'Give the folder of a sequence, or the one that holds the unpacked sequences.'
+            )
+        unknown = sorted(set(self.val) - {self._title_of(name) for name in found})
+        if unknown:
+            known = ', '.join(self._title_of(name) for name in found[:8])
+            raise SourceError(
+                f'--val: {unknown} are no sequences of {self.source}; it has {known}.'
+            )
+        return found
+
+    def _title_of(self, sequence: str) -> str:
+        """Name of a sequence in the output."""
+        return self.source.resolve().name if sequence == '.' else sequence
+
+    def plan(self, source: str) -> Plan:
+        """Pair the files of a sequence."""
+        folder = self.source / source
+        title = safe_name(self._title_of(source))
+        split = 'val' if self._title_of(source) in self.val else 'train'
+        colour, problems = self._files(folder, 'rgb.txt')
+        depth, more = self._files(folder, 'depth.txt')
+        problems += more
+        poses: list[Line] = []
+        if (folder / 'groundtruth.txt').is_file():
+            poses, more = _read_poses(folder / 'groundtruth.txt')
+            problems += more
+        pairs = associate(
+            [line.time for line in colour],
+            [line.time for line in depth],
+            self.max_difference,
+            self.offset,
+        )
+        if not pairs:
+            problems.append(
+                f'{folder}: none of the {len(colour)} colour and {len(depth)} depth files are '
+                f'closer in time than {self.max_difference:g} s. Check --offset and the lists.'
+            )
+        frames = []
+        for i, j in pairs[:: self.every]:
+            extra = {'time': colour[i].time, 'depth_time': depth[j].time}
+            pose = _nearest(poses, colour[i].time, self.max_difference)
+            if pose:
+                # Position in metres, then the quaternion x, y, z, w: camera to world.
+                extra['pose_time'] = pose.time
+                extra['pose'] = [float(field) for field in pose.fields]
+            name = f'{title}/{safe_name(Path(colour[i].fields[0]).stem)}'
+            locator = (colour[i].fields[0], depth[j].fields[0], extra)
+            frames.append(FrameRef(name, locator, split))
+        return Plan(frames, problems)
+
+    def _files(self, folder: Path, name: str) -> tuple[list[Line], list[str]]:
+        """Lines of a list whose files exist, and what is wrong with the others."""
+        path = folder / name
+        if not path.is_file():
+            raise SourceError(f'{path} does not exist; a sequence has rgb.txt and depth.txt.')
+        lines, problems = read_list(path, 1)
+        usable = []
+        for line in lines:
+            try:
+                file = path_inside(folder, line.fields[0], f'{path}:{line.number}')
+            except SourceError as error:
+                problems.append(str(error))
+                continue
+            if file.is_file():
+                usable.append(line)
+            else:
+                problems.append(
+                    f'{path}:{line.number}: {file} does not exist or is no file. Unpack the '
+                    f'sequence again.'
+                )
+        return usable, problems
+
+    def read(self, opened: str, locator: tuple[str, str, dict]) -> Frame:
+        """Read the two files of a pair."""
+        colour_name, depth_name, extra = locator
+        folder = self.source / opened
+        image, size = read_colour_png(folder / colour_name)
+        depth = read_png_map(folder / depth_name, np.uint16)
+        if depth.shape[::-1] != size:
+            raise FrameError(
+                f'{folder / depth_name}: {depth.shape[1]}x{depth.shape[0]} pixels, '
+                f'{folder / colour_name} has {size[0]}x{size[1]}. Depth of this format is '
+                f'registered to colour pixel for pixel; these two are not.'
+            )
+        if self.jpeg:
+            image = decode_colour(image, str(folder / colour_name))
+        return Frame({'rgb': image, 'depth': depth}, extra=extra)
+
+
+def _folders(root: Path, levels: int) -> list[Path]:
+    """A folder and those below it, hidden ones left out, sorted by name."""
+    found = [root]
+    if levels and root.is_dir():
+        for child in sorted(root.iterdir()):
+            if child.is_dir() and not child.name.startswith('.'):
+                found += _folders(child, levels - 1)
+    return found
+
+
+def _read_poses(path: Path) -> tuple[list[Line], list[str]]:
+    lines, problems = read_list(path, 7)
+    good = []
+    for line in lines:
+        wrong = [
+            field
+            for field in line.fields
+            if not _NUMBER.fullmatch(field) or not math.isfinite(float(field))
+        ]
+        if wrong:
+            problems.append(f'{path}:{line.number}: expected numbers, found {wrong[0][:40]!r}.')
+        else:
+            good.append(line)
+    return good, problems
+
+
+def _nearest(lines: Sequence[Line], time: float, max_difference: float) -> Line | None:
+    """The line closest in time, if it is close enough."""
+    position = bisect_left(lines, time, key=lambda line: line.time)
+    near = lines[max(0, position - 1) : position + 1]
+    best = min(near, key=lambda line: abs(line.time - time), default=None)
+    return best if best and abs(best.time - time) < max_difference else None

@@ -1,0 +1,1 @@
+"""Puts the encoder into an mmseg or mmdet config in place of its ResNet."""

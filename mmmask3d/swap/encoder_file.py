@@ -1,0 +1,132 @@
+"""Reads from an encoder's weights which settings of the backbone they need."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.runner.checkpoint import CheckpointLoader
+from mmpretrain.models import VisionTransformer
+
+from mmmask3d.checkpoints.files import install_strict_loaders
+from mmmask3d.models.encoder_record import arch_settings, encoder_config
+from mmmask3d.models.pos_embed import GRID_KEY
+from mmmask3d.swap.backbone import SwapError
+from mmmask3d.weights.export import encoder_state_dict, source_grid
+
+# In the order in which they are tried: the zoo knows some under several names.
+_ARCHITECTURES = ('deit-tiny', 'deit-small', 'base', 'large', 'huge')
+# Settings of a pre-training that mean nothing, or something else, to the dense task.
+_NOT_KEPT = {
+    'type',
+    'img_size',
+    'out_indices',
+    'out_type',
+    'frozen_stages',
+    'init_cfg',
+    'pretrained',
+    'with_cp',
+    'drop_rate',
+    'drop_path_rate',
+    'window_size',
+    'global_attn_indexes',
+    'norm_cfg',  # of the transformer; that of Mask3DPyramid is its pyramid's
+}
+
+
+_NORM = dict(type='LN', eps=1e-6)
+
+
+def check_arch(arch: str | dict | None) -> None:
+    """Refuse a name that is none.
+
+    Raises:
+        SwapError: the message lists the known names.
+    """
+    if isinstance(arch, str) and arch not in VisionTransformer.arch_zoo:
+        raise SwapError(
+            f'arch {arch!r} is unknown; expected one of '
+            f'{", ".join(sorted(VisionTransformer.arch_zoo))}.'
+        )
+
+
+def encoder_settings(checkpoint: str, arch: str | dict | None = None) -> dict[str, Any]:
+    """``arch``, ``patch_size``, ``img_size`` and what else the encoder in a file needs.
+
+    From the settings recorded in the file (exports and training checkpoints of this project), else
+    from the shapes of its tensors. ``img_size`` is the size of the pre-training, so that the
+    position embedding is kept as it was learned and resampled once, for the image at hand.
+
+    Args:
+        checkpoint: path or URL, read without unpickling code.
+        arch: the architecture that is wanted; None takes the file's.
+
+    Raises:
+        SwapError: ``arch`` is no name, or not that of the file; the file holds an architecture
+            without a name, or norm layers that the new backbone cannot have.
+        ValueError: the file holds no vision transformer.
+    """
+    check_arch(arch)
+    install_strict_loaders()
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    state = encoder_state_dict(loaded, checkpoint)
+    weight = state['patch_embed.projection.weight']
+    layers = {key.split('.')[1] for key in state if key.startswith('layers.')}
+    found = dict(embed_dims=weight.shape[0], num_layers=len(layers))
+    patch_size = int(weight.shape[-1])
+    try:
+        recorded = encoder_config(loaded, None, checkpoint)
+    except ValueError:  # no record: files of other projects, which the shapes describe
+        recorded = {}
+    settings = {k: v for k, v in recorded.items() if k not in _NOT_KEPT}
+    if arch is not None:
+        settings['arch'] = arch
+    elif 'arch' not in settings:
+        settings['arch'] = next(
+            (name for name in _ARCHITECTURES if _fits(arch_settings(dict(arch=name)), found)), None
+        )
+    if settings['arch'] is None:
+        raise SwapError(
+            f'{checkpoint}: its encoder has {found["num_layers"]} layers of width '
+            f'{found["embed_dims"]}, as none of {", ".join(_ARCHITECTURES)}, and the file does not '
+            f'record its architecture. Export it with tools/model_converters/extract_backbone.py, '
+            f'which does (--config names the config of its training).'
+        )
+    if not _fits(arch_settings(settings), found):
+        raise SwapError(
+            f'{checkpoint}: its encoder has {found["num_layers"]} layers of width '
+            f'{found["embed_dims"]}, and arch={settings["arch"]!r} has '
+            f'{arch_settings(settings)["num_layers"]} of {arch_settings(settings)["embed_dims"]}. '
+            f'Leave --arch out to take that of the file.'
+        )
+    norm = recorded.get('norm_cfg')
+    if norm not in (None, _NORM):
+        raise SwapError(
+            f'{checkpoint}: its encoder has the norm layers {norm}; Mask3DPyramid has {_NORM} in '
+            f'its transformer, and would compute something else.'
+        )
+    settings['patch_size'] = patch_size
+    grid = _grid(state, loaded, recorded or None, settings, checkpoint)
+    settings['img_size'] = (grid[0] * patch_size, grid[1] * patch_size)
+    return settings
+
+
+def _grid(
+    state: Mapping, loaded: Mapping, recorded: Mapping | None, settings: Mapping, name: str
+) -> tuple[int, int]:
+    """Patch grid of the position embedding: the recorded one, else a square."""
+    metadata = (getattr(state, '_metadata', None) or {}).get('', {})
+    if recorded is not None or GRID_KEY in metadata:
+        return source_grid(state, loaded, recorded or settings, name)
+    patches = state['pos_embed'].shape[1] - int(settings.get('with_cls_token', True))
+    side = math.isqrt(patches)
+    if side * side != patches:
+        raise SwapError(
+            f'{name}: its position embedding has {patches} patches, no square number, and the file '
+            f'does not record their grid. Export it with '
+            f'tools/model_converters/extract_backbone.py, which does.'
+        )
+    return side, side
+
+
+def _fits(arch: dict, found: dict) -> bool:
+    return all(arch[key] == value for key, value in found.items())

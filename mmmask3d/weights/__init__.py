@@ -1,0 +1,1 @@
+"""Weights as products: export, formats of other projects, the model zoo, publishing."""

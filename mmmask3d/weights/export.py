@@ -1,0 +1,381 @@
+"""Turn a pre-training checkpoint into an encoder-only one: pick, resample, describe, verify, write.
+
+Everything here is a function of its arguments; the command is
+``tools/model_converters/extract_backbone.py``.
+"""
+
+import hashlib
+import inspect
+import io
+import json
+import os
+import re
+import subprocess
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmpretrain.models import VisionTransformer
+from torch import Tensor
+
+from mmmask3d.checkpoints.download import file_sha256
+from mmmask3d.checkpoints.files import AtomicLocalBackend, safetensors_bytes
+from mmmask3d.models.encoder_loading import conversion_hint, encoder_state
+from mmmask3d.models.encoder_record import (
+    arch_settings,
+    as_pair,
+    parse_config_text,
+    read_meta,
+)
+from mmmask3d.models.mask3d_vit import Mask3DViT
+from mmmask3d.models.pos_embed import GRID_KEY, resize_to_grid
+from mmmask3d.version import __version__
+
+#: Names the layout of the metadata in an exported file.
+FORMAT = 'mmmask3d-encoder-1'
+_POS_EMBED = 'pos_embed'
+_PATCH_WEIGHT = 'patch_embed.projection.weight'
+# Data sets whose terms allow research only, or state nothing more; as they are called in configs.
+_RESEARCH_ONLY = {
+    'ScanNet': r'scan_?net',
+    'NYU Depth v2': r'nyu',
+    'SUN RGB-D': r'sun_?rgb_?d',
+    'Cityscapes': r'cityscapes',
+    '7-Scenes': r'(7|seven)_?scenes',
+    'Matterport3D': r'matterport|mp3d',
+    'KITTI': r'kitti',
+    'Taskonomy': r'taskonomy',
+    'Gibson': r'gibson',
+}
+#: Arguments of ``VisionTransformer`` that do not change which parameters exist.
+_RUNTIME_ARGS = ('self', 'img_size', 'out_indices', 'out_type', 'frozen_stages', 'init_cfg')
+
+
+def encoder_state_dict(checkpoint: Mapping, source: str = 'checkpoint') -> OrderedDict:
+    """Return the encoder's tensors without their prefix; other parts of the model are left out.
+
+    An encoder-only checkpoint (no prefix) is accepted as it is, so that an export can be resampled
+    again. The patch grid, where it is recorded, is in the result's ``_metadata``.
+
+    Raises:
+        ValueError: the file holds no ViT encoder; the message lists what is there.
+    """
+    picked = encoder_state(checkpoint, None, source)
+    missing = [k for k in (_PATCH_WEIGHT, _POS_EMBED) if k not in picked]
+    if missing:
+        tensors = checkpoint.get('state_dict', checkpoint)
+        parts = Counter(k.split('.')[0] for k in tensors)
+        inside = sorted({k.split('.')[0] for k in picked})
+        raise ValueError(
+            f'{source}: no Vision Transformer found: {", ".join(missing)} missing. The file holds '
+            f'{", ".join(f"{name} ({n} tensors)" for name, n in sorted(parts.items()))}; looked '
+            f'through: {", ".join(inside)}. Expected a checkpoint of a pre-training run '
+            '(epoch_N.pth, with the encoder under backbone.) or an exported encoder.'
+            + conversion_hint(checkpoint, source)
+        )
+    return picked
+
+
+def check_architecture(state_dict: Mapping[str, Tensor], backbone: Mapping, source: str) -> None:
+    """Compare tensor shapes with the config's architecture.
+
+    Raises:
+        ValueError: they belong to different encoders; names both.
+    """
+    arch = arch_settings(backbone)
+    weight = state_dict[_PATCH_WEIGHT]
+    depth = 1 + max(
+        (int(k.split('.')[1]) for k in state_dict if k.startswith('layers.')), default=-1
+    )
+    found = dict(embed_dims=weight.shape[0], num_layers=depth, patch_size=tuple(weight.shape[-2:]))
+    expected = dict(
+        embed_dims=arch['embed_dims'],
+        num_layers=arch['num_layers'],
+        patch_size=as_pair(backbone.get('patch_size', 16)),
+    )
+    if found != expected:
+        raise ValueError(
+            f'{source}: another architecture than its config says: the tensors have {found}, the '
+            f'config has {expected}. Pass the config the checkpoint was trained with.'
+        )
+
+
+def source_grid(
+    state_dict: Mapping[str, Tensor], checkpoint: Mapping, backbone: Mapping, source: str
+) -> tuple[int, int]:
+    """Return the patch grid ``(rows, columns)`` of the position embedding.
+
+    The grid recorded in the checkpoint comes first, then ``img_size / patch_size`` of the config.
+    A square number of patches alone is no evidence: 36 patches may be 6x6 or 4x9.
+
+    Raises:
+        ValueError: the grid does not have as many cells as the embedding has patches.
+    """
+    metadata = getattr(state_dict, '_metadata', None) or {}
+    grid = read_meta(checkpoint).get(GRID_KEY) or metadata.get('', {}).get(GRID_KEY)
+    where = 'recorded in the checkpoint'
+    if grid is None:
+        height, width = as_pair(backbone.get('img_size', 224))
+        rows, columns = as_pair(backbone.get('patch_size', 16))
+        grid = (height // rows, width // columns)
+        where = f'from img_size={(height, width)} and patch_size={(rows, columns)} of the config'
+    num_patches = state_dict[_POS_EMBED].shape[1] - int(backbone.get('with_cls_token', True))
+    if grid[0] * grid[1] != num_patches:
+        raise ValueError(
+            f'{source}: the position embedding has {num_patches} patches, but the patch grid '
+            f'{where} is {grid[0]}x{grid[1]}. Pass the config of the run with --config.'
+        )
+    return int(grid[0]), int(grid[1])
+
+
+def resample_encoder(
+    state_dict: Mapping[str, Tensor],
+    source: tuple[int, int],
+    target: tuple[int, int],
+    with_cls_token: bool = True,
+) -> OrderedDict:
+    """Return a copy whose position embedding lies on the ``target`` grid (rows, columns)."""
+    out = OrderedDict(state_dict)
+    out[_POS_EMBED] = resize_to_grid(
+        out[_POS_EMBED], source, target, num_extra_tokens=int(with_cls_token)
+    )
+    return out
+
+
+def tensors_sha256(state_dict: Mapping[str, Tensor]) -> str:
+    """Return a hash of names, dtypes, shapes and values that does not depend on order or format."""
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().cpu().contiguous()
+        digest.update(f'{name} {tensor.dtype} {list(tensor.shape)}\n'.encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def package_version() -> str:
+    """Return the version, with the git commit when the package runs from its own checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / '.git').exists():
+        return __version__
+    git = ['git', '-C', str(root)]
+    try:
+        commit = subprocess.run(
+            [*git, 'rev-parse', '--short=12', 'HEAD'], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, 'status', '--porcelain', '--untracked-files=no'],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        # No git on this machine, or a checkout owned by somebody else.
+        return f'{__version__} (commit unknown)'
+    return f'{__version__} ({commit}{", with local changes" if changed else ""})'
+
+
+def describe_data(dataset: Any) -> list[dict]:
+    """Return type, folder name and index of every data set in a (possibly nested) config.
+
+    Only the last part of ``data_root`` is kept: an exported file is meant to be given away. Names
+    of well-known data sets for research only, wherever in the config they stand, are kept as
+    ``known_as``.
+    """
+    if isinstance(dataset, list | tuple):
+        return [entry for item in dataset for entry in describe_data(item)]
+    if not isinstance(dataset, Mapping):
+        return []
+    for key in ('datasets', 'dataset'):
+        if key in dataset:
+            return describe_data(dataset[key])
+    entry = {
+        'type': str(dataset.get('type')),
+        'data_root': os.path.basename(str(dataset.get('data_root', '')).rstrip('/')),
+        'ann_file': str(dataset.get('ann_file', '')),
+    }
+    named = research_names(
+        str(dataset.get(key, '')) for key in ('type', 'data_root', 'data_prefix', 'ann_file')
+    )
+    return [{**entry, 'known_as': named} if named else entry]
+
+
+def research_names(texts: Iterable[str]) -> list[str]:
+    """Names of the data sets for research only that are spoken of."""
+    text = ' '.join(texts).replace('-', '_')
+    return [name for name, pattern in _RESEARCH_ONLY.items() if re.search(pattern, text, re.I)]
+
+
+def initial_weights(config: Mapping) -> list[str]:
+    """Names of the files a model started from, by ``init_cfg``, ``pretrained`` or ``load_from``."""
+    found = []
+
+    def look(value: Any) -> None:
+        if isinstance(value, Mapping):
+            if 'Pretrained' in str(value.get('type')) and value.get('checkpoint'):
+                found.append(value['checkpoint'])
+            if isinstance(value.get('pretrained'), str):
+                found.append(value['pretrained'])
+            for inner in value.values():
+                look(inner)
+        elif isinstance(value, list | tuple):
+            for inner in value:
+                look(inner)
+
+    look(config.get('model', {}))
+    if config.get('load_from'):
+        found.append(config['load_from'])
+    return [os.path.basename(str(name)) for name in found]
+
+
+def origin(meta: Mapping, config: Mapping | None) -> dict:
+    """What the weights started from, in this run and before: names of files, and their terms.
+
+    ``initialised_from`` is None where nothing tells it.
+    """
+    before, converted = meta.get('initialised_from'), meta.get('converted_from')
+    known = config is not None or before is not None or converted
+    names = [*(before or ()), *([f'weights of {converted}'] if converted else ())]
+    names += initial_weights(config or {})
+    return {
+        'initialised_from': list(dict.fromkeys(names)) if known else None,
+        'init_license': meta.get('init_license'),
+    }
+
+
+def describe_method(config: Mapping) -> dict:
+    """Return what the encoder was trained to do, in plain values, from the run's config."""
+    model = config.get('model', {})
+    method: dict[str, Any] = {'type': str(model.get('type'))}
+    heads = model.get('heads')
+    if isinstance(heads, Mapping):
+        method['targets'] = [str(name) for name in heads]
+    pipeline = _pipeline(config.get('train_dataloader', {}).get('dataset', {}))
+    for step in pipeline:
+        if str(step.get('type', '')).split('.')[-1] == 'DepthAwareMasking':
+            method['masking'] = {
+                k: v for k, v in step.items() if isinstance(v, str | int | float | bool)
+            }
+    return method
+
+
+def _pipeline(dataset: Any) -> list[Mapping]:
+    while isinstance(dataset, Mapping) and 'pipeline' not in dataset:
+        dataset = dataset.get('dataset', (dataset.get('datasets') or [None])[0])
+    if not isinstance(dataset, Mapping):
+        return []
+    return [step for step in dataset['pipeline'] if isinstance(step, Mapping)]
+
+
+def plain_values(value: Any) -> Any:
+    """Reduce a config value to what JSON and the restricted unpickler both take."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def encoder_metadata(
+    checkpoint: Mapping,
+    config: Mapping | None,
+    backbone: Mapping,
+    state_dict: Mapping[str, Tensor],
+    grid: tuple[int, int],
+    source: str | Path,
+) -> dict:
+    """Return the metadata of an export: what it is, where it comes from, and its hashes.
+
+    Only strings, numbers, lists and dicts, so that it survives both ``weights_only`` loading and
+    JSON.
+    """
+    meta = read_meta(checkpoint)
+    if config is None and meta.get('cfg'):
+        config = parse_config_text(meta['cfg'])
+    patch_size = as_pair(backbone.get('patch_size', 16))
+    keep = {k: v for k, v in backbone.items() if k not in ('init_cfg', 'pretrained', 'img_size')}
+    keep['img_size'] = (grid[0] * patch_size[0], grid[1] * patch_size[1])
+    # Of an export that is exported again, origin and method are those of the first export.
+    described = config is not None and 'train_dataloader' in config
+    return plain_values(
+        {
+            'format': FORMAT,
+            'method': describe_method(config) if described else meta.get('method'),
+            'data': (
+                describe_data(config['train_dataloader'].get('dataset'))
+                if described
+                else meta.get('data')
+            ),
+            **origin(meta, config),
+            'backbone': keep,
+            'arch': arch_settings(backbone),
+            'patch_size': patch_size,
+            GRID_KEY: grid,
+            'epoch': meta.get('epoch'),
+            'iter': meta.get('iter'),
+            'seed': meta.get('seed'),
+            'exported_by': f'mmmask3d {package_version()}',
+            'tensors_sha256': tensors_sha256(state_dict),
+            'source_file': os.path.basename(str(source)),
+            'source_sha256': file_sha256(source),
+        }
+    )
+
+
+def build_plain_vit(backbone: Mapping, grid: tuple[int, int]) -> VisionTransformer:
+    """Build mmpretrain's own ``VisionTransformer`` of the encoder's architecture and grid."""
+    known = set(inspect.signature(VisionTransformer.__init__).parameters) - set(_RUNTIME_ARGS)
+    rows, columns = as_pair(backbone.get('patch_size', 16))
+    args = {k: v for k, v in backbone.items() if k in known}
+    return VisionTransformer(
+        **args, img_size=(grid[0] * rows, grid[1] * columns), out_type='featmap'
+    )
+
+
+def build_mask3d_vit(backbone: Mapping, grid: tuple[int, int]) -> Mask3DViT:
+    """Build the package's own backbone of the encoder's architecture and grid."""
+    rows, columns = as_pair(backbone.get('patch_size', 16))
+    args = {k: v for k, v in backbone.items() if k not in ('type', 'init_cfg', 'img_size')}
+    return Mask3DViT(**args, img_size=(grid[0] * rows, grid[1] * columns))
+
+
+def load_strictly(model: torch.nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
+    """Load with no missing and no unexpected key, and check that the values have arrived.
+
+    Raises:
+        ValueError: the keys or shapes differ, or a tensor of the model is not the file's.
+    """
+    try:
+        # A copy: load hooks may rewrite entries of the dict they are given. The model was built on
+        # the grid of these tensors, which 36 patches alone would not tell (6x6 or 4x9).
+        given = OrderedDict(state_dict)
+        given._metadata = OrderedDict(
+            (path, {GRID_KEY: module.grid_size})
+            for path, module in model.named_modules()
+            if isinstance(module, Mask3DViT)
+        )
+        model.load_state_dict(given, strict=True)
+    except RuntimeError as error:
+        raise ValueError(f'the encoder does not load into {name}: {error}') from error
+    loaded = model.state_dict()
+    wrong = [k for k, v in state_dict.items() if not torch.equal(loaded[k].cpu(), v.cpu())]
+    if wrong:
+        raise ValueError(f'{name} changed these tensors on loading: {wrong}')
+
+
+def write_encoder(path: str | Path, state_dict: Mapping[str, Tensor], meta: Mapping) -> None:
+    """Write ``.pth`` or ``.safetensors``; the file appears complete or not at all.
+
+    A ``.pth`` file is ``{'state_dict', 'meta'}``; the grid is also put where torch hands it to
+    the load hook of ``Mask3DViT``. safetensors metadata maps strings to strings: values are JSON.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    path = Path(path)
+    tensors = OrderedDict((k, v.detach().cpu().contiguous().clone()) for k, v in state_dict.items())
+    if path.suffix not in ('.pth', '.safetensors'):
+        raise ValueError(f'{path}: the suffix must be .pth or .safetensors')
+    if path.suffix == '.pth':
+        tensors._metadata = OrderedDict({'': {'version': 1, GRID_KEY: tuple(meta[GRID_KEY])}})
+        buffer = io.BytesIO()
+        torch.save({'state_dict': tensors, 'meta': dict(meta)}, buffer)
+        data = buffer.getvalue()
+    else:
+        data = safetensors_bytes(tensors, {k: json.dumps(v) for k, v in meta.items()})
+    AtomicLocalBackend().put(data, str(path))

@@ -1,0 +1,522 @@
+"""Names and layouts of ViT encoders elsewhere, translated to mmpretrain's, and back to timm's.
+
+MAE, timm, DINOv2 and MultiMAE compute what ``mmpretrain.VisionTransformer`` computes and differ in
+names, in where the position embedding keeps the class token, and in parts around the encoder. What
+belongs to the encoder is renamed, what is known to stand outside of it is left out and reported,
+and everything else is refused: a tensor that nothing uses would be a difference that nobody sees.
+
+Layouts followed: facebookresearch/mae ``models_mae.py``, timm ``models/vision_transformer.py``,
+facebookresearch/dinov2 ``models/vision_transformer.py``, EPFL-VILAB/MultiMAE
+``multimae/{multimae,input_adapters}.py``, mmpretrain ``backbones/vision_transformer.py``.
+"""
+
+import math
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from mmpretrain.models import VisionTransformer
+from torch import Tensor
+
+from mmmask3d.models.pos_embed import grid_from_metadata
+
+#: Where weights come from, in the order they are described.
+SOURCES = ('mae', 'timm', 'dinov2', 'multimae', 'mmpretrain')
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+#: Input normalisation of each source; all take RGB. mmpretrain and timm leave it to the model.
+NORMALISATION = {
+    'mae': "ImageNet's mean and standard deviation",
+    'timm': "the model's own: see its pretrained_cfg (augreg: 0.5 and 0.5, CLIP: its own)",
+    'dinov2': "ImageNet's mean and standard deviation",
+    'multimae': "ImageNet's mean and standard deviation",
+    'mmpretrain': "the config's data_preprocessor (ImageNet's in most)",
+}
+
+# mmpretrain's names of architectures, one of each size.
+_ARCHITECTURES = (
+    'deit-tiny', 'deit-small', 'small', 'base', 'large', 'huge', 'eva-giant', 'dinov2-giant',
+)  # fmt: skip
+# Keys under which checkpoints keep their tensors.
+_CONTAINERS = ('state_dict', 'model', 'teacher')
+_ANCHORS = {
+    'input_adapters.rgb.proj.weight': 'multimae',
+    'patch_embed.projection.weight': 'mmpretrain',
+    'patch_embed.proj.weight': 'timm',
+}
+# timm's names of the encoder, and mmpretrain's. `{i}` is the number of the layer.
+_TIMM_TO_MM = (
+    ('cls_token', 'cls_token'),
+    ('pos_embed', 'pos_embed'),
+    ('patch_embed.proj', 'patch_embed.projection'),
+    ('norm_pre', 'pre_norm'),
+    ('norm', 'ln1'),
+    ('blocks.{i}.norm1', 'layers.{i}.ln1'),
+    ('blocks.{i}.attn.qkv', 'layers.{i}.attn.qkv'),
+    ('blocks.{i}.attn.proj', 'layers.{i}.attn.proj'),
+    ('blocks.{i}.ls1.gamma', 'layers.{i}.attn.gamma1.weight'),
+    ('blocks.{i}.norm2', 'layers.{i}.ln2'),
+    ('blocks.{i}.mlp.fc1', 'layers.{i}.ffn.layers.0.0'),
+    ('blocks.{i}.mlp.fc2', 'layers.{i}.ffn.layers.1'),
+    ('blocks.{i}.mlp.w12', 'layers.{i}.ffn.w12'),  # DINOv2's gated FFN
+    ('blocks.{i}.mlp.w3', 'layers.{i}.ffn.w3'),
+    ('blocks.{i}.ls2.gamma', 'layers.{i}.ffn.gamma2.weight'),
+)
+# Parts that stand outside of the encoder, with what they are.
+_OUTSIDE = (
+    (r'decoder_|decoder\.', "MAE's decoder"),
+    (r'mask_token$', 'mask token'),
+    (r'(head|fc_norm|attn_pool|pre_logits|fc)\.', 'head'),
+    (r'output_adapters\.', "MultiMAE's decoders"),
+    (r'input_adapters\.(?!rgb\.)', 'input adapters of other modalities'),
+    (r'ln2\.', 'norm of averaged features'),
+)
+# What a plain ViT cannot compute, with the reason.
+_BEYOND = (
+    (
+        r'rope|.*\.bias_mask$',
+        'rotary position embedding (DINOv3, EVA-02): positions enter in every attention layer, '
+        'not once at the start',
+    ),
+    (
+        r'dist_token|head_dist\.',
+        'a distillation token (DeiT): a second extra token that every patch attends to',
+    ),
+    (
+        r'reg_token$|register_tokens$|storage_tokens$',
+        'register tokens: extra tokens that every patch attends to',
+    ),
+    (r'.*(rel_pos|relative_position)', 'relative position biases in the attention (BEiT, SAM)'),
+    (r'.*attn\.(q_norm|k_norm|norm)\.', 'norms inside the attention'),
+    (r'.*attn\.(q_bias|v_bias|gate)', 'an attention of another form (BEiT, EVA)'),
+    (r'patch_embed\.(backbone|conv|norm)', 'another patch embedding than one convolution'),
+)
+# Other encodings of a ViT whose names are known well enough to be named in the message.
+_FOREIGN = (
+    (r'embeddings\.patch_embeddings\.', 'Hugging Face transformers'),
+    (r'conv_proj\.weight$', 'torchvision'),
+    (r'layers\.0\.attn\.attn\.in_proj_weight$', 'mmseg.VisionTransformer or mmcls 0.x'),
+    (r'(layer1\.0|stages\.0)\.', 'a convolutional or hierarchical network'),
+)
+
+
+class WeightFormatError(ValueError):
+    """Weights that cannot be told, or that a plain ViT cannot express; the message says which."""
+
+
+@dataclass
+class Conversion:
+    """An encoder under mmpretrain's names.
+
+    Attributes:
+        state: Tensors, float32.
+        backbone: Arguments of ``Mask3DViT`` and ``VisionTransformer`` that it needs, without
+            ``img_size``.
+        grid: Patch grid ``(rows, columns)`` of the position embedding.
+        left_out: Number of tensors by the part of the model that they belonged to.
+        notes: What was assumed, in sentences.
+    """
+
+    state: OrderedDict[str, Tensor]
+    backbone: dict
+    grid: tuple[int, int]
+    left_out: Counter = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+
+def find_tensors(checkpoint: Mapping, source: str) -> OrderedDict[str, Tensor]:
+    """Tensors of a checkpoint by name: the whole mapping, or the part of it that holds them.
+
+    Raises:
+        WeightFormatError: There are none.
+    """
+    for name in _CONTAINERS:
+        inner = checkpoint.get(name)
+        if isinstance(inner, Mapping) and any(isinstance(v, Tensor) for v in inner.values()):
+            found = OrderedDict((k, v) for k, v in inner.items() if isinstance(v, Tensor))
+            found._metadata = getattr(inner, '_metadata', None)
+            return found
+    found = OrderedDict((k, v) for k, v in checkpoint.items() if isinstance(v, Tensor))
+    if not found:
+        raise WeightFormatError(
+            f'{source}: no tensors by name, neither at the top nor under '
+            f'{", ".join(_CONTAINERS)}. Found the keys {_some([str(k) for k in checkpoint])}.'
+        )
+    found._metadata = getattr(checkpoint, '_metadata', None)
+    return found
+
+
+def detect(tensors: Mapping[str, Tensor], source: str, prefix: str | None = None) -> tuple:
+    """Source and prefix of the encoder among a checkpoint's tensors, told by their names.
+
+    MAE's encoder-only files and timm's have the same names and are converted in the same way; both
+    are called ``'timm'``.
+
+    Returns:
+        One of :data:`SOURCES`, and what stands in front of the encoder's names.
+
+    Raises:
+        WeightFormatError: No encoder, or several of them.
+    """
+    found = []
+    for key in tensors:
+        for anchor, kind in _ANCHORS.items():
+            before = key[: -len(anchor)]
+            if key.endswith(anchor) and (not before or before.endswith('.')):
+                found.append((kind, before))
+    if prefix is not None:
+        prefix = prefix if not prefix or prefix.endswith('.') else f'{prefix}.'
+        found = [item for item in found if item[1] == prefix]
+    if len(found) > 1:
+        raise WeightFormatError(
+            f'{source}: holds {len(found)} encoders, under '
+            f'{", ".join(repr(p) for _, p in found)}. Say which with --prefix.'
+        )
+    if not found:
+        known = next((n for p, n in _FOREIGN if any(re.search(p, k) for k in tensors)), None)
+        beyond = next((w for p, w in _BEYOND if any(re.match(p, k) for k in tensors)), None)
+        looks = f' It looks like {known}.' if known else f' It has {beyond}.' if beyond else ''
+        where = '' if prefix is None else f' under {prefix!r}'
+        raise WeightFormatError(
+            f'{source}: no ViT encoder with names of {", ".join(SOURCES)} found{where}.{looks} '
+            f'The file holds {len(tensors)} tensors: {_some(list(tensors))}.'
+        )
+    kind, prefix = found[0]
+    keys = {k[len(prefix) :] for k in tensors if k.startswith(prefix)}
+    if kind == 'timm':
+        if any(k.startswith('decoder_') for k in keys):
+            kind = 'mae'
+        elif 'mask_token' in keys or any(re.match(r'blocks\.\d+\.\d+\.', k) for k in keys):
+            kind = 'dinov2'
+    return kind, prefix
+
+
+def foreign_source(checkpoint: Mapping) -> str | None:
+    """Name of the source whose names a checkpoint has, or None if they are mmpretrain's or unknown.
+
+    For messages of those who can load mmpretrain's names only.
+    """
+    try:
+        kind, _ = detect(find_tensors(checkpoint, ''), '')
+    except WeightFormatError:
+        return None
+    return None if kind == 'mmpretrain' else kind
+
+
+def convert(
+    checkpoint: Mapping,
+    source: str,
+    kind: str = 'auto',
+    prefix: str | None = None,
+    grid: tuple[int, int] | None = None,
+    num_heads: int | None = None,
+    norm_eps: float | None = None,
+    input_norm: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> Conversion:
+    """Translate a loaded checkpoint to the names of ``mmpretrain.VisionTransformer``.
+
+    Args:
+        checkpoint: What the file held.
+        source: Its name, for messages.
+        kind: One of :data:`SOURCES`, or ``'auto'`` to tell it from the names.
+        prefix: What stands in front of the encoder's names; found if None.
+        grid: Patch grid of the position embedding; None for the recorded one, else a square.
+        num_heads: Number of attention heads, which no tensor tells; None looks it up by width,
+            depth and FFN width among mmpretrain's named architectures.
+        norm_eps: Of the layer norms; None for 1e-6, and 1e-5 with a norm before the layers (CLIP).
+        input_norm: Mean and standard deviation (of colours in 0..1, RGB) the source was trained
+            with; the patch embedding is rewritten to take ImageNet's instead, exactly.
+
+    Raises:
+        WeightFormatError: Not one of these layouts, or something that a plain ViT cannot express.
+    """
+    tensors = find_tensors(checkpoint, source)
+    found, prefix = detect(tensors, source, prefix)
+    layouts = {name: 'timm' if name in ('mae', 'dinov2') else name for name in SOURCES}
+    if kind == 'auto':
+        kind = found
+    elif layouts[kind] != layouts[found]:
+        raise WeightFormatError(f'{source}: has the names of {found}, not of {kind}.')
+    left_out = Counter(
+        f'{k.split(".")[0]}.*, beside the encoder' for k in tensors if not k.startswith(prefix)
+    )
+    given = OrderedDict((k[len(prefix) :], v) for k, v in tensors.items() if k.startswith(prefix))
+    state, own_grid = _translate(given, layouts[kind], source, left_out)
+    metadata = (getattr(tensors, '_metadata', None) or {}).get(prefix.rstrip('.'))
+    recorded = (
+        own_grid or grid_from_metadata(checkpoint.get('meta')) or grid_from_metadata(metadata)
+    )
+    if grid is not None and recorded is not None and tuple(grid) != recorded:
+        raise WeightFormatError(f'{source}: its patch grid is {recorded}, not {tuple(grid)}.')
+    out = Conversion(state, {}, (0, 0), left_out)
+    _check_values(state, source)
+    out.grid = _settle_positions(out, grid or recorded, source)
+    _settle_architecture(out, num_heads, source)
+    eps = norm_eps or (1e-5 if 'pre_norm.weight' in state else 1e-6)
+    if eps != 1e-6:
+        out.backbone['norm_cfg'] = dict(type='LN', eps=eps)
+        out.notes.append(f'layer norms have eps {eps:g}')
+    if 'pre_norm.weight' in state:
+        out.notes.append(
+            'the norm before the layers is that of CLIP; if the model was trained with QuickGELU '
+            "(OpenAI's), build it with layer_cfgs=dict(act_cfg=dict(type='mmpretrain.QuickGELU')), "
+            'which no tensor tells'
+        )
+    if input_norm is not None:
+        _fold_normalisation(out, *input_norm)
+    return out
+
+
+def to_timm(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """Translate mmpretrain's names to those of timm's ``VisionTransformer`` without a head.
+
+    Raises:
+        WeightFormatError: A tensor has no counterpart there.
+    """
+    table = _rules([(mm, timm) for timm, mm in _TIMM_TO_MM if '.mlp.w' not in timm])
+    # timm's SwiGLUPacked has the names of an ordinary FFN.
+    table += _rules(
+        [
+            ('layers.{i}.ffn.w12', 'blocks.{i}.mlp.fc1'),
+            ('layers.{i}.ffn.w3', 'blocks.{i}.mlp.fc2'),
+        ]
+    )
+    out = OrderedDict((_rename(k, table), v) for k, v in state.items() if not k.startswith('ln2.'))
+    if None in out:
+        unknown = [k for k in state if _rename(k, table) is None]
+        raise WeightFormatError(f'timm has no counterpart of {_some(unknown)}')
+    return out
+
+
+# --------------------------------------------------------------------------------------------
+
+
+def _rules(pairs: Sequence[tuple[str, str]]) -> list[tuple[re.Pattern, str]]:
+    rules = []
+    for old, new in pairs:
+        pattern = re.escape(old).replace(r'\{i\}', r'(?P<i>\d+)')
+        rules.append((re.compile(rf'{pattern}(?P<rest>\.(weight|bias))?'), new))
+    return rules
+
+
+def _rename(key: str, rules: Sequence[tuple[re.Pattern, str]]) -> str | None:
+    for pattern, new in rules:
+        match = pattern.fullmatch(key)
+        if match:
+            parts = match.groupdict()
+            return new.replace('{i}', parts.get('i') or '') + (parts['rest'] or '')
+    return None
+
+
+def _translate(
+    given: Mapping[str, Tensor], layout: str, source: str, left_out: Counter
+) -> tuple[OrderedDict[str, Tensor], tuple[int, int] | None]:
+    """Rename; what stands outside is counted in ``left_out``, what cannot be expressed refused."""
+    own_grid = None
+    if layout == 'multimae':
+        given, own_grid = _multimae_as_timm(given, source)
+    # Training checkpoints of DINOv2 keep layers in chunks: blocks.<chunk>.<layer>.
+    given = {re.sub(r'^blocks\.\d+\.(?=\d+\.)', 'blocks.', k): v for k, v in given.items()}
+    pairs = _TIMM_TO_MM if layout != 'mmpretrain' else [(mm, mm) for _, mm in _TIMM_TO_MM]
+    for pattern, why in _BEYOND:
+        key = next((k for k in given if re.match(pattern, k)), None)
+        if key is not None:
+            raise WeightFormatError(
+                f'{source}: has {why} ({key}). A plain ViT cannot express it, and leaving it out '
+                'would give other features. Choose a model without it.'
+            )
+    rules, state, unknown = _rules(pairs), OrderedDict(), []
+    for key, value in given.items():
+        name = _rename(key, rules)
+        outside = next((what for pattern, what in _OUTSIDE if re.match(pattern, key)), None)
+        if name is not None:
+            state[name] = value
+        elif outside:
+            left_out[outside] += 1
+        else:
+            unknown.append(key)
+    if unknown:
+        raise WeightFormatError(
+            f'{source}: {len(unknown)} tensors have no place in a plain ViT: {_some(unknown)}. '
+            'Leaving them out could change the features, so nothing was converted.'
+        )
+    if 'pos_embed' not in state:
+        raise WeightFormatError(
+            f'{source}: has no position embedding, which a plain ViT adds at the start. Models '
+            'with rotary or relative positions (DINOv3, EVA-02, BEiT) cannot be expressed.'
+        )
+    _split_gated(state)
+    return state, own_grid
+
+
+def _multimae_as_timm(
+    given: Mapping[str, Tensor], source: str
+) -> tuple[OrderedDict[str, Tensor], tuple[int, int]]:
+    """Bring the RGB adapter, the global token and the shared encoder of MultiMAE to timm's names.
+
+    The global token has no position there, which zeros express; it stands last instead of first,
+    which attention does not see. The encoder has no norm at its end.
+    """
+    tokens, pos = given.get('global_tokens'), given.get('input_adapters.rgb.pos_emb')
+    if tokens is None or tokens.shape[1] != 1:
+        raise WeightFormatError(
+            f'{source}: has {0 if tokens is None else tokens.shape[1]} global tokens; a plain ViT '
+            'has one, the class token.'
+        )
+    if pos is None or pos.ndim != 4:
+        raise WeightFormatError(
+            f'{source}: input_adapters.rgb.pos_emb should be of shape (1, channels, rows, columns).'
+        )
+    out = OrderedDict(cls_token=tokens)
+    patches = pos.flatten(2).transpose(1, 2)
+    out['pos_embed'] = torch.cat([torch.zeros_like(patches[:, :1]), patches], dim=1)
+    for key, value in given.items():
+        if key.startswith('input_adapters.rgb.proj.'):
+            out[key.replace('input_adapters.rgb.', 'patch_embed.')] = value
+        elif key.startswith('encoder.'):
+            out[key.replace('encoder.', 'blocks.', 1)] = value
+        elif key not in ('global_tokens', 'input_adapters.rgb.pos_emb'):
+            out[key] = value
+    return out, (pos.shape[2], pos.shape[3])
+
+
+def _split_gated(state: OrderedDict[str, Tensor]) -> None:
+    """Give the gated FFN that timm stores as ``fc1`` and ``fc2`` (SwiGLUPacked) its own names."""
+    first, second = (state.get(f'layers.0.ffn.layers.{n}.weight') for n in ('0.0', '1'))
+    if first is None or second is None or first.shape[0] != 2 * second.shape[1]:
+        return
+    for key in list(state):
+        new = key.replace('.ffn.layers.0.0.', '.ffn.w12.').replace('.ffn.layers.1.', '.ffn.w3.')
+        if new != key:
+            state[new] = state.pop(key)
+
+
+def _check_values(state: OrderedDict[str, Tensor], source: str) -> None:
+    bad = [k for k, v in state.items() if not v.is_floating_point()]
+    if bad:
+        raise WeightFormatError(f'{source}: not floating-point numbers: {_some(bad)}.')
+    for key, value in state.items():
+        state[key] = value.detach().float()
+    bad = [k for k, v in state.items() if not torch.isfinite(v).all()]
+    if bad:
+        raise WeightFormatError(f'{source}: NaN or infinity in {_some(bad)}: a damaged training.')
+
+
+def _settle_positions(
+    out: Conversion, grid: tuple[int, int] | None, source: str
+) -> tuple[int, int]:
+    """Give the class token a position where the source has none; returns the patch grid."""
+    pos, cls_tokens = out.state['pos_embed'], int('cls_token' in out.state)
+    if pos.ndim != 3 or pos.shape[0] != 1:
+        raise WeightFormatError(
+            f'{source}: the position embedding is of shape {tuple(pos.shape)}; expected '
+            '(1, tokens, channels).'
+        )
+    count = pos.shape[1]
+    if grid is None:
+        patches = next(
+            (n for n in (count - cls_tokens, count) if n > 0 and math.isqrt(n) ** 2 == n), None
+        )
+        if patches is None:
+            raise WeightFormatError(
+                f'{source}: {count} positions are no square grid, with or without a class token. '
+                'Give the grid the model was trained on: --grid ROWS COLUMNS.'
+            )
+        grid = (math.isqrt(patches),) * 2
+    patches = grid[0] * grid[1]
+    if cls_tokens and count == patches:
+        out.state['pos_embed'] = torch.cat([torch.zeros_like(pos[:, :1]), pos], dim=1)
+        out.notes.append('the class token has no position in the source: zeros express it')
+    elif count != patches + cls_tokens:
+        raise WeightFormatError(
+            f'{source}: {count} positions do not fit a grid of {grid[0]}x{grid[1]} patches'
+            f'{" and a class token" if cls_tokens else ""}. Give the right one with --grid.'
+        )
+    return int(grid[0]), int(grid[1])
+
+
+def _settle_architecture(out: Conversion, num_heads: int | None, source: str) -> None:
+    """Fill ``out.backbone`` with what the shapes tell."""
+    state = out.state
+    patch = state['patch_embed.projection.weight']
+    if patch.ndim != 4 or patch.shape[1] != 3 or patch.shape[2] != patch.shape[3]:
+        raise WeightFormatError(
+            f'{source}: the patch embedding is of shape {tuple(patch.shape)}; expected '
+            '(channels, 3, size, size): RGB input and square patches.'
+        )
+    layers = {int(k.split('.')[1]) for k in state if k.startswith('layers.')}
+    if layers != set(range(len(layers))):
+        raise WeightFormatError(f'{source}: layers {sorted(layers)} are not 0, 1, 2, ...')
+    gated = 'layers.0.ffn.w12.weight' in state
+    hidden = state.get('layers.0.ffn.w3.weight' if gated else 'layers.0.ffn.layers.1.weight')
+    if hidden is None:
+        raise WeightFormatError(f'{source}: has no feed-forward network in its first layer.')
+    ffn = hidden.shape[1]
+    if gated:
+        if ffn % 8:
+            raise WeightFormatError(
+                f'{source}: the gated feed-forward network is {ffn} wide; mmpretrain builds '
+                'multiples of 8 only.'
+            )
+        ffn = math.ceil(ffn * 3 / 2)  # mmpretrain takes two thirds of it
+    arch = dict(embed_dims=patch.shape[0], num_layers=len(layers), feedforward_channels=ffn)
+    zoo = VisionTransformer.arch_zoo
+    named = {n: zoo[n] for n in _ARCHITECTURES if n in zoo and arch.items() <= zoo[n].items()}
+    if num_heads is None:
+        if not named:
+            raise WeightFormatError(
+                f'{source}: no tensor tells the number of attention heads, and no architecture of '
+                f'this size is known ({arch}). Give it: --num-heads N.'
+            )
+        num_heads = next(iter(named.values()))['num_heads']
+        out.notes.append(
+            f'{num_heads} attention heads, as {next(iter(named))!r} has: no tensor tells it'
+        )
+    if arch['embed_dims'] % num_heads:
+        raise WeightFormatError(
+            f'{source}: {arch["embed_dims"]} channels are not divisible by {num_heads} heads.'
+        )
+    arch['num_heads'] = num_heads
+    name = next((n for n, known in named.items() if known['num_heads'] == num_heads), None)
+    out.backbone.update(type='mmmask3d.Mask3DViT', arch=name or arch, patch_size=patch.shape[-1])
+    if 'ln1.weight' not in state:
+        out.backbone['final_norm'] = False
+        out.notes.append('the source has no norm after the last layer: final_norm=False')
+    if 'cls_token' not in state:
+        out.backbone['with_cls_token'] = False
+    if 'layers.0.attn.qkv.bias' not in state:
+        out.backbone['qkv_bias'] = False
+    if 'layers.0.attn.gamma1.weight' in state:
+        out.backbone['layer_scale_init_value'] = 1e-5  # any positive number makes the parameters
+    if gated:
+        out.backbone['layer_cfgs'] = dict(ffn_type='swiglu_fused')
+    if 'pre_norm.weight' in state:
+        out.backbone['pre_norm'] = True
+
+
+def _fold_normalisation(out: Conversion, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Rewrite the patch embedding for inputs normalised with ImageNet's statistics.
+
+    With ``x = (p - m) / s`` in place of ``(p - mean) / std`` the source's input is
+    ``x * s / std + (m - mean) / std`` per channel, which a convolution without padding absorbs.
+    """
+    own_mean, own_std = (torch.tensor(v).double() for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (torch.tensor(v).double() for v in (mean, std))
+    weight = out.state['patch_embed.projection.weight'].double()
+    offset = torch.einsum('ochw,c->o', weight, (own_mean - mean) / std)
+    bias = out.state.get('patch_embed.projection.bias')
+    if bias is None:
+        out.backbone['patch_cfg'] = dict(bias=True)
+        bias = torch.zeros_like(offset)
+    out.state['patch_embed.projection.bias'] = (bias.double() + offset).float()
+    scaled = weight * (own_std / std)[:, None, None]
+    out.state['patch_embed.projection.weight'] = scaled.float()
+    out.notes.append("the patch embedding now takes ImageNet's normalisation")
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    more = f', ... ({len(names) - most} more)' if len(names) > most else ''
+    return (', '.join(names[:most]) + more) or 'none'

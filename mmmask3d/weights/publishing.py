@@ -1,0 +1,360 @@
+"""Turn a checkpoint into weights that may be given away, with a model card that says what they are.
+
+Everything but weights is left out: optimiser, schedules, hooks, histories, and the text of the
+config with its paths. What is needed to build and to judge the model goes into the file's metadata
+and the card. Nothing is published whose data are for research only, or whose data are not known.
+The command is ``tools/misc/publish_model.py``.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmmask3d.checkpoints.download import file_sha256
+from mmmask3d.checkpoints.files import (
+    AtomicLocalBackend,
+    load_checkpoint_file,
+    safetensors_bytes,
+)
+from mmmask3d.models import encoder_record as record
+from mmmask3d.models.pos_embed import GRID_KEY
+from mmmask3d.weights import export
+from mmmask3d.weights.zoo import build_model
+
+#: Names the layout of the metadata in a published file with a whole model.
+MODEL_FORMAT = 'mmmask3d-model-1'
+
+_RESTRICTED = r'non-?commercial|research[- ]only|\bNC\b|-NC-|for research|academic'
+
+
+class PublishingError(ValueError):
+    """The weights cannot or must not be published; the message says why and what to do."""
+
+
+def check_terms(data: list[Mapping] | None, data_license: str, terms: str, source: str) -> None:
+    """Refuse what must not be given away.
+
+    Args:
+        data: Data sets as :func:`~mmmask3d.weights.export.describe_data` gives them.
+        data_license: What the publisher says about the terms of the frames.
+        terms: Terms of the weights.
+        source: The file, for messages.
+
+    Raises:
+        PublishingError: Data unknown or for research only, or a statement is empty.
+    """
+    if not data_license.strip() or not terms.strip():
+        raise PublishingError(
+            f'{source}: say under which terms the training frames were used (--data-license) and '
+            'under which the weights are given away (--terms).'
+        )
+    if not data:
+        raise PublishingError(
+            f'{source}: does not tell which data it was trained on. Publish the checkpoint of the '
+            'run, or an encoder that was extracted from it, or pass the config with --config.'
+        )
+    text = ' '.join(str(value) for entry in data for value in entry.values())
+    if named := export.research_names([text]):
+        raise PublishingError(
+            f'{source}: was trained on frames of {", ".join(named)}, by the names in its config '
+            f'({text.strip()}), which are for research only. Weights trained on them are not '
+            'published.'
+        )
+    if _restricted(data_license):
+        raise PublishingError(
+            f'{source}: the terms of its frames ({data_license!r}) restrict their use. Weights '
+            'trained on such frames are not published.'
+        )
+
+
+def _restricted(terms: str | None) -> bool:
+    return bool(re.search(_RESTRICTED, terms or '', re.IGNORECASE))
+
+
+def without_init(model: Any) -> Any:
+    """A model's config without ``init_cfg`` of files, which the weights have replaced."""
+    if isinstance(model, Mapping):
+        return {
+            k: without_init(v)
+            for k, v in model.items()
+            if not (
+                k in ('init_cfg', 'pretrained') and (isinstance(v, str) or 'Pretrained' in str(v))
+            )
+        }
+    if isinstance(model, list | tuple):
+        return type(model)(without_init(v) for v in model)
+    return model
+
+
+def schedule(config: Mapping) -> dict:
+    """Length, batch and optimiser of a run, from its config."""
+    train, wrapper = config.get('train_cfg') or {}, config.get('optim_wrapper') or {}
+    loader = config.get('train_dataloader') or {}
+    optimizer = wrapper.get('optimizer') or {}
+    optimizer = {k: optimizer[k] for k in ('type', 'lr', 'weight_decay') if k in optimizer}
+    out = {k: train[k] for k in ('max_epochs', 'max_iters') if train.get(k) is not None}
+    return {**out, 'batch_size_per_process': loader.get('batch_size'), 'optimizer': optimizer}
+
+
+def _cast(state: Mapping[str, Tensor], dtype: torch.dtype, source: str) -> OrderedDict[str, Tensor]:
+    out = OrderedDict()
+    for key, value in state.items():
+        value = value.detach().cpu()
+        if value.is_floating_point():
+            if not torch.isfinite(value).all():
+                raise PublishingError(f'{source}: {key} holds NaN or infinity.')
+            value = value.to(dtype)
+            if not torch.isfinite(value).all():
+                raise PublishingError(
+                    f'{source}: {key} does not fit into {dtype}; publish it in float32.'
+                )
+        out[key] = value.contiguous()
+    return out
+
+
+def _model_state(checkpoint: Mapping, config: Mapping, source: str) -> tuple[dict, dict]:
+    """Tensors of a whole model, and metadata with which it is built again."""
+    if 'state_dict' not in checkpoint:
+        raise PublishingError(f'{source}: no state_dict; expected the checkpoint of a run.')
+    state = OrderedDict(
+        (k.removeprefix('module.'), v)
+        for k, v in checkpoint['state_dict'].items()
+        if isinstance(v, Tensor)
+    )
+    model = without_init(config['model'])
+    scope = config.get('default_scope') or 'mmmask3d'
+    meta = {
+        'format': MODEL_FORMAT,
+        'default_scope': scope,
+        'model': model,
+        'dataset_meta': record.read_meta(checkpoint).get('dataset_meta'),
+    }
+    backbone = model.get('backbone', {})
+    if str(backbone.get('type')).endswith('Mask3DViT'):
+        encoder = export.encoder_state_dict(checkpoint, source)
+        export.check_architecture(encoder, backbone, source)
+        meta[GRID_KEY] = export.source_grid(encoder, checkpoint, backbone, source)
+        meta |= {'backbone': backbone, 'arch': record.arch_settings(backbone)}
+    return state, meta
+
+
+def _verify(part: str, state: Mapping[str, Tensor], meta: Mapping, source: str) -> None:
+    """Load into a freshly built model, strictly."""
+    if part == 'encoder':
+        grid = tuple(meta[GRID_KEY])
+        for name, build in (
+            ('mmpretrain.VisionTransformer', export.build_plain_vit),
+            ('mmmask3d.Mask3DViT', export.build_mask3d_vit),
+        ):
+            export.load_strictly(build(meta['backbone'], grid), state, name)
+        return
+    model = build_model(meta['model'], meta['default_scope'])
+    try:
+        export.load_strictly(model, state, type(model).__name__)
+    except ValueError as error:
+        raise PublishingError(f'{source}: {error}') from error
+
+
+def _check_figures(metrics: Any) -> None:
+    if metrics is None:
+        return
+    flat = isinstance(metrics, Mapping) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in metrics.values()
+    )
+    if not flat:
+        raise PublishingError(
+            f'the figures must be numbers by name, as tools/test.py --out writes them; got '
+            f'{str(metrics)[:200]}.'
+        )
+
+
+def publish(
+    source: str | os.PathLike,
+    prefix: str | os.PathLike,
+    data_license: str,
+    terms: str,
+    part: str = 'encoder',
+    dtype: str = 'float32',
+    suffix: str = '.safetensors',
+    config: Mapping | None = None,
+    metrics: Mapping | None = None,
+    init_license: str | None = None,
+    made_by: str | None = None,
+) -> dict[str, str]:
+    """Write ``<prefix>-<8 digits of its sha256>.safetensors`` with its model card (.json, .md).
+
+    Args:
+        source: Checkpoint of a run, or an encoder extracted from one.
+        prefix: Folder and name of the model.
+        data_license: Terms under which the training frames were used.
+        terms: Terms under which the weights are given away.
+        part: ``'encoder'`` or the whole ``'model'``.
+        dtype: ``'float32'`` or ``'float16'``.
+        suffix: ``'.safetensors'`` or ``'.pth'``.
+        config: Config of the run, where the checkpoint does not hold it.
+        metrics: Figures of an evaluation, by name.
+        init_license: Terms of the weights that the training started from, if it did.
+        made_by: Command that makes these weights anew, for the card.
+
+    Returns:
+        Paths of the weights and of the two cards, and the sha256 of the weights.
+
+    Raises:
+        PublishingError: Not allowed, or the source does not hold what is needed.
+    """
+    name = os.fspath(source)
+    _check_figures(metrics)
+    checkpoint = load_checkpoint_file(name)
+    meta = record.read_meta(checkpoint)
+    if config is None and meta.get('cfg'):
+        config = record.parse_config_text(meta['cfg'])
+    data = (
+        export.describe_data(config['train_dataloader'].get('dataset'))
+        if config and 'train_dataloader' in config
+        else meta.get('data')
+    )
+    check_terms(data, data_license, terms, name)
+    started = export.origin(meta, config)
+    started_from = started['initialised_from']
+    init_license = init_license or started['init_license']
+    if started_from and not init_license:
+        raise PublishingError(
+            f'{name}: the training started from {", ".join(started_from)}, whose terms bind these '
+            'weights too. State them with --init-license.'
+        )
+    if _restricted(init_license) and not _restricted(terms):
+        raise PublishingError(
+            f'{name}: the training started from weights under {init_license!r}, which restrict '
+            f'their use, so these cannot be given away under {terms!r}.'
+        )
+    if part == 'encoder':
+        backbone = record.encoder_config(checkpoint, config, name)
+        state = export.encoder_state_dict(checkpoint, name)
+        export.check_architecture(state, backbone, name)
+        grid = export.source_grid(state, checkpoint, backbone, name)
+        head = without_init(backbone)
+        out = {'format': export.FORMAT, 'backbone': head, 'arch': record.arch_settings(backbone)}
+        out |= {'patch_size': record.as_pair(backbone.get('patch_size', 16)), GRID_KEY: grid}
+    elif config is None:
+        raise PublishingError(f'{name}: does not hold the config of its model. Pass --config.')
+    else:
+        state, out = _model_state(checkpoint, config, name)
+    _verify(part, _cast(state, torch.float32, name), out, name)
+    state = _cast(state, getattr(torch, dtype), name)
+    described = config is not None and 'train_dataloader' in config
+    out |= {
+        'method': export.describe_method(config) if described else meta.get('method'),
+        'data': data,
+        'data_license': data_license,
+        'terms': terms,
+        'initialised_from': started_from,
+        'init_license': init_license,
+        'schedule': schedule(config) if described else meta.get('schedule'),
+        'epoch': meta.get('epoch'),
+        'iter': meta.get('iter'),
+        'seed': meta.get('seed'),
+        'made_by': made_by,
+        'figures': metrics,
+        'dtype': dtype,
+        'tensors_sha256': export.tensors_sha256(state),
+        'published_by': f'mmmask3d {export.package_version()}',
+    }
+    return _write(Path(prefix), suffix, state, export.plain_values(out), part)
+
+
+def _write(
+    prefix: Path, suffix: str, state: Mapping[str, Tensor], meta: dict, part: str
+) -> dict[str, str]:
+    """Write the three files: all of them or none."""
+    if suffix == '.safetensors':
+        data = safetensors_bytes(state, {k: json.dumps(v) for k, v in meta.items()})
+    else:
+        buffer = io.BytesIO()
+        torch.save({'state_dict': OrderedDict(state), 'meta': meta}, buffer)
+        data = buffer.getvalue()
+    sha256 = hashlib.sha256(data).hexdigest()
+    stem = prefix.with_name(f'{prefix.name}-{sha256[:8]}')
+    weights = stem.with_name(stem.name + suffix)
+    card = {
+        'name': prefix.name,
+        'file': weights.name,
+        'sha256': sha256,
+        'bytes': len(data),
+        'part': part,
+        'parameters': sum(v.numel() for v in state.values()),
+        **meta,
+    }
+    files = {
+        weights: data,
+        stem.with_name(f'{stem.name}.json'): (json.dumps(card, indent=1) + '\n').encode(),
+        stem.with_name(f'{stem.name}.md'): card_text(card).encode(),
+    }
+    written = []
+    try:
+        for path, content in files.items():
+            AtomicLocalBackend().put(content, str(path))
+            written.append(path)
+        back = load_checkpoint_file(weights)
+        if file_sha256(weights) != sha256 or export.tensors_sha256(
+            back['state_dict']
+        ) != export.tensors_sha256(state):
+            raise PublishingError(f'{weights}: does not read back as it was written.')
+    except BaseException:
+        for path in written:
+            path.unlink()
+        raise
+    names = [str(path) for path in files]
+    return dict(zip(('weights', 'card', 'text'), names, strict=True), sha256=sha256)
+
+
+def _started_from(names: list[str] | None) -> str:
+    if names is None:
+        return 'not recorded'
+    return '; '.join(names) or 'random weights'
+
+
+def card_text(card: Mapping) -> str:
+    """The model card for people: Markdown from the same entries."""
+
+    def plain(value: Any) -> str:
+        if isinstance(value, Mapping):
+            return ', '.join(f'{k} {plain(v)}' for k, v in value.items() if v not in (None, ''))
+        if isinstance(value, list | tuple):
+            return '; '.join(plain(v) for v in value)
+        return str(value)
+
+    rows = {
+        'File': f'`{card["file"]}`, {card["bytes"]:,} bytes, {card["dtype"]}',
+        'sha256': f'`{card["sha256"]}`',
+        'Holds': f'{card["part"]}, {card["parameters"]:,} numbers',
+        'Architecture': plain(card.get('arch')),
+        'Method': plain(card.get('method')),
+        'Data': plain(card['data']),
+        'Terms of the data': card['data_license'],
+        'Terms of the weights': card['terms'],
+        'Started from': _started_from(card['initialised_from']),
+        'Terms of those': card['init_license'],
+        'Schedule': plain(card['schedule']),
+        'Trained for': plain({k: card[k] for k in ('epoch', 'iter')}),
+        'Seed': card['seed'],
+        'Made by': f'`{card["made_by"]}`' if card['made_by'] else None,
+        'Published by': card['published_by'],
+    }
+    lines = [f'# {card["name"]}', '', '| | |', '|---|---|']
+    lines += [f'| {k} | {v} |' for k, v in rows.items() if v not in (None, '', 'None')]
+    lines += ['', '## Figures', '']
+    if card['figures']:
+        lines += ['| | |', '|---|---|']
+        lines += [f'| {k} | {v:.4g} |' for k, v in card['figures'].items()]
+    else:
+        lines.append('Not evaluated.')
+    return '\n'.join(lines) + '\n'

@@ -1,0 +1,546 @@
+"""Cityscapes: metric depth, and labels as mmseg and mmdet read them."""
+
+import importlib.util
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import types
+from argparse import Namespace
+from collections import namedtuple
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.registry import init_default_scope
+
+from mmmask3d.conversion.command_line import run
+from mmmask3d.conversion.frame import bring_to_size, encode
+from mmmask3d.conversion.paths import SourceError
+from mmmask3d.conversion.sources.cityscapes import (
+    LABELS,
+    CityscapesConverter,
+    depth_from_disparity,
+    read_camera,
+)
+from mmmask3d.datasets import LoadRGBD, RGBDDataset
+from mmmask3d.datasets.depth_io import FrameError
+from mmmask3d.engine.run_config import load_config
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = ROOT / 'tools/dataset_converters/cityscapes.py'
+BASELINE, FX = 0.209313, 2262.52
+CAMERA = {
+    'extrinsic': {'baseline': BASELINE, 'pitch': 0.038, 'roll': 0.0, 'x': 1.7, 'y': 0.1, 'z': 1.22},
+    'intrinsic': {'fx': FX, 'fy': 2265.3017905988554, 'u0': 1096.98, 'v0': 513.137},
+}
+HEIGHT, WIDTH = 34, 64
+FRAMES = {
+    'train': ['aachen/aachen_000000_000019', 'bochum/bochum_000000_000313'],
+    'val': ['frankfurt/frankfurt_000000_000294'],
+    'test': ['berlin/berlin_000000_000019'],
+    'train_extra': ['nuremberg/nuremberg_000000_000000'],
+}
+
+
+def content(name):
+    """Colour, disparity, label ids and instance ids of a frame, by its name."""
+    rng = np.random.default_rng(list(name.encode()))
+    colour = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    disparity = rng.integers(2, 32258, (HEIGHT, WIDTH), dtype=np.uint16)
+    disparity[:, :3] = 0, 1, 2
+    # Row r has the label r: all 34 of them.
+    ids = np.repeat(np.arange(HEIGHT, dtype=np.uint8)[:, None], WIDTH, axis=1)
+    instance = ids.astype(np.uint16)
+    # Things: two instances and a group in each row; one of them a single pixel.
+    instance[24:, :20] = 1000 * instance[24:, :20]
+    instance[24:, 20] = instance[24:, 0] + 1
+    ids[24:, 40:] = 7
+    instance[24:, 40:] = 7
+    return colour, disparity, ids, instance
+
+
+def write_tree(root):
+    def save(folder, split, stem, ending, array):
+        path = root / folder / split / f'{stem}{ending}'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(path), array)
+
+    for split, stems in FRAMES.items():
+        for stem in stems:
+            colour, disparity, ids, instance = content(stem)
+            save('leftImg8bit', split, stem, '_leftImg8bit.png', colour)
+            save('disparity', split, stem, '_disparity.png', disparity)
+            camera = root / 'camera' / split / f'{stem}_camera.json'
+            camera.parent.mkdir(parents=True, exist_ok=True)
+            camera.write_text(json.dumps(CAMERA, indent=4))
+            if split == 'test':  # borders only are public
+                ids[4:], instance[4:] = 0, 0
+            if split == 'train_extra':
+                save('gtCoarse', split, stem, '_gtCoarse_labelIds.png', ids)
+                continue
+            save('gtFine', split, stem, '_gtFine_labelIds.png', ids)
+            save('gtFine', split, stem, '_gtFine_instanceIds.png', instance)
+            save('gtFine', split, stem, '_gtFine_color.png', colour)
+            polygons = root / 'gtFine' / split / f'{stem}_gtFine_polygons.json'
+            polygons.write_text('{}')
+    return root
+
+
+@pytest.fixture(scope='module')
+def converted(tmp_path_factory):
+    """(source, output) of a whole conversion in two processes, by the script; not to be changed."""
+    folder = tmp_path_factory.mktemp('cityscapes')
+    write_tree(folder / 'source')
+    subprocess.run(
+        [sys.executable, SCRIPT, folder / 'source', folder / 'out', '--workers', '2'],
+        check=True,
+        env=os.environ | {'PYTHONPATH': str(ROOT)},
+    )
+    return folder / 'source', folder / 'out'
+
+
+def converter(root, **options):
+    defaults = dict(labels=True, splits=[])
+    return CityscapesConverter(Namespace(source=Path(root), **defaults | options))
+
+
+def read_first(root, split='train', **options):
+    reader = converter(root, splits=[split], **options)
+    source = reader.sources()[0]
+    return reader.read(source, reader.plan(source).frames[0].locator)
+
+
+# ---------------------------------------------------------------- the table of labels
+
+# name, id, trainId, hasInstances, ignoreInEval: typed once more from the published labels.py.
+TABLE = """
+unlabeled 0 255 0 1
+ego_vehicle 1 255 0 1
+rectification_border 2 255 0 1
+out_of_roi 3 255 0 1
+static 4 255 0 1
+dynamic 5 255 0 1
+ground 6 255 0 1
+road 7 0 0 0
+sidewalk 8 1 0 0
+parking 9 255 0 1
+rail_track 10 255 0 1
+building 11 2 0 0
+wall 12 3 0 0
+fence 13 4 0 0
+guard_rail 14 255 0 1
+bridge 15 255 0 1
+tunnel 16 255 0 1
+pole 17 5 0 0
+polegroup 18 255 0 1
+traffic_light 19 6 0 0
+traffic_sign 20 7 0 0
+vegetation 21 8 0 0
+terrain 22 9 0 0
+sky 23 10 0 0
+person 24 11 1 0
+rider 25 12 1 0
+car 26 13 1 0
+truck 27 14 1 0
+bus 28 15 1 0
+caravan 29 255 1 1
+trailer 30 255 1 1
+train 31 16 1 0
+motorcycle 32 17 1 0
+bicycle 33 18 1 0
+license_plate -1 -1 0 1
+"""
+Row = namedtuple('Row', ['name', 'id', 'trainId', 'hasInstances', 'ignoreInEval'])
+PUBLISHED = [
+    Row(fields[0].replace('_', ' '), *map(int, fields[1:]))
+    for fields in map(str.split, TABLE.strip().splitlines())
+]
+
+
+def test_the_labels_are_the_published_ones():
+    assert [(b.name, b.id, b.train_id) for b in LABELS] == [
+        (row.name, row.id, row.trainId) for row in PUBLISHED if row.id >= 0
+    ]
+    assert [b.name for b in LABELS if b.is_thing] == [
+        row.name for row in PUBLISHED if row.hasInstances and not row.ignoreInEval
+    ]
+
+
+def test_classes_stand_in_the_order_of_mmseg_and_mmdet():
+    mmseg = pytest.importorskip('mmseg.datasets')
+    ordered = sorted((b for b in LABELS if b.train_id != 255), key=lambda b: b.train_id)
+    assert tuple(b.name for b in ordered) == mmseg.CityscapesDataset.METAINFO['classes']
+    mmdet = pytest.importorskip('mmdet.datasets')
+    things = tuple(b.name for b in LABELS if b.is_thing)
+    assert things == mmdet.CityscapesDataset.METAINFO['classes']
+
+
+# ---------------------------------------------------------------- depth
+
+
+def test_disparity_to_metres():
+    stored = np.array([[0, 1, 2, 257, 32257, 65535]], np.uint16)
+    depth, valid = depth_from_disparity(stored, 0.2, 2000.0)
+    np.testing.assert_array_equal(valid, [[False, False, True, True, True, True]])
+    np.testing.assert_allclose(
+        depth, [[0, 0, 400 * 256, 400, 400 / 126, 400 * 256 / 65534]], rtol=1e-12
+    )
+
+
+def expected_depth(name, split):
+    _, disparity, ids, _ = content(name)
+    if split == 'test':
+        ids[4:] = 0
+    with np.errstate(divide='ignore'):
+        metres = BASELINE * FX / ((disparity.astype(float) - 1) / 256)
+    masked = np.isin(ids, [1, 2, 3, 23])
+    # 16 bits reach to 255.99 m.
+    valid = (disparity > 1) & ~masked & (np.rint(metres * 256) <= 65535)
+    return np.where(valid, metres, 0), valid
+
+
+@pytest.mark.parametrize('split', FRAMES)
+def test_depth_and_colour_by_value(split, converted):
+    source, out = converted
+    data = RGBDDataset(
+        data_root=str(out),
+        ann_file=f'splits/{split}.txt',
+        data_prefix=dict(img_path='leftImg8bit', depth_path='depth'),
+        img_suffix='_leftImg8bit.png',
+        depth_suffix='_depth.png',
+        depth_scale=256,
+        pipeline=[LoadRGBD()],
+        test_mode=True,
+    )
+    assert len(data) == len(FRAMES[split])
+    for i, name in enumerate(FRAMES[split]):
+        metres, valid = expected_depth(name, split)
+        assert 0 < valid.mean() < 1
+        np.testing.assert_array_equal(data[i]['valid'], valid)
+        np.testing.assert_allclose(data[i]['depth'], metres, atol=0.5 / 256 + 1e-4)
+        np.testing.assert_array_equal(data[i]['img'], content(name)[0])
+        file = f'leftImg8bit/{split}/{name}_leftImg8bit.png'
+        assert (out / file).read_bytes() == (source / file).read_bytes()
+
+
+def test_too_far_is_no_reading(converted):
+    """Disparity 1/256 pixel is 121 km: never wrapped round into 16 bits."""
+    stored = cv2.imread(
+        str(converted[1] / f'depth/train/{FRAMES["train"][0]}_depth.png'), cv2.IMREAD_UNCHANGED
+    )
+    assert stored.dtype == np.uint16
+    assert not stored[:, :3].any()
+
+
+def test_a_smaller_size_picks_and_does_not_blend(tmp_path, capsys):
+    write_tree(tmp_path / 'source')
+    out = tmp_path / 'out'
+    arguments = [str(tmp_path / 'source'), str(out), '--workers', '1', '--size', '32', '17']
+    assert run(CityscapesConverter, [*arguments, '--splits', 'val']) == 0
+    assert re.search("data_prefix=.*'leftImg8bit'.*'depth'", capsys.readouterr().out)
+    name = FRAMES['val'][0]
+    frame = read_first(tmp_path / 'source', 'val')
+    for kind, file in (
+        ('depth', f'depth/val/{name}_depth.png'),
+        ('label', f'gtFine/val/{name}_gtFine_labelTrainIds.png'),
+        ('instance', f'gtFine/val/{name}_gtFine_instanceIds.png'),
+    ):
+        got = cv2.imread(str(out / file), cv2.IMREAD_UNCHANGED)
+        assert got.dtype == frame.images[kind].dtype
+        np.testing.assert_array_equal(got, frame.images[kind][1::2, 1::2])
+    manifest = json.loads((out / 'manifest.json').read_text())
+    assert manifest['splits']['val']['frames'] == manifest['frames'] == 1
+
+
+# ---------------------------------------------------------------- read by mmseg and mmdet
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_mmsegs_own_config_reads_the_labels(split, converted, tmp_path):
+    pytest.importorskip('mmseg')
+    from mmseg.registry import DATASETS
+    from mmseg.utils import register_all_modules
+
+    register_all_modules(init_default_scope=True)
+    path = tmp_path / 'config.py'
+    path.write_text("_base_ = 'mmseg::_base_/datasets/cityscapes.py'\n")
+    settings = load_config(path)[f'{split}_dataloader'].dataset
+    settings.data_root = str(converted[1])
+    settings.pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+    data = DATASETS.build(settings)
+    assert len(data) == len(FRAMES[split])
+    train_ids = {row.id: row.trainId for row in PUBLISHED}
+    for i, name in enumerate(FRAMES[split]):
+        colour, _, ids, _ = content(name)
+        np.testing.assert_array_equal(data[i]['img'], colour)
+        expected = np.vectorize(train_ids.get)(ids)
+        np.testing.assert_array_equal(data[i]['gt_seg_map'], expected)
+        assert set(np.unique(data[i]['gt_seg_map'])) == {*range(19), 255}
+
+
+def mmdet_converter(monkeypatch):
+    """mmdet's own converter, given the published table in place of cityscapesscripts."""
+    mmdet = pytest.importorskip('mmdet')
+    path = Path(mmdet.__file__).parent / '.mim/tools/dataset_converters/cityscapes.py'
+    if not path.exists():
+        pytest.skip(f'mmdet is installed without its tools ({path})')
+    labels = types.ModuleType('cityscapesscripts.helpers.labels')
+    labels.labels = PUBLISHED
+    labels.id2label = {row.id: row for row in PUBLISHED}
+    helpers = types.ModuleType('cityscapesscripts.helpers')
+    helpers.labels = labels
+    package = types.ModuleType('cityscapesscripts')
+    package.helpers = helpers
+    for module in (labels, helpers, package):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    spec = importlib.util.spec_from_file_location('mmdet_cityscapes_converter', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_instances_equal_those_of_mmdets_converter(split, converted, tmp_path, monkeypatch):
+    source, out = converted
+    theirs = mmdet_converter(monkeypatch)
+    endings = (
+        ('leftImg8bit', '_leftImg8bit.png'),
+        ('gtFine', '_gtFine_instanceIds.png'),
+        ('gtFine', '_gtFine_labelIds.png'),
+    )
+    files = [
+        tuple(str(source / folder / split / f'{name}{ending}') for folder, ending in endings)
+        for name in FRAMES[split]
+    ]
+    expected = theirs.cvt_annotations(
+        theirs.collect_annotations(files), str(tmp_path / 'theirs.json')
+    )
+    got = json.loads((out / f'annotations/instancesonly_filtered_gtFine_{split}.json').read_text())
+    assert [(c['id'], c['name']) for c in got['categories']] == [
+        (c['id'], c['name']) for c in expected['categories']
+    ]
+
+    def by_file(coco):
+        names = {image['id']: image['file_name'] for image in coco['images']}
+        keys = ('category_id', 'iscrowd', 'area', 'bbox', 'segmentation')
+        return sorted(
+            [names[a['image_id']], *(a[key] for key in keys[:4]), a['segmentation']['counts']]
+            for a in coco['annotations']
+        )
+
+    assert by_file(got) == by_file(expected)
+    assert {(i['file_name'], i['width'], i['height']) for i in got['images']} == {
+        (i['file_name'], i['width'], i['height']) for i in expected['images']
+    }
+    # 8 classes, two instances and a group of each.
+    assert len(got['annotations']) == 24 * len(FRAMES[split])
+    assert sum(a['iscrowd'] for a in got['annotations']) == 8 * len(FRAMES[split])
+    assert min(a['area'] for a in got['annotations']) == 1
+
+
+def test_mmdets_own_config_reads_the_instances(converted, tmp_path):
+    pytest.importorskip('mmdet.datasets')
+    from mmdet.registry import DATASETS
+    from mmdet.utils import register_all_modules
+
+    register_all_modules(init_default_scope=True)
+    path = tmp_path / 'config.py'
+    path.write_text("_base_ = 'mmdet::_base_/datasets/cityscapes_instance.py'\n")
+    settings = load_config(path).train_dataloader.dataset.dataset
+    settings.data_root = str(converted[1])
+    data = DATASETS.build(settings | dict(filter_cfg=None))
+    assert [data.get_data_info(i)['img_path'] for i in range(len(data))] == [
+        f'{converted[1]}/leftImg8bit/train/{name}_leftImg8bit.png' for name in FRAMES['train']
+    ]
+    data.pipeline.transforms = [
+        t for t in data.pipeline.transforms if type(t).__name__.startswith('Load')
+    ]
+    sample = data[0]
+    instances = content(FRAMES['train'][0])[3]
+    for row, label in ((24, 0), (26, 2), (33, 7)):
+        theirs = np.flatnonzero(sample['gt_bboxes_labels'] == label)
+        masks = sample['gt_masks'].masks[theirs]
+        ignored = sample['gt_ignore_flags'][theirs]
+        found = {(bool(i), m.astype(bool).tobytes()) for i, m in zip(ignored, masks, strict=True)}
+        assert found == {
+            (value < 1000, (instances == value).tobytes())
+            for value in (row, 1000 * row, 1000 * row + 1)
+        }
+
+
+def test_splits_without_public_labels_have_none(converted):
+    _, out = converted
+    for split in ('test', 'train_extra'):
+        assert not list((out / 'gtFine').glob(f'{split}/**/*.png'))
+        coco = json.loads(
+            (out / f'annotations/instancesonly_filtered_gtFine_{split}.json').read_text()
+        )
+        assert (len(coco['images']), coco['annotations']) == (1, [])
+
+
+def test_without_labels(tmp_path):
+    root = write_tree(tmp_path / 'source')
+    frame = read_first(root, labels=False)
+    assert set(frame.images) == {'rgb', 'depth'}
+    assert not frame.images['depth'][23].any()
+    for path in (root / 'gtFine/train').rglob('*_labelIds.png'):
+        path.unlink()
+    with pytest.raises(IndexError):
+        read_first(root)
+    assert read_first(root, labels=False).images['depth'][23].any()
+    arguments = [str(root), str(tmp_path / 'out'), '--no-labels', '--workers=1']
+    assert run(CityscapesConverter, arguments) == 0
+    folders = {p.name for p in (tmp_path / 'out').iterdir() if p.is_dir()}
+    assert folders == {'.conversion', 'depth', 'leftImg8bit', 'splits'}
+
+
+# ---------------------------------------------------------------- configs of this project
+
+
+def test_the_base_config_reads_it(converted):
+    from mmmask3d.registry import DATASETS
+
+    cfg = load_config(ROOT / 'configs/_base_/datasets/cityscapes_pretrain.py')
+    init_default_scope('mmmask3d')
+    for loader, split in ((cfg.train_dataloader, 'train'), (cfg.val_dataloader, 'val')):
+        data = DATASETS.build(loader.dataset | dict(data_root=str(converted[1])))
+        assert len(data) == len(FRAMES[split])
+        sample = data[0]
+        width, height = cfg.input_size
+        assert sample['inputs']['img'].shape[-2:] == (height, width)
+
+
+# ---------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('', 'no JSON'),
+        ('{"extrinsic": ', 'no JSON'),
+        ('[' * 100_000, 'no JSON'),
+        ('[]', r'extrinsic\.baseline is null'),
+        ('{"extrinsic": 3}', r'extrinsic\.baseline is null'),
+        ('{"extrinsic": {"baseline": 0}, "intrinsic": {"fx": 1}}', r'extrinsic\.baseline is 0'),
+        ('{"extrinsic": {"baseline": -0.2}, "intrinsic": {"fx": 1}}', r'baseline is -0\.2'),
+        ('{"extrinsic": {"baseline": true}, "intrinsic": {"fx": 1}}', 'baseline is true'),
+        ('{"extrinsic": {"baseline": "0.2"}, "intrinsic": {"fx": 1}}', 'baseline is "0.2"'),
+        ('{"extrinsic": {"baseline": 0.2}}', r'intrinsic\.fx is null'),
+        ('{"extrinsic": {"baseline": 0.2}, "intrinsic": {"fx": NaN}}', r'intrinsic\.fx is NaN'),
+        ('{"extrinsic": {"baseline": 0.2}, "intrinsic": {"fx": 1e999}}', r'fx is Infinity'),
+        ('{"extrinsic": {"baseline": 0.2}, "intrinsic": {"fx": 1' + '0' * 400 + '}}', 'fx is 1000'),
+    ],
+)
+def test_cameras_that_are_wrong(text, message, tmp_path):
+    (tmp_path / 'x_camera.json').write_text(text)
+    with pytest.raises(FrameError, match=rf'x_camera\.json: .*{message}'):
+        read_camera(tmp_path / 'x_camera.json')
+
+
+@pytest.mark.parametrize(
+    ('folder', 'ending', 'array', 'message'),
+    [
+        ('disparity', 'disparity.png', np.ones((17, 32), np.uint16), '32x17 pixels'),
+        ('disparity', 'disparity.png', np.ones((34, 64), np.uint8), 'grey PNG of 16 bits'),
+        ('gtFine', 'gtFine_labelIds.png', np.full((34, 64), 255, np.uint8), 'has the label 255'),
+        ('gtFine', 'gtFine_labelIds.png', np.zeros((34, 64, 3), np.uint8), 'grey PNG of 8 bits'),
+        ('gtFine', 'gtFine_labelIds.png', np.zeros((17, 32), np.uint8), '32x17 pixels'),
+        ('gtFine', 'gtFine_instanceIds.png', np.full((34, 64), 34000, np.uint16), 'instance 34000'),
+        ('gtFine', 'gtFine_instanceIds.png', np.full((34, 64), 40, np.uint16), 'instance 40'),
+        ('gtFine', 'gtFine_instanceIds.png', np.zeros((34, 32), np.uint16), '32x34 pixels'),
+    ],
+)
+def test_maps_that_are_wrong(folder, ending, array, message, tmp_path):
+    root = write_tree(tmp_path / 'source')
+    path = root / f'{folder}/train/{FRAMES["train"][0]}_{ending}'
+    assert cv2.imwrite(str(path), array)
+    with pytest.raises(FrameError, match=rf'{path.name}: .*{message}'):
+        read_first(root)
+
+
+@pytest.mark.parametrize(
+    ('folder', 'ending', 'cure'),
+    [
+        ('disparity', 'disparity.png', 'disparity_trainvaltest.zip'),
+        ('camera', 'camera.json', 'camera_trainvaltest.zip'),
+        ('gtFine', 'gtFine_labelIds.png', '--no-labels'),
+        ('gtFine', 'gtFine_instanceIds.png', '--no-labels'),
+    ],
+)
+def test_missing_partners_are_named(folder, ending, cure, tmp_path, capsys):
+    root = write_tree(tmp_path / 'source')
+    path = root / f'{folder}/train/{FRAMES["train"][0]}_{ending}'
+    path.unlink()
+    arguments = [str(root), str(tmp_path / 'out'), '--workers', '1']
+    assert run(CityscapesConverter, arguments) == 1
+    error = capsys.readouterr().err
+    assert f'{path} does not exist' in error
+    assert cure in error
+    assert run(CityscapesConverter, [*arguments, '--on-error', 'drop']) == 0
+    manifest = json.loads((tmp_path / 'out/manifest.json').read_text())
+    assert manifest['frames'] == 4
+    assert len(manifest['left_out']) == 1
+
+
+def test_wrong_folders(tmp_path):
+    with pytest.raises(SourceError, match='leftImg8bit does not exist'):
+        converter(tmp_path).sources()
+    (tmp_path / 'leftImg8bit').mkdir()
+    with pytest.raises(SourceError, match='holds none of the folders train, val'):
+        converter(tmp_path).sources()
+    (tmp_path / 'leftImg8bit/train/ulm').mkdir(parents=True)
+    with pytest.raises(SourceError, match=r"for \['val'\], there are only \['train'\]"):
+        converter(tmp_path, splits=['val']).sources()
+    reader = converter(tmp_path)
+    assert 'no file ends in _leftImg8bit.png' in reader.plan(reader.sources()[0]).problems[0]
+
+
+def test_mutated_files_give_frames_or_refusals(tmp_path):
+    """300 damaged cameras and 300 damaged images; nothing but the two kinds of error comes out."""
+    root = write_tree(tmp_path / 'source')
+    stem = FRAMES['train'][0]
+    camera = root / f'camera/train/{stem}_camera.json'
+    images = [
+        root / f'{folder}/train/{stem}_{ending}.png'
+        for folder, ending in (
+            ('leftImg8bit', 'leftImg8bit'),
+            ('disparity', 'disparity'),
+            ('gtFine', 'gtFine_labelIds'),
+            ('gtFine', 'gtFine_instanceIds'),
+        )
+    ]
+    draw = random.Random(7)
+    done = refused = 0
+    for number in range(600):
+        path = camera if number < 300 else draw.choice(images)
+        good = path.read_bytes()
+        bad = bytearray(good)
+        for _ in range(draw.randint(1, 3)):
+            at = draw.randrange(len(bad) + 1)
+            kind = draw.randrange(4)
+            if kind == 0 and bad:
+                bad[at % len(bad)] ^= 1 << draw.randrange(8)
+            elif kind == 1:
+                del bad[at : at + draw.choice([1, 1, 8, len(bad)])]
+            elif kind == 2:
+                bad[at:at] = bad[at : at + 16]
+            else:
+                bad[at:at] = draw.choice([b'-', b'e99', b'NaN', b'{', b'\0', b'\xff', b'9' * 400])
+        path.write_bytes(bad)
+        try:
+            frame = read_first(root)
+            for kind, image in bring_to_size(frame.images, None, stem).items():
+                encode(image, converter(root).suffixes[kind], stem)
+            json.dumps(frame.extra, allow_nan=False)
+            done += 1
+        except (FrameError, SourceError, OSError):
+            refused += 1
+        path.write_bytes(good)
+    assert done + refused == 600
+    assert done > 15
+    assert refused > 300
+    assert len(read_first(root).categories) == 24  # all is as it was

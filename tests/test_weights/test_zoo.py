@@ -1,0 +1,329 @@
+"""The zoo lists every config, says what the configs say, and fills models or raises."""
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import load_checkpoint
+from safetensors.torch import load_file, save_file
+
+import mmmask3d
+from mmmask3d import apis
+from mmmask3d.apis import get_model, list_models
+from mmmask3d.checkpoints.files import CheckpointError
+from mmmask3d.engine.run_config import load_config
+from mmmask3d.models import Mask3DViT, MaskedRGBD
+from mmmask3d.weights import zoo as model_zoo
+from mmmask3d.weights.zoo import SCHEME, ZooError, find_entry, read_zoo, weights_file
+
+ROOT = Path(mmmask3d.__file__).parents[1]
+CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
+NANO = 'mask3d_vit-nano_b16-60e_rooms-96x128'
+ARCH = dict(embed_dims=96, num_layers=6, num_heads=3, feedforward_channels=384)
+
+
+def described(path):
+    """What a metafile should say of a config: the ready entry, for whoever adds a config."""
+    cfg = load_config(path)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    gpus = re.search(r'_(\d+)xb\d', path.stem)
+    length = {
+        'Epochs': cfg.train_cfg.get('max_epochs'),
+        'Iterations': cfg.train_cfg.get('max_iters'),
+    }
+    return {
+        'Name': path.stem,
+        'Config': path.relative_to(ROOT).as_posix(),
+        'Metadata': {
+            **{key: value for key, value in length.items() if value is not None},
+            'Batch Size': cfg.train_dataloader.batch_size * int(gpus[1] if gpus else 1),
+            'Parameters': sum(p.numel() for p in model.parameters()),
+        },
+    }
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=[p.stem for p in CONFIGS])
+def test_every_config_is_in_the_zoo_as_it_is(path):
+    wanted = described(path)
+    found = {
+        model['Name']: model
+        for name in yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
+        for model in yaml.safe_load((ROOT / name).read_text())['Models']
+    }.get(path.stem)
+    entry = yaml.safe_dump([wanted], sort_keys=False)
+    assert found, (
+        f'{path.parent / "metafile.yml"}: add, with In Collection, Training Data:\n{entry}'
+    )
+    metadata = {k: v for k, v in found['Metadata'].items() if k != 'Training Data'}
+    assert {**wanted, 'Metadata': metadata} == wanted | {'Metadata': wanted['Metadata']}
+    assert found['Config'] == wanted['Config']
+    assert found['Metadata']['Training Data']
+
+
+def test_the_zoo_has_no_other_models():
+    assert set(read_zoo()) == {path.stem for path in CONFIGS}
+
+
+def test_results_stand_in_the_documentation():
+    """No figure in a metafile that docs/ does not explain."""
+    pages = ' '.join(p.read_text() for p in (ROOT / 'docs').rglob('*.md'))
+    for entry in read_zoo().values():
+        for result in entry.results:
+            for value in result['Metrics'].values():
+                assert re.search(rf'(?<![\d.]){re.escape(str(value))}(?!\d)', pages), entry.name
+
+
+def test_listing():
+    assert list_models() == sorted(read_zoo())
+    assert list_models('*nano') == [NANO]
+    assert NANO in list_models(pretrained=True)
+    assert not set(list_models(pretrained=True)) & set(list_models(pretrained=False))
+    everything = list_models('mask3d_vit')
+    fewer = list_models('mask3d_vit', exclude_patterns=['*scannet', '*demo'])
+    assert set(fewer) == {n for n in everything if 'scannet' not in n and 'demo' not in n}
+    assert list_models(task='Semantic Segmentation') == [
+        n for n in list_models() if any(
+            r['Task'] == 'Semantic Segmentation' for r in read_zoo()[n].results
+        )
+    ]  # fmt: skip
+    assert list_models('nothing of that name') == []
+
+
+def test_the_package_offers_nothing_else():
+    assert set(apis.__all__) == {'get_model', 'list_models'} | set(apis._MODULES)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        apis.nothing  # noqa: B018
+
+
+def test_the_shipped_weights_are_what_their_card_says():
+    (path,) = model_zoo.SHIPPED.glob('*.safetensors')
+    card = json.loads(path.with_suffix('.json').read_text())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert card['sha256'] == digest
+    assert path.name == card['file'] == f'{NANO}-{digest[:8]}.safetensors'
+    assert find_entry(NANO).weights == f'mmmask3d://{NANO}#sha256={digest}'
+    assert path.stat().st_size == card['bytes'] < 2 * 2**20
+    assert card['seed'] == 0
+    assert 'make_rooms_encoder.py' in card['made_by']
+    assert card['terms'].startswith('Apache-2.0')
+    text = path.with_suffix('.md').read_text()
+    assert digest in text
+    assert f'{card["figures"]["masked_depth/rmse"]:.4g}' in text
+    # In words of the zoo: the same figure, rounded.
+    (result,) = find_entry(NANO).results
+    figure = card['figures']['masked_depth/std_rmse']
+    assert result['Metrics']['RMSE / std'] == round(figure, 3)
+    for name in ('home', 'tmp', 'work'):
+        assert f'/{name}/' not in path.with_suffix('.json').read_text()
+
+
+def test_pretrained_without_a_network(monkeypatch):
+    def no_network(*args, **kwargs):
+        raise AssertionError('the network was asked')
+
+    monkeypatch.setattr('socket.socket.connect', no_network)
+    model = get_model(NANO, pretrained=True)
+    assert isinstance(model, MaskedRGBD)
+    assert not model.training
+    stored = load_file(weights_file(f'mmmask3d://{NANO}'))
+    assert stored.keys() == model.state_dict().keys()
+    for key, value in model.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, stored[key].float()), key
+    assert model.cfg.model.type == 'MaskedRGBD'
+    # What stands there stays there, also when a Runner initialises the model.
+    model.init_weights()
+    assert torch.equal(model.backbone.pos_embed, stored['backbone.pos_embed'].float())
+
+
+def test_overrides_reach_the_model():
+    model = get_model(NANO, pretrained=True, backbone=dict(out_indices=(1, 3, 5)))
+    maps = model.backbone(torch.zeros(1, 3, 96, 128))
+    assert [tuple(m.shape) for m in maps] == [(1, 96, 12, 16)] * 3
+
+
+def test_without_weights_the_config_decides():
+    torch.manual_seed(0)
+    one = get_model(NANO)
+    torch.manual_seed(1)
+    other = get_model(NANO)
+    assert not torch.equal(
+        one.decoders.depth.layers[0].attn.qkv.weight, other.decoders.depth.layers[0].attn.qkv.weight
+    )
+    expected = Mask3DViT(arch=ARCH, img_size=(96, 128), patch_size=8)
+    expected.init_weights()
+    assert torch.equal(one.backbone.pos_embed, expected.pos_embed)  # sine-cosine
+
+
+def test_a_config_file_or_object_in_place_of_a_name(tmp_path):
+    path = find_entry(NANO).config
+    weights = str(weights_file(f'mmmask3d://{NANO}'))
+    reference = get_model(NANO, pretrained=True)
+    for source in (path, str(path), load_config(path)):
+        model = get_model(source, pretrained=weights)
+        assert torch.equal(model.backbone.ln1.weight, reference.backbone.ln1.weight)
+        with pytest.raises(ZooError, match='needs the name'):
+            get_model(source, pretrained=True)
+
+
+def test_models_of_mmseg():
+    model = get_model('mask3d-micro_fcn_rooms_demo')
+    assert type(model).__module__.startswith('mmseg')
+    assert isinstance(model.backbone, Mask3DViT)
+
+
+def test_what_does_not_exist():
+    with pytest.raises(ZooError, match=rf"'mask3d_vit-nano' is none of .*{NANO}"):
+        get_model('mask3d_vit-nano')
+    without = list_models(pretrained=False)[0]
+    with pytest.raises(ZooError, match=rf'{without} has no published weights.*{NANO}.*train'):
+        get_model(without, pretrained=True)
+
+
+def test_weights_of_something_else_are_listed(tmp_path):
+    model = get_model(NANO, pretrained=True)
+    encoder = str(tmp_path / 'encoder.pth')
+    torch.save(model.backbone.state_dict(), encoder)
+    with pytest.raises(RuntimeError, match=r'tensors are missing \(backbone\.cls_token.*encoder'):
+        get_model(NANO, pretrained=encoder)
+    other = str(tmp_path / 'other.safetensors')
+    save_file(dict(model.state_dict(), **{'neck.x': torch.ones(1)}), other)
+    with pytest.raises(RuntimeError, match=r'1 are unknown here \(neck\.x\)'):
+        get_model(NANO, pretrained=other)
+    wrong = {**model.state_dict(), 'backbone.ln1.weight': torch.ones(5)}
+    save_file(wrong, other)
+    with pytest.raises(CheckpointError, match=r'backbone\.ln1\.weight'):
+        get_model(NANO, pretrained=other)
+
+
+# ---------------------------------------------------------------- mmmask3d:// elsewhere
+
+
+def test_the_scheme_in_init_cfg_also_on_another_grid():
+    stored = load_file(weights_file(f'mmmask3d://{NANO}'))
+    for size in ((96, 128), (48, 96)):
+        init_cfg = dict(type='Pretrained', checkpoint=f'mmmask3d://{NANO}', prefix='backbone.')
+        model = Mask3DViT(arch=ARCH, img_size=size, patch_size=8, init_cfg=init_cfg)
+        model.init_weights()
+        for key, value in model.state_dict().items():
+            if key != 'pos_embed':
+                assert torch.equal(value, stored[f'backbone.{key}'].float())
+
+
+def test_another_number_of_heads_is_noticed():
+    init_cfg = dict(type='Pretrained', checkpoint=f'mmmask3d://{NANO}')
+    model = Mask3DViT(
+        arch={**ARCH, 'num_heads': 6}, img_size=(96, 128), patch_size=8, init_cfg=init_cfg
+    )
+    with pytest.raises(RuntimeError, match='has 3 attention heads, this Mask3DViT has 6'):
+        model.init_weights()
+
+
+def test_the_hash_is_checked(monkeypatch, tmp_path):
+    digest = hashlib.sha256(weights_file(f'mmmask3d://{NANO}').read_bytes()).hexdigest()
+    assert weights_file(f'mmmask3d://{NANO}#sha256={digest}').exists()
+    with pytest.raises(CheckpointError, match='its sha256 is'):
+        weights_file(f'mmmask3d://{NANO}#sha256={"0" * 64}')
+    # A damaged installation.
+    shutil.copytree(model_zoo.SHIPPED, tmp_path / 'weights')
+    monkeypatch.setattr(model_zoo, 'SHIPPED', tmp_path / 'weights')
+    (path,) = (tmp_path / 'weights').glob('*.safetensors')
+    path.write_bytes(path.read_bytes()[:-4] + b'\0\0\1\1')
+    with pytest.raises(CheckpointError, match=f'expected {digest}'):
+        weights_file(f'mmmask3d://{NANO}')
+    path.unlink()
+    with pytest.raises(ZooError, match='holds 0 files'):
+        weights_file(f'mmmask3d://{NANO}')
+
+
+def zoo_in(folder, weights, name='tiny'):
+    """A zoo of one model, whose weights are elsewhere."""
+    (folder / 'configs').mkdir(parents=True)
+    (folder / 'configs/tiny.py').write_text(
+        "default_scope = 'mmmask3d'\n"
+        "model = dict(type='Mask3DViT', arch=dict(embed_dims=24, num_layers=1, num_heads=3, "
+        'feedforward_channels=24), img_size=32)\n'
+    )
+    models = [{'Name': name, 'In Collection': 'x', 'Config': 'configs/tiny.py', 'Weights': weights}]
+    (folder / 'configs/metafile.yml').write_text(yaml.safe_dump({'Models': models}))
+    (folder / 'model-index.yml').write_text(yaml.safe_dump({'Import': ['configs/metafile.yml']}))
+    return folder
+
+
+def test_weights_behind_a_url(tmp_path, monkeypatch):
+    url = f'https://example.org/tiny.pth#sha256={"a" * 64}'
+    root = zoo_in(tmp_path, url)
+    asked = []
+
+    def download(location, sha256=None):
+        asked.append((location, sha256))
+        return expected
+
+    expected = tmp_path / 'tiny.pth'
+    model = MODELS.build(
+        Config.fromfile(tmp_path / 'configs/tiny.py').model | {'type': 'mmmask3d.Mask3DViT'}
+    )
+    torch.save({'state_dict': model.state_dict()}, expected)
+    monkeypatch.setattr(model_zoo, 'download', download)
+    monkeypatch.setattr(model_zoo, 'read_zoo', lambda: read_zoo(root))
+    found = get_model('tiny', pretrained=True)
+    for key, value in found.state_dict().items():
+        assert torch.equal(value, model.state_dict()[key])
+    assert set(asked) == {(url, None)}
+
+
+def test_a_broken_index(tmp_path):
+    with pytest.raises(ZooError, match=r'pip install -e \.'):
+        read_zoo(tmp_path)
+    root = zoo_in(tmp_path / 'zoo', None)
+    index = {'Import': ['configs/metafile.yml'] * 2}
+    (root / 'model-index.yml').write_text(yaml.safe_dump(index))
+    with pytest.raises(ZooError, match='tiny is taken'):
+        read_zoo(root)
+
+
+def test_mmengine_takes_the_scheme():
+    """As `load_from` and `mmengine.runner.load_checkpoint` do."""
+    model, expected = get_model(NANO), get_model(NANO, pretrained=True)
+    load_checkpoint(model, f'mmmask3d://{NANO}', strict=True)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, expected.state_dict()[key])
+
+
+def test_settings_that_no_shape_tells(tmp_path):
+    """Three heads or six, metres or deviations: every tensor fits, and the results are others."""
+    heads = dict(backbone=dict(arch=dict(num_heads=6)))
+    with pytest.raises(RuntimeError, match='has 3 attention heads'):
+        get_model(NANO, pretrained=True, **heads)
+    target = dict(data_preprocessor=dict(depth_target=dict(mode='metric')))
+    with pytest.raises(RuntimeError, match=r'model\.data_preprocessor\.depth_target'):
+        get_model(NANO, pretrained=True, **target)
+    decoder = dict(decoders=dict(depth=dict(num_heads=1)))
+    with pytest.raises(RuntimeError, match=r'model\.decoders\.depth\.num_heads'):
+        get_model(NANO, pretrained=True, **decoder)
+
+
+def test_what_may_be_given(capsys):
+    cfg = load_config(find_entry(NANO).config)
+    file = Path(weights_file(f'{SCHEME}{NANO}'))
+    from_dict = get_model(cfg.to_dict(), pretrained=file)
+    by_name = get_model(NANO, pretrained=True)
+    for mine, theirs in zip(from_dict.parameters(), by_name.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert list_models(exclude_patterns='*') == []
+    assert NANO not in list_models(exclude_patterns='mask3d_vit-nano')
+    with pytest.raises(ZooError, match='looks like a file of weights'):
+        get_model('work_dirs/x/epoch_100.pth')
+
+
+def test_building_is_quiet(capfd):
+    get_model(NANO)
+    assert len(capfd.readouterr().out.splitlines()) < 20
