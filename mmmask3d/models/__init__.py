@@ -18,6 +18,7 @@ from .losses import (
 from .mask3d_pyramid import Mask3DPyramid
 from .mask3d_vit import Mask3DViT
 from .masked_rgbd import MaskedRGBD
+from .timm_vit import TimmViT
 
 __all__ = [
     'AddFusion',
@@ -39,6 +40,7 @@ __all__ = [
     'RGBDDataPreprocessor',
     'RGBDecoder',
     'RGBHead',
+    'TimmViT',
 ]
 
 # Pre-training does not need mmseg: the parts for its models register where it is there.

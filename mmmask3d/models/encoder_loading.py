@@ -3,7 +3,7 @@
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
@@ -62,6 +62,16 @@ def encoder_state(
     return state
 
 
+def load_checkpoint(
+    checkpoint: str | os.PathLike, map_location: str = 'cpu', sha256: str | None = None
+) -> Mapping:
+    """Read a checkpoint file, never by unpickling, and check its hash where one is given."""
+    install_strict_loaders()
+    checkpoint = os.fspath(checkpoint)
+    location = checkpoint if sha256 is None else with_sha256(checkpoint, sha256)
+    return CheckpointLoader.load_checkpoint(location, map_location=map_location)
+
+
 def load_encoder(
     model: nn.Module,
     checkpoint: str | os.PathLike,
@@ -85,38 +95,58 @@ def load_encoder(
             a shape differs; the message lists them. Also if the file says that its encoder has
             another number of attention heads or other norms, or its hash is not the expected one.
     """
-    install_strict_loaders()
     checkpoint = os.fspath(checkpoint)
-    location = checkpoint if sha256 is None else with_sha256(checkpoint, sha256)
-    loaded = CheckpointLoader.load_checkpoint(location, map_location=map_location)
+    loaded = load_checkpoint(checkpoint, map_location, sha256)
     state = encoder_state(loaded, prefix, checkpoint)
+    hint = (
+        conversion_hint(loaded, checkpoint)
+        or 'Build the model with the architecture and patch size of the checkpoint'
+        f'{_described(loaded)}, or give the right prefix.'
+    ).strip()
+    check_tensors(model, state, checkpoint, hint, resampled=('pos_embed',))
+    check_settings(model, loaded, checkpoint)
+    model.load_state_dict(state, strict=True)
+    print_log(f'Loaded all {len(state)} encoder tensors from {checkpoint}.', logger='current')
+
+
+def check_tensors(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    hint: str,
+    resampled: Sequence[str] = (),
+) -> None:
+    """Compare names and shapes of a model's tensors with those of a file.
+
+    Args:
+        model: what is to be filled.
+        state: the file's tensors.
+        source: the file, for the message.
+        hint: what to do, for the message.
+        resampled: names of position embeddings, of which only the channels must agree.
+
+    Raises:
+        RuntimeError: they differ; the message lists what is missing, unknown and of another shape.
+    """
     own = model.state_dict()
     missing = [k for k in own if k not in state]
     unexpected = [k for k in state if k not in own]
     differing = [
         f'{k} {tuple(state[k].shape)} (here {tuple(own[k].shape)})'
         for k in own
-        if k in state and k != 'pos_embed' and state[k].shape != own[k].shape
+        if k in state and k not in resampled and state[k].shape != own[k].shape
+    ] + [
+        f'{k} with {state[k].shape[-1]} channels (here {own[k].shape[-1]})'
+        for k in resampled
+        if k in own and k in state and state[k].shape[-1] != own[k].shape[-1]
     ]
-    if 'pos_embed' in own and 'pos_embed' in state:
-        theirs, ours = state['pos_embed'].shape[-1], own['pos_embed'].shape[-1]
-        if theirs != ours:
-            differing.append(f'pos_embed with {theirs} channels (here {ours})')
     if missing or unexpected or differing:
         raise RuntimeError(
-            f'{checkpoint} does not fill this {type(model).__name__}.\n'
+            f'{source} does not fill this {type(model).__name__}.\n'
             f'  missing in the file ({len(missing)}): {_some(missing)}\n'
             f'  unknown here ({len(unexpected)}): {_some(unexpected)}\n'
-            f'  of another shape ({len(differing)}): {_some(differing)}\n'
-            + (
-                conversion_hint(loaded, checkpoint)
-                or 'Build the model with the architecture and patch size of the checkpoint'
-                f'{_described(loaded)}, or give the right prefix.'
-            ).strip()
+            f'  of another shape ({len(differing)}): {_some(differing)}\n{hint}'
         )
-    check_settings(model, loaded, checkpoint)
-    model.load_state_dict(state, strict=True)
-    print_log(f'Loaded all {len(own)} encoder tensors from {checkpoint}.', logger='current')
 
 
 def _meta(checkpoint: Mapping, key: str) -> Any:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmmask3d.models.mask3d_vit import Mask3DViT
 from mmmask3d.models.simple_pyramid import SimplePyramid
 from mmmask3d.registry import MODELS
 
@@ -42,6 +41,9 @@ class Mask3DPyramid(BaseModule):
     norm and may be negative, where a ResNet's has passed a ReLU.
 
     Args:
+        encoder: config of the transformer: a :class:`Mask3DViT` or a :class:`TimmViT`, without
+            ``out_indices``. None builds a ``Mask3DViT`` from ``arch``, ``img_size``,
+            ``patch_size``, ``pretrained``, ``init_cfg`` and ``**kwargs``.
         arch: as in :class:`Mask3DViT`.
         img_size: as in :class:`Mask3DViT`.
         patch_size: as in :class:`Mask3DViT`; the strides must be this times a power of two.
@@ -77,6 +79,7 @@ class Mask3DPyramid(BaseModule):
         norm_cfg: dict | None = None,
         pretrained: str | None = None,
         init_cfg: dict | list | None = None,
+        encoder: dict | None = None,
         **kwargs,
     ):
         super().__init__()
@@ -111,22 +114,30 @@ class Mask3DPyramid(BaseModule):
                 f'transformer, or one for each of the {stages} stages.'
             )
         wanted = [feature_indices[stage] for stage in self.out_indices]
-        self.vit = Mask3DViT(
-            arch=arch,
-            img_size=img_size,
-            patch_size=patch_size,
-            out_indices=wanted,
-            out_type='featmap',
-            pretrained=pretrained,
-            init_cfg=init_cfg,
-            **kwargs,
-        )
+        if encoder is None:
+            encoder = dict(
+                type='mmmask3d.Mask3DViT',
+                arch=arch,
+                img_size=img_size,
+                patch_size=patch_size,
+                out_type='featmap',
+                pretrained=pretrained,
+                init_cfg=init_cfg,
+                **kwargs,
+            )
+        elif kwargs or init_cfg is not None:
+            given = sorted({**kwargs, **({'init_cfg': init_cfg} if init_cfg else {})})
+            raise ValueError(f'{", ".join(given)} belong into encoder=dict(...), which is given.')
+        elif pretrained is not None:
+            # mmseg injects the name of a ResNet, which the encoder ignores with a warning.
+            encoder = {'pretrained': pretrained, **encoder}
+        self.vit = MODELS.build({**encoder, 'out_indices': wanted})
         layers = self.vit.out_indices
         order = sorted(set(layers))  # in which the transformer returns them
         self._sources = tuple(order.index(layer) for layer in layers)
         self.pyramid = SimplePyramid(
             in_channels=self.vit.embed_dims,
-            in_stride=patch_size,
+            in_stride=self.vit.patch_size,
             strides=[self.out_strides[stage] for stage in self.out_indices],
             out_channels=[self.out_channels[stage] for stage in self.out_indices],
             norm_cfg=norm_cfg or dict(type='LN2d', eps=1e-6),

@@ -22,7 +22,7 @@ from mmmask3d.models.pos_embed import (
     resize_to_grid,
     sincos_pos_embed,
 )
-from mmmask3d.models.windowed_attention import quarter_ends, run_layer, window_layer
+from mmmask3d.models.windowed_attention import global_layers, run_layer, window_layer
 from mmmask3d.registry import MODELS
 
 # What mm's R-50 configs name and EncoderDecoder hands to any backbone it finds; no transformer.
@@ -104,7 +104,7 @@ class Mask3DViT(VisionTransformer):
             out_indices=out_indices if isinstance(out_indices, int) else list(out_indices),
             out_type=out_type,
             frozen_stages=-1,  # done below, where it also covers 0
-            init_cfg=_initialisation(pretrained, init_cfg),
+            init_cfg=initialisation(pretrained, init_cfg),
             **kwargs,
         )
         if max(self.out_indices) >= self.num_layers:  # the parent lets num_layers itself pass
@@ -118,7 +118,11 @@ class Mask3DViT(VisionTransformer):
                 module.drop_prob = float(module.drop_prob)
         self.patch_size = patch_size
         self.with_cp = with_cp
-        self._set_windows(window_size, global_attn_indexes)
+        self.window_size = window_size
+        self.global_attn_indexes = global_layers(window_size, global_attn_indexes, self.num_layers)
+        for i, layer in enumerate(self.layers):
+            if i not in self.global_attn_indexes:
+                window_layer(layer, window_size, self.num_extra_tokens)
         if not -1 <= frozen_stages <= self.num_layers:
             raise ValueError(
                 f'frozen_stages={frozen_stages}: expected -1 (nothing is frozen) to '
@@ -175,40 +179,6 @@ class Mask3DViT(VisionTransformer):
         """
         depth, num_layers = super().get_layer_depth(param_name, prefix)
         return (0 if param_name.startswith(prefix + 'pre_norm.') else depth), num_layers
-
-    def _set_windows(self, window_size: int, global_attn_indexes: Sequence[int] | None) -> None:
-        if window_size < 0:
-            raise ValueError(f'window_size={window_size}: expected a number of patches, or 0.')
-        self.window_size = window_size
-        if not window_size:
-            if global_attn_indexes is not None:
-                raise ValueError(
-                    f'global_attn_indexes={tuple(global_attn_indexes)} says which layers are not '
-                    f'windowed, and window_size=0 windows none. Set window_size (ViTDet: 14), or '
-                    f'leave global_attn_indexes out.'
-                )
-            self.global_attn_indexes = tuple(range(self.num_layers))
-            return
-        if global_attn_indexes is None:
-            global_attn_indexes = quarter_ends(self.num_layers)
-        out_of_range = [
-            i for i in global_attn_indexes if not -self.num_layers <= i < self.num_layers
-        ]
-        if out_of_range:
-            raise ValueError(
-                f'global_attn_indexes: {out_of_range} out of range; this encoder has '
-                f'{self.num_layers} layers.'
-            )
-        chosen = {i % self.num_layers for i in global_attn_indexes}
-        self.global_attn_indexes = tuple(sorted(chosen))
-        if len(chosen) == self.num_layers:
-            raise ValueError(
-                f'window_size={window_size} has no effect: each of the {self.num_layers} layers '
-                f'attends globally. Give global_attn_indexes with fewer entries, or window_size=0.'
-            )
-        for i, layer in enumerate(self.layers):
-            if i not in chosen:
-                window_layer(layer, window_size, self.num_extra_tokens)
 
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
@@ -333,7 +303,7 @@ class Mask3DViT(VisionTransformer):
         )
 
 
-def _initialisation(pretrained: str | None, init_cfg: dict | list | None) -> dict | list | None:
+def initialisation(pretrained: str | None, init_cfg: dict | list | None) -> dict | list | None:
     """Merge the two ways to name weights into ``init_cfg``; see ``Mask3DViT``."""
     for cfg in init_cfg if isinstance(init_cfg, list | tuple) else [init_cfg or {}]:
         if _FOREIGN_WEIGHTS.match(str(cfg.get('checkpoint'))):

@@ -1,6 +1,6 @@
 """Attention inside windows of the patch grid (ViTDet), on the weights of a global attention."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,47 @@ def quarter_ends(num_layers: int) -> tuple[int, ...]:
     ViTDet (Li et al., ECCV 2022, arXiv 2203.16527, section 3): 2, 5, 8, 11 of 12 layers.
     """
     return tuple(sorted({-(-num_layers * i // 4) - 1 for i in range(1, 5)}))
+
+
+def global_layers(
+    window_size: int, global_attn_indexes: Sequence[int] | None, num_layers: int
+) -> tuple[int, ...]:
+    """Layers that attend globally, counted from 0.
+
+    Args:
+        window_size: side of the windows of the others; 0 for none.
+        global_attn_indexes: what the user chose, negative ones counted from the end; None for
+            :func:`quarter_ends`.
+        num_layers: of the transformer.
+
+    Raises:
+        ValueError: a setting has no effect, or an index is out of range.
+    """
+    if window_size < 0:
+        raise ValueError(f'window_size={window_size}: expected a number of patches, or 0.')
+    if not window_size:
+        if global_attn_indexes is not None:
+            raise ValueError(
+                f'global_attn_indexes={tuple(global_attn_indexes)} says which layers are not '
+                f'windowed, and window_size=0 windows none. Set window_size (ViTDet: 14), or '
+                f'leave global_attn_indexes out.'
+            )
+        return tuple(range(num_layers))
+    if global_attn_indexes is None:
+        global_attn_indexes = quarter_ends(num_layers)
+    out_of_range = [i for i in global_attn_indexes if not -num_layers <= i < num_layers]
+    if out_of_range:
+        raise ValueError(
+            f'global_attn_indexes: {out_of_range} out of range; this encoder has '
+            f'{num_layers} layers.'
+        )
+    chosen = {i % num_layers for i in global_attn_indexes}
+    if len(chosen) == num_layers:
+        raise ValueError(
+            f'window_size={window_size} has no effect: each of the {num_layers} layers '
+            f'attends globally. Give global_attn_indexes with fewer entries, or window_size=0.'
+        )
+    return tuple(sorted(chosen))
 
 
 class WindowedAttention(nn.Module):

@@ -1,0 +1,433 @@
+"""The second encoder: any plain vision transformer of timm, for kept patches or for dense maps."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmmask3d.models.encoder_loading import check_tensors, encoder_state, load_checkpoint
+from mmmask3d.models.mask3d_vit import initialisation
+from mmmask3d.models.patches import gather_tokens, grid_of
+from mmmask3d.models.pos_embed import GRID_KEY, grid_from_metadata
+from mmmask3d.models.windowed_attention import WindowedAttention, global_layers
+from mmmask3d.registry import MODELS
+
+# Parts of timm's models that come after the patch features and do not belong to an encoder.
+_AFTER_THE_FEATURES = {'attn_pool', 'fc_norm', 'head', 'head_dist', 'head_drop'}
+
+
+@MODELS.register_module()
+class TimmViT(BaseModule):
+    """A vision transformer of timm under the contract of :class:`~.encoder.RGBEncoder`.
+
+    It serves timm's ``VisionTransformer`` (ViT, MAE, DeiT III, CLIP, SigLIP 2, DINOv2 with and
+    without registers, AIMv2) and ``Eva`` (DINOv3, EUPE, EVA-02, Perception Encoder: rotary
+    positions). timm computes the features; here stand what masked pre-training and mm's dense tasks
+    need beside them: kept patches, maps of chosen layers, any input size, frozen stages, strict and
+    safe loading.
+
+    Inputs whose sides are no multiple of the patch are padded with zeros at the right and bottom.
+
+    Args:
+        model: name in timm, with or without the tag of its weights:
+            ``'vit_small_patch16_dinov3.lvd1689m'``.
+        pretrained: True for timm's weights of that name, from the cache or the hub, always as
+            safetensors; a path or URL for a file, with timm's names or those of the original
+            project. What mmseg's ``EncoderDecoder`` injects for ResNets is ignored with a warning.
+            Weights are read in ``init_weights``, as everywhere in mm.
+        img_size: input size in pixels, an int or ``(height, width)``, for which positions are
+            stored; other sizes work too, with positions resampled at each call.
+        patch_size: side of a patch in pixels; None for the model's own. With weights of another
+            size the patch embedding is resampled (FlexiViT, arXiv 2212.08013).
+        out_indices: layers whose maps are returned, negative ones counted from the end.
+        frozen_stages: -1 freezes nothing, 0 what comes before the layers, n also the first n
+            layers, and the number of layers everything.
+        window_size: side in patches of the windows of windowed layers, see
+            :class:`~.windowed_attention.WindowedAttention`; 0 for global attention. Not for models
+            with rotary positions and not for masked pre-training.
+        global_attn_indexes: layers that attend globally all the same; None for the last of each
+            quarter.
+        drop_path_rate: rate of the last layer; it grows linearly from 0.
+        with_cp: recompute the layers in the backward pass to save memory.
+        model_args: further arguments of timm's model, such as ``embed_dim``, ``depth``,
+            ``num_heads``.
+        init_cfg: ``dict(type='Pretrained', checkpoint=..., prefix=...)``, as ``pretrained`` with a
+            file.
+
+    Raises:
+        ImportError: timm is not installed.
+        ValueError: the name is unknown to timm, the model is no plain ViT, an index is out of
+            range, or windows with rotary positions.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        pretrained: bool | str | None = None,
+        img_size: int | Sequence[int] = 224,
+        patch_size: int | None = None,
+        out_indices: int | Sequence[int] = -1,
+        frozen_stages: int = -1,
+        window_size: int = 0,
+        global_attn_indexes: Sequence[int] | None = None,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        model_args: dict | None = None,
+        init_cfg: dict | list | None = None,
+    ):
+        from_timm = pretrained is True
+        given = pretrained if isinstance(pretrained, str) else None
+        super().__init__(init_cfg=initialisation(given, init_cfg))
+        if from_timm and self.init_cfg:
+            raise ValueError(
+                f'Both pretrained=True and init_cfg={init_cfg!r} are set; keep one of them.'
+            )
+        self.model_name = model
+        self._weights_of_timm = from_timm
+        arguments: dict[str, Any] = dict(model_args or {})
+        if patch_size is not None:
+            arguments['patch_size'] = patch_size
+        if window_size:
+            arguments['attn_layer'] = _windowed_attention()
+        self.trunk = _build(
+            model,
+            img_size=img_size if isinstance(img_size, int) else tuple(img_size),
+            drop_path_rate=drop_path_rate,
+            **arguments,
+        )
+        self.with_cp = with_cp
+        self.out_indices = _layers(out_indices, self.num_layers, 'out_indices')
+        self.window_size = window_size
+        self.global_attn_indexes = global_layers(window_size, global_attn_indexes, self.num_layers)
+        if window_size:
+            self._set_windows()
+        if not -1 <= frozen_stages <= self.num_layers:
+            raise ValueError(
+                f'frozen_stages={frozen_stages}: expected -1 (nothing is frozen) to '
+                f'{self.num_layers} (everything).'
+            )
+        self.frozen_stages = frozen_stages
+        self._freeze_stages()
+        self._register_state_dict_hook(_record_grid)
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.trunk.patch_embed.patch_size[0]
+
+    @property
+    def embed_dims(self) -> int:
+        """Channels of a token."""
+        return self.trunk.embed_dim
+
+    @property
+    def num_layers(self) -> int:
+        """Number of transformer layers."""
+        return len(self.trunk.blocks)
+
+    @property
+    def num_extra_tokens(self) -> int:
+        """Class and register tokens, which stand before the patches."""
+        return self.trunk.num_prefix_tokens
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Patch grid ``(rows, columns)`` that positions are stored for."""
+        rows, columns = self.trunk.patch_embed.grid_size
+        return int(rows), int(columns)
+
+    @property
+    def normalisation(self) -> dict[str, tuple[float, ...]]:
+        """``mean`` and ``std`` (RGB, 0 to 255) that the model's weights were trained with."""
+        cfg = self.trunk.pretrained_cfg
+        return {
+            key: tuple(round(255 * float(value), 3) for value in cfg[key])
+            for key in ('mean', 'std')
+        }
+
+    def init_weights(self) -> None:
+        """Load the weights that were named; otherwise timm's own initialisation stands."""
+        if self.is_init:
+            return
+        configs = self.init_cfg if isinstance(self.init_cfg, list | tuple) else [self.init_cfg]
+        chosen = [cfg for cfg in configs if cfg and cfg['type'] == 'Pretrained']
+        if self._weights_of_timm:
+            self._load_from_timm()
+        elif chosen:
+            self._load_from_file(**{k: v for k, v in chosen[0].items() if k != 'type'})
+        self._is_init = True
+
+    def train(self, mode: bool = True) -> 'TimmViT':
+        """Switch mode, but for what is frozen."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter and number of depths, for layer-wise learning-rate decay.
+
+        As in mmpretrain's ``VisionTransformer``: 0 before the layers, i + 1 in layer i, then the
+        final norm.
+        """
+        name = param_name.removeprefix(prefix + 'trunk.')
+        num_depths = self.num_layers + 2
+        if not param_name.startswith(prefix) or name == param_name:
+            return num_depths - 1, num_depths  # a head, not of this encoder
+        if name.startswith('blocks.'):
+            return int(name.split('.')[1]) + 1, num_depths
+        return (num_depths - 1 if name.startswith('norm.') else 0), num_depths
+
+    def forward(self, x: Tensor, keep_ids: Tensor | None = None) -> tuple[Tensor, ...] | Tensor:
+        """Encode an image, all of it or its kept patches.
+
+        Args:
+            x: images ``(B, 3, H, W)``, normalised.
+            keep_ids: row-major indices of the kept patches ``(B, K)`` int64.
+
+        Returns:
+            Without ``keep_ids``: a tuple with the output of each layer in ``out_indices``,
+            ``(B, C, ceil(H / p), ceil(W / p))``; that of the last layer is normalised where timm
+            normalises it. With them: the tokens ``(B, E + K, C)`` after the last layer and its
+            norm, E extra tokens first.
+
+        Raises:
+            ValueError: with ``keep_ids``: windowed attention, or sides that are no multiple of the
+                patch.
+        """
+        size = x.shape[-2:]
+        x, rope = self._embed(x)
+        if keep_ids is not None:
+            grid_of(*size, self.patch_size)
+            x, rope = self._keep(x, rope, keep_ids)
+        x = self.trunk.norm_pre(x)
+        grid = tuple(-(-side // self.patch_size) for side in size)
+        last, outs = self.num_layers - 1, []
+        wanted = {last} if keep_ids is not None else set(self.out_indices)
+        for i in range(max(wanted) + 1):
+            x = self._run_layer(i, x, rope, grid)
+            if i == last:
+                x = self.trunk.norm(x)
+            if keep_ids is None and i in wanted:
+                patches = x[:, self.num_extra_tokens :]
+                outs.append(patches.transpose(1, 2).unflatten(2, grid).contiguous())
+        return x if keep_ids is not None else tuple(outs)
+
+    def _embed(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Tokens ``(B, E + N, C)`` with absolute positions, and the table of rotary ones."""
+        embedded = self.trunk._pos_embed(self.trunk.patch_embed(x))
+        return embedded if isinstance(embedded, tuple) else (embedded, None)
+
+    def _keep(
+        self, x: Tensor, rope: Tensor | None, keep_ids: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Keep the extra tokens and some patches, and the rotary positions of these patches."""
+        if self.window_size:
+            raise ValueError(
+                f'Masked pre-training attends globally, as kept patches fill no windows, and '
+                f'window_size={self.window_size} is set. Pre-train with window_size=0 and set it '
+                f'for the dense task: the weights are the same.'
+            )
+        extra, patches = x.split((self.num_extra_tokens, x.shape[1] - self.num_extra_tokens), 1)
+        x = torch.cat((extra, gather_tokens(patches, keep_ids)), dim=1)
+        if rope is not None:
+            from timm.layers import apply_keep_indices_nlc
+
+            # (N, D) for every layer and head becomes (B, 1, K, D); with a table for each layer
+            # (L, heads, N, D) becomes (L, B, heads, K, D). As in timm's Eva with patch dropout.
+            rope = apply_keep_indices_nlc(x, rope, keep_ids)
+            rope = rope.transpose(0, 1) if self._rope_by_layer else rope.unsqueeze(1)
+        return x, rope
+
+    @property
+    def _rope_by_layer(self) -> bool:
+        return bool(getattr(self.trunk, 'rope_mixed', False))
+
+    def _run_layer(
+        self, index: int, x: Tensor, rope: Tensor | None, grid: tuple[int, ...]
+    ) -> Tensor:
+        block = self.trunk.blocks[index]
+        if rope is not None and self._rope_by_layer:
+            rope = rope[index]
+        if self.with_cp and self.training and torch.is_grad_enabled():
+            return checkpoint(_run_block, block, x, rope, grid, use_reentrant=False)
+        return _run_block(block, x, rope, grid)
+
+    def _set_windows(self) -> None:
+        if getattr(self.trunk, 'rope', None) is not None:
+            raise ValueError(
+                f'window_size={self.window_size}: {self.model_name} has rotary positions, and '
+                f'windows are not supported for it. Use window_size=0.'
+            )
+        for i, block in enumerate(self.trunk.blocks):
+            if i not in self.global_attn_indexes:
+                block.attn.set_window(self.window_size, self.num_extra_tokens)
+
+    def _stem(self) -> list[nn.Module]:
+        parts = [self.trunk.patch_embed, self.trunk.pos_drop, self.trunk.norm_pre]
+        rope = getattr(self.trunk, 'rope', None)
+        return [*parts, rope] if rope is not None else parts
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        modules = [*self._stem(), *list(self.trunk.blocks)[: self.frozen_stages]]
+        return [*modules, self.trunk.norm] if self.frozen_stages == self.num_layers else modules
+
+    def _freeze_stages(self) -> None:
+        for module in self._frozen_modules():
+            module.eval()
+            module.requires_grad_(False)
+        if self.frozen_stages >= 0:
+            for name in ('pos_embed', 'cls_token', 'reg_token'):
+                token = getattr(self.trunk, name, None)
+                if token is not None:
+                    token.requires_grad_(False)
+
+    def _load_from_timm(self) -> None:
+        """Fill the encoder with timm's weights of its name, from the cache or the hub."""
+        from safetensors.torch import load_file
+
+        cfg = self.trunk.pretrained_cfg
+        name, file = cfg.get('hf_hub_id'), 'model.safetensors'
+        if not name:
+            raise ValueError(
+                f'{self.model_name}: timm names no weights on the hub for it. Give the tag of '
+                f'weights in the name (timm.list_pretrained lists them), or a file as pretrained.'
+            )
+        try:
+            from huggingface_hub import hf_hub_download
+
+            path = hf_hub_download(name, cfg.get('hf_hub_filename') or file)
+        except Exception as error:
+            raise RuntimeError(
+                f'{self.model_name}: {file} of {name} is neither in the cache of the hub nor to be '
+                f'downloaded ({type(error).__name__}: {error}). Download it on another machine and '
+                f'give its path as pretrained, or copy the cache (HF_HOME).'
+            ) from error
+        self._fill(load_file(path), f'{name}/{file}')
+
+    def _load_from_file(self, checkpoint: str, prefix: str | None = None, **options: Any) -> None:
+        state = encoder_state(load_checkpoint(checkpoint, **options), prefix, checkpoint)
+        grid = grid_from_metadata(state._metadata.get(''))
+        bare = {k.removeprefix('trunk.'): v for k, v in state.items()}
+        self._fill(bare, checkpoint, grid)
+
+    def _fill(
+        self, tensors: dict[str, Tensor], source: str, grid: tuple[int, int] | None = None
+    ) -> None:
+        """Load timm's names, or those of the original project, strictly."""
+        from timm.layers import resample_abs_pos_embed
+
+        positions = tensors.get('pos_embed') if grid else None
+        if positions is not None:
+            # A grid that is no square: timm's filter would take the root.
+            own = 0 if self.trunk.no_embed_class else self.num_extra_tokens
+            positions = resample_abs_pos_embed(
+                positions, list(self.grid_size), list(grid or ()), num_prefix_tokens=own
+            )
+            tensors = {k: v for k, v in tensors.items() if k != 'pos_embed'}
+        filtered = sys.modules[type(self.trunk).__module__].checkpoint_filter_fn(
+            dict(tensors), self.trunk
+        )
+        if positions is not None:
+            filtered['pos_embed'] = positions
+        kept = {k: v for k, v in filtered.items() if k.split('.')[0] not in _AFTER_THE_FEATURES}
+        hint = f'Name the model of timm, its patch size and model_args as in {source}.'
+        check_tensors(self.trunk, kept, source, hint)
+        self.trunk.load_state_dict(kept, strict=True)
+        print_log(f'Loaded all {len(kept)} encoder tensors from {source}.', logger='current')
+
+
+def _build(model: str, **arguments: Any) -> nn.Module:
+    """Build timm's model without head and pooling, and check that it is a plain ViT."""
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError(
+            f'mmmask3d.TimmViT(model={model!r}) needs timm: pip install "mmmask3d[timm]".'
+        ) from error
+    from timm.layers import PatchEmbed
+    from timm.models.eva import Eva
+    from timm.models.vision_transformer import VisionTransformer
+
+    if not timm.is_model(model):
+        near = timm.list_models(f'*{model.split(".")[0]}*')[:5]
+        hint = f' Did you mean one of {", ".join(near)}?' if near else ''
+        raise ValueError(
+            f'model={model!r} is no model of timm {timm.__version__}.{hint} timm.list_models("vit*") '
+            f'lists them.'
+        )
+    arguments |= dict(num_classes=0, dynamic_img_size=True, dynamic_img_pad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)  # timm's on overwritten names in its registry
+        trunk = timm.create_model(model, pretrained=False, **arguments)
+    if not isinstance(trunk, VisionTransformer | Eva) or type(trunk.patch_embed) is not PatchEmbed:
+        raise ValueError(
+            f'model={model!r} is a {type(trunk).__name__} with {type(trunk.patch_embed).__name__}: '
+            f'expected a VisionTransformer or Eva of timm with plain patches.'
+        )
+    for name in ('attn_pool', 'fc_norm', 'head', 'head_drop'):
+        setattr(trunk, name, nn.Identity())
+    return trunk
+
+
+def _layers(indices: int | Sequence[int], num_layers: int, name: str) -> tuple[int, ...]:
+    chosen = [indices] if isinstance(indices, int) else list(indices)
+    if not chosen or not all(-num_layers <= i < num_layers for i in chosen):
+        raise ValueError(
+            f'{name}={indices!r}: this encoder has {num_layers} layers, numbered from 0 to '
+            f'{num_layers - 1}.'
+        )
+    return tuple(i % num_layers for i in chosen)
+
+
+def _run_block(block: nn.Module, x: Tensor, rope: Tensor | None, grid: tuple[int, ...]) -> Tensor:
+    window = getattr(block.attn, 'window', None)
+    if window is None:
+        return block(x) if rope is None else block(x, rope=rope)
+    window.grid = grid
+    x = block(x)
+    window.grid = None
+    return x
+
+
+def _windowed_attention() -> type[nn.Module]:
+    """timm's attention with :class:`WindowedAttention` where it calls for all keys."""
+    import torch.nn.functional as F
+    from timm.layers import Attention
+
+    class WindowedTimmAttention(Attention):
+        """The same parameters, and patches that see their window and the extra tokens."""
+
+        window: WindowedAttention | None = None
+
+        def set_window(self, window_size: int, num_extra_tokens: int) -> None:
+            attend = F.scaled_dot_product_attention
+            self.window = WindowedAttention(attend, window_size, num_extra_tokens)
+
+        def forward(self, x: Tensor, attn_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+            if self.window is None:
+                return super().forward(x, attn_mask, **kwargs)
+            batch, length, _ = x.shape
+            qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, self.head_dim)
+            q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+            rate = self.attn_drop.p if self.training else 0.0
+            out = self.window(self.q_norm(q), self.k_norm(k), v, dropout_p=rate)
+            out = self.norm(out.transpose(1, 2).reshape(batch, length, self.attn_dim))
+            if self.gate is not None:
+                out = out * self.gate(x).sigmoid()
+            return self.proj_drop(self.proj(out))
+
+    return WindowedTimmAttention
+
+
+def _record_grid(module: TimmViT, state_dict: dict, prefix: str, local_metadata: dict) -> None:
+    """Write the patch grid into the metadata that ``state_dict`` keeps for a module."""
+    local_metadata[GRID_KEY] = module.grid_size
