@@ -361,8 +361,8 @@ def _build(model: str, **arguments: Any) -> nn.Module:
         near = timm.list_models(f'*{model.split(".")[0]}*')[:5]
         hint = f' Did you mean one of {", ".join(near)}?' if near else ''
         raise ValueError(
-            f'model={model!r} is no model of timm {timm.__version__}.{hint} timm.list_models("vit*") '
-            f'lists them.'
+            f'model={model!r} is no model of timm {timm.__version__}.{hint} '
+            f'timm.list_models("vit*") lists them.'
         )
     arguments |= dict(num_classes=0, dynamic_img_size=True, dynamic_img_pad=True)
     with warnings.catch_warnings():
