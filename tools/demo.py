@@ -115,7 +115,7 @@ def plan(out: Path, data: Path, seed: int, budget: Budget) -> Steps:
             '--contact-sheet', folder / 'contact_sheet.png', *generate,
         ],
         lambda folder: [
-            data / 'meta.json', data / 'splits/train.txt', folder / 'contact_sheet.png',
+            data / 'manifest.json', data / 'splits/train.txt', folder / 'contact_sheet.png',
         ],
         show_counts,
     )  # fmt: skip

@@ -26,15 +26,17 @@ def build_parser(converter: type[Converter]) -> argparse.ArgumentParser:
         description=converter.__doc__.splitlines()[0],
         formatter_class=_Formatter,
     )
-    parser.add_argument('source', type=Path, help='the data set as distributed')
-    parser.add_argument('out', type=Path, help='folder to fill: new, empty, or interrupted before')
+    converter.add_folders(parser)
     parser.add_argument('--workers', type=int, default=2, help='processes; no influence on files')
     parser.add_argument(
         '--size',
         type=int,
         nargs=2,
         metavar=('WIDTH', 'HEIGHT'),
-        help='size of the output (default: that of the depth maps, else of the colour images)',
+        default=converter.default_size,
+        help='size of the output'
+        if converter.default_size
+        else 'size of the output (default: that of the depth maps, else of the colour images)',
     )
     parser.add_argument(
         '--on-error',
@@ -43,6 +45,9 @@ def build_parser(converter: type[Converter]) -> argparse.ArgumentParser:
         help='damaged frames: convert the others and fail, or leave them out',
     )
     parser.add_argument('--limit', type=int, metavar='N', help='the first N frames only')
+    parser.add_argument(
+        '--contact-sheet', type=Path, metavar='PNG', help='draw some of the frames into a picture'
+    )
     converter.add_arguments(parser.add_argument_group(converter.title))
     return parser
 
@@ -80,7 +85,21 @@ def run(converter: type[Converter], arguments: Sequence[str] | None = None) -> i
         print('interrupted; the same call goes on where this one stopped', file=sys.stderr)
         return 130
     print(summary(result, args.out))
+    if args.contact_sheet:
+        write_contact_sheet(args.out, args.contact_sheet)
+        print(f'Contact sheet: {args.contact_sheet}')
     return 0
+
+
+def write_contact_sheet(out: Path, path: Path) -> None:
+    """Draw twelve frames from all parts of a converted folder."""
+    # These import torch, which nothing else here needs.
+    from mmmask3d.inspection.browse import draw_frames
+    from mmmask3d.inspection.sources import open_folder
+    from mmmask3d.visualization.panels import stack_panels, write_png
+
+    drawn = draw_frames([open_folder(out, {'ann_file': 'splits/all.txt'})], 12)
+    write_png(path, stack_panels([one.picture for one in drawn]))
 
 
 def summary(result: Result, out: Path) -> str:

@@ -52,7 +52,7 @@ class Converter:
     as damage of that frame. Any other exception is a programming error and stops the run.
 
     Args:
-        args: The parsed command line: ``source`` (Path) and what :meth:`add_arguments` added.
+        args: The parsed command line: what :meth:`add_folders` and :meth:`add_arguments` added.
     """
 
     #: Name in the manifest, and of the script.
@@ -76,6 +76,8 @@ class Converter:
     ignore_ids: Mapping[str, int] = {}
     #: COCO categories by id; empty for data sets without instances.
     categories: Mapping[int, str] = {}
+    #: (width, height) of the output where ``--size`` is not given; None for that of the source.
+    default_size: tuple[int, int] | None = None
     #: Instances of fewer pixels are not annotated.
     smallest_instance: int = SMALLEST_INSTANCE
 
@@ -85,6 +87,14 @@ class Converter:
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Add the options of this data set, beside those that all converters share."""
+
+    @classmethod
+    def add_folders(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments that name what is read and written: ``source`` and ``out``."""
+        parser.add_argument('source', type=Path, help='the data set as distributed')
+        parser.add_argument(
+            'out', type=Path, help='folder to fill: new, empty, or interrupted before'
+        )
 
     def options(self) -> dict:
         """Options that decide the content of the output, as JSON, for the manifest.

@@ -11,6 +11,9 @@ NYU13_CLASSES = (
     'table', 'tv', 'wall', 'window',
 )  # fmt: skip
 
+#: Those of NYU-13 and NYU-40 that are not countable: no instances of them are annotated.
+INDOOR_STUFF = ('ceiling', 'floor', 'wall')
+
 #: The 40 classes of Gupta et al., "Perceptual Organization and Recognition of Indoor Scenes from
 #: RGB-D Images" (CVPR 2013), spelt as published.
 NYU40_CLASSES = (

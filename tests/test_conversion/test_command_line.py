@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import pytest
 
 from mmmask3d.conversion import command_line
@@ -56,6 +57,14 @@ def test_options_reach_the_conversion(toy, source, tmp_path):
     manifest = json.loads((tmp_path / 'out/manifest.json').read_text())
     assert (manifest['size'], manifest['limit'], manifest['frames']) == ([8, 6], 2, 2)
     assert manifest['options'] == {'shift': 5}
+
+
+def test_a_contact_sheet_is_drawn_where_asked_for(toy, source, tmp_path, capsys):
+    sheet = tmp_path / 'pictures/sheet.png'
+    call = [str(source), str(tmp_path / 'out'), '--workers=1', f'--contact-sheet={sheet}']
+    assert run(toy.ToyConverter, call) == 0
+    assert f'Contact sheet: {sheet}' in capsys.readouterr().out
+    assert cv2.imread(str(sheet)).std() > 10
 
 
 @pytest.mark.parametrize(

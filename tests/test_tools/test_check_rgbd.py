@@ -44,7 +44,7 @@ def test_generated_rooms_are_clean(main, tiny_rooms, capsys):
     assert main(tiny_rooms, '--quiet') == 0
     text = capsys.readouterr().out
     assert '6 frames of 128x96' in text
-    assert 'splits: train 4, val 2' in text
+    assert 'splits: all 6, train 4, val 2' in text
     assert '0 errors, 0 warnings' in text
 
 

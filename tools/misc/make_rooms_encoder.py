@@ -62,7 +62,7 @@ def plan(args: argparse.Namespace) -> Steps:
             TOOLS / 'dataset_converters/generate_rooms.py', '--out', args.data,
             f'--workers={args.workers}', *generate,
         ],
-        lambda folder: [args.data / 'meta.json', args.data / 'splits/val.txt'],
+        lambda folder: [args.data / 'manifest.json', args.data / 'splits/val.txt'],
         show_counts,
     )  # fmt: skip
     loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')

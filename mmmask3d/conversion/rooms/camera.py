@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.rooms.render import Tracer
 from mmmask3d.conversion.rooms.scene import Scene
-from mmmask3d.conversion.rooms.shapes import CLASSES, STUFF
+from mmmask3d.datasets.classes import INDOOR_STUFF, NYU13_CLASSES
 
 FOCAL = 0.82  # focal length over image width: 63 degrees across, as the first Kinect
 
@@ -51,6 +52,11 @@ class Camera:
         """Return the same view with another number of pixels."""
         return Camera(self.position, self.rotation, width, height)
 
+    def intrinsic(self) -> np.ndarray:
+        """Return the (3, 3) matrix from camera axes to pixels; (0, 0) is a pixel's *centre*."""
+        x, y = (self.width - 1) / 2, (self.height - 1) / 2
+        return np.array([[self.focal, 0, x], [0, self.focal, y], [0, 0, 1]])
+
     def pose(self) -> np.ndarray:
         """Return the (4, 4) transformation from camera to world."""
         pose = np.eye(4)
@@ -75,7 +81,7 @@ def _targets(scene: Scene) -> list[np.ndarray]:
     """Return the (2, 3) bounds of every thing worth looking at."""
     boxes: dict[int, list[np.ndarray]] = {}
     for shape in scene.assembly.shapes:
-        if scene.assembly.things[shape.thing] not in STUFF:
+        if scene.assembly.things[shape.thing] not in INDOOR_STUFF:
             corners = np.stack([shape.vertices.min(axis=0), shape.vertices.max(axis=0)])
             boxes.setdefault(shape.thing, []).append(corners)
     bounds = [np.stack([np.min(b, axis=0)[0], np.max(b, axis=0)[1]]) for b in boxes.values()]
@@ -106,14 +112,14 @@ def _faults(tracer: Tracer, camera: Camera) -> float:
     seen = tracer.probe(camera.resized(40, 30))
     z = np.where(seen.hit, seen.depth, 10.0)
     classes = tracer.semantic(seen)
-    share = np.bincount(classes, minlength=len(CLASSES) + 1) / classes.size
-    part = {name: float(share[index + 1]) for index, name in enumerate(CLASSES)}
+    share = np.bincount(classes, minlength=len(NYU13_CLASSES) + 1) / classes.size
+    part = {name: float(share[index + 1]) for index, name in enumerate(NYU13_CLASSES)}
     things = np.bincount(tracer.instance(seen)) / classes.size
     faults = 4 * max(0.0, float((z < 0.7).mean()) - 0.04)  # something right before the lens
     faults += max(0.0, 1.2 - float(np.median(z)))
     faults += 3 * max(0.0, part['wall'] - 0.5)
     faults += 3 * max(0.0, part['window'] + part['ceiling'] - 0.25)
-    faults += 2 * max(0.0, sum(part[name] for name in STUFF) - 0.7)
+    faults += 2 * max(0.0, sum(part[name] for name in INDOOR_STUFF) - 0.7)
     faults += 2 * max(0.0, float(things.max()) - 0.5)  # nearly all one thing
     faults += 0.1 * max(0, 6 - int((things > 0.006).sum()))
     return faults
@@ -148,7 +154,7 @@ def choose_views(
             if faults == 0 or found == 30:
                 break
         if best is None:
-            raise RuntimeError(
+            raise SourceError(
                 f'no place for a camera in a room of {scene.size.round(2).tolist()} m with '
                 f'{len(scene.solids)} pieces: this seed cannot be used, choose another.'
             )

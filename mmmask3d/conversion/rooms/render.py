@@ -18,8 +18,9 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 
 from mmmask3d.conversion.rooms.scene import Light, Scene
-from mmmask3d.conversion.rooms.shapes import CLASSES, Material
+from mmmask3d.conversion.rooms.shapes import Material
 from mmmask3d.conversion.rooms.textures import TEXTURES, outdoors
+from mmmask3d.datasets.classes import NYU13_CLASSES
 
 if TYPE_CHECKING:
     from mmmask3d.conversion.rooms.camera import Camera
@@ -118,7 +119,7 @@ class Tracer:
         self.materials = list(order)
         self.thing = np.repeat([shape.thing for shape in shapes], counts)
         names = scene.assembly.things
-        self.label = np.array([CLASSES.index(name) + 1 for name in names], np.uint8)
+        self.label = np.array([NYU13_CLASSES.index(name) + 1 for name in names], np.uint8)
 
         self.all = _embree(vertices, faces)
         glass = np.array([material.glass for material in self.materials])

@@ -15,23 +15,7 @@ from functools import cache
 import numpy as np
 import trimesh
 
-# NYUv2's 13 classes; the label of a class is its index + 1, 0 is left for "unlabelled".
-CLASSES = (
-    'bed',
-    'books',
-    'ceiling',
-    'chair',
-    'floor',
-    'furniture',
-    'objects',
-    'picture',
-    'sofa',
-    'table',
-    'tv',
-    'wall',
-    'window',
-)
-STUFF = ('ceiling', 'floor', 'wall')
+from mmmask3d.datasets.classes import NYU13_CLASSES
 
 
 @dataclass(frozen=True)
@@ -339,8 +323,8 @@ class Assembly:
 
     def thing(self, name: str) -> int:
         """Start a new thing of class ``name`` and return its index."""
-        if name not in CLASSES:
-            raise ValueError(f'unknown class {name!r}: expected one of {CLASSES}')
+        if name not in NYU13_CLASSES:
+            raise ValueError(f'unknown class {name!r}: expected one of {NYU13_CLASSES}')
         self.things.append(name)
         return len(self.things) - 1
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mmmask3d.datasets.classes import NYU13_CLASSES, NYU40_CLASSES
+from mmmask3d.datasets.classes import INDOOR_STUFF, NYU13_CLASSES, NYU40_CLASSES
 
 #: Number of raw names in the labelled ``.mat``.
 NUM_RAW_CLASSES = 894
@@ -206,8 +206,7 @@ def instance_categories(which: str) -> dict[int, str]:
     if which == 'gupta19':
         return dict(enumerate(_GUPTA19, 1))
     classes = NYU13_CLASSES if which == 'nyu13' else NYU40_CLASSES
-    left_out = {'wall', 'floor', 'ceiling'}
-    wanted = _PRI3D9 if which == 'nyu13' else [c for c in classes if c not in left_out]
+    wanted = _PRI3D9 if which == 'nyu13' else [c for c in classes if c not in INDOOR_STUFF]
     return {i: name for i, name in enumerate(classes, 1) if name in wanted}
 
 

@@ -1,0 +1,140 @@
+"""Generate furnished rooms: a room is a source, a view of it is a frame."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from mmmask3d.conversion.converter import Converter, FrameRef, Plan
+from mmmask3d.conversion.frame import Frame
+from mmmask3d.conversion.paths import SourceError
+from mmmask3d.conversion.rooms.sensor import Sensor, measure
+from mmmask3d.datasets.classes import INDOOR_STUFF, NYU13_CLASSES
+
+if TYPE_CHECKING:
+    from mmmask3d.conversion.rooms.room import Room
+
+#: Raise it when the same options give other frames: a folder made before is then not added to.
+VERSION = 1
+_JPEG_QUALITY = 94  # that of the published figures on these rooms
+_SMALLEST_SIDE, _LARGEST_SIDE = 32, 2048
+
+
+class RoomsConverter(Converter):
+    """Generate RGB-D frames of furnished rooms with semantic and instance labels."""
+
+    name = 'rooms'
+    title = 'Generated rooms'
+    suffixes = {'rgb': '.jpg', 'depth': '.png', 'semantic': '.png', 'instance': '.png'}
+    classes = {'semantic': NYU13_CLASSES}
+    categories = {i: n for i, n in enumerate(NYU13_CLASSES, 1) if n not in INDOOR_STUFF}
+    default_size = (320, 240)
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.source = Path(f'seed {args.seed}')
+        self.seed: int = args.seed
+        self.rooms: int = args.rooms
+        self.views: int = args.views
+        self.val_rooms: int = args.val_rooms
+        self.size: tuple[int, int] = tuple(args.size)
+        self._check(args.out)
+
+    def _check(self, out: Path) -> None:
+        if self.seed < 0:
+            raise SourceError(f'--seed must be 0 or more, got {self.seed}.')
+        if self.rooms < 1 or self.views < 1:
+            raise SourceError(
+                f'--rooms and --views must be at least 1, got {self.rooms} and {self.views}.'
+            )
+        if not 0 <= self.val_rooms < self.rooms:
+            raise SourceError(
+                f'--val-rooms must be 0 or more and leave a room for training: got '
+                f'{self.val_rooms} of {self.rooms} rooms.'
+            )
+        if min(self.size) < _SMALLEST_SIDE or max(self.size) > _LARGEST_SIDE:
+            raise SourceError(
+                f'--size must be between {_SMALLEST_SIDE} and {_LARGEST_SIDE} pixels, got '
+                f'{self.size[0]} x {self.size[1]}.'
+            )
+        if (out / 'meta.json').exists() and not (out / 'manifest.json').exists():
+            raise SourceError(
+                f'{out} holds rooms of an earlier version. They can be trained on, but nothing can '
+                f'be added to them. Remove the folder and generate the rooms again, or choose '
+                f'another folder for --out.'
+            )
+        if find_spec('trimesh') is None or find_spec('embreex') is None:
+            raise SourceError(
+                'The rooms need trimesh and embreex: pip install -r requirements/data.txt'
+            )
+
+    @classmethod
+    def add_folders(cls, parser: argparse.ArgumentParser) -> None:
+        """See :meth:`Converter.add_folders`: nothing is read."""
+        parser.add_argument('--out', type=Path, default=Path('data/rooms'), help='folder to fill')
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """See :meth:`Converter.add_arguments`."""
+        parser.add_argument('--seed', type=int, default=0, help='of everything random')
+        parser.add_argument('--rooms', type=int, default=60, help='number of rooms')
+        parser.add_argument('--views', type=int, default=8, help='frames per room')
+        parser.add_argument('--val-rooms', type=int, default=12, help='the last rooms, for val')
+
+    def options(self) -> dict:
+        """See :meth:`Converter.options`."""
+        return {
+            'generator_version': VERSION,
+            'seed': self.seed,
+            'rooms': self.rooms,
+            'views': self.views,
+            'val_rooms': self.val_rooms,
+            'sensor': Sensor().options(),
+        }
+
+    def sources(self) -> Sequence[int]:
+        """See :meth:`Converter.sources`: the numbers of the rooms."""
+        return range(self.rooms)
+
+    def plan(self, source: int) -> Plan:
+        """See :meth:`Converter.plan`."""
+        split = 'train' if source < self.rooms - self.val_rooms else 'val'
+        names = (f'room_{source:04d}_view_{view:02d}' for view in range(self.views))
+        return Plan([FrameRef(name, view, split) for view, name in enumerate(names)])
+
+    @contextmanager
+    def open(self, source: int) -> Iterator['Room']:
+        """See :meth:`Converter.open`; builds the room and chooses its views."""
+        from mmmask3d.conversion.rooms.room import Room  # trimesh and scipy take a second
+
+        yield Room(self.seed, source, self.views, self.size)
+
+    def read(self, opened: 'Room', locator: int) -> Frame:
+        """See :meth:`Converter.read`; a view depends on the seed, the room and its number only."""
+        camera = opened.cameras[locator]
+        rng = np.random.default_rng([self.seed, opened.number, 1, locator])
+        frame = opened.renderer.render(camera, rng)
+        depth = measure(frame.depth, frame.cosine, frame.infrared, camera.focal, rng, Sensor())
+        _, jpeg = cv2.imencode(
+            '.jpg', frame.colour[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+        )
+        images = {
+            'rgb': jpeg.tobytes(),
+            'depth': depth,
+            'semantic': frame.semantic,
+            'instance': frame.instance,
+        }
+        categories = {
+            thing: NYU13_CLASSES.index(name) + 1
+            for thing, name in enumerate(opened.things, 1)
+            if name not in INDOOR_STUFF
+        }
+        extra = {
+            'camera_to_world': camera.pose().round(6).tolist(),
+            'intrinsic': camera.intrinsic().tolist(),
+        }
+        return Frame(images, categories, extra)
