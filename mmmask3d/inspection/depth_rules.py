@@ -9,7 +9,15 @@ from mmmask3d.inspection.findings import Findings
 from mmmask3d.inspection.measures import Measures
 from mmmask3d.inspection.sources import Source
 
-NEAREST, FARTHEST = 0.3, 10.0  # metres: median depth of an indoor set
+# What indoor sets are within, in metres; docs/checking_data.md has the rates on real ones.
+_TOO_NEAR = 0.15  # a twentieth of the readings nearer than this: depth cameras begin at 0.2 to 0.5
+_FARTHEST = 10.0  # median
+_ALL_FAR = 4.5, 2.5  # median, and hardly a reading nearer: no room is seen like that
+# Cameras give millimetres or metres. Another scale with all so near is mostly one of a layout that
+# was filled with millimetres: at 5000 per metre a room shrinks to 0.2 to 0.7 m.
+_USUAL_SCALES = 1, 1000
+_NEAREST_OTHERWISE = 0.75  # median
+_ROOM = 0.75, 4.5  # median of what is proposed
 _IMPOSSIBLE_NEAREST, _IMPOSSIBLE_FARTHEST = 0.05, 100.0  # as LoadRGBD warns
 _LIKELY = 2.0  # metres; of several scales that fit, the one nearest to this is proposed first
 _SCALES = {1: 'metres', 100: 'centimetres', 1000: 'millimetres', 5000: 'TUM RGB-D', 10000: '0.1 mm'}
@@ -37,16 +45,20 @@ def _unit(source: Source, readable: Sequence[Measures], found: Findings) -> None
     if not source.metric:
         return
     scale = source.frames.depth_scale
-    median = float(np.median([m.depth.median for m in readable]))
-    if NEAREST <= median <= FARTHEST:
+    median, near = _typical(readable)
+    # The step of integers may prove the scale: what came in mm and was stored at 5000 per metre
+    # is a multiple of 5.
+    step = int(np.gcd.reduce([m.depth.step for m in readable]))
+    why = _doubt(scale, median, near, step)
+    if not why:
         return
     stored = median * scale
-    fitting = {s: n for s, n in _SCALES.items() if NEAREST <= stored / s <= FARTHEST}
+    fitting = {s: n for s, n in _SCALES.items() if _ROOM[0] <= stored / s <= _ROOM[1]}
     proposals = [
         f'depth_scale={s} ({fitting[s]}) would make it {stored / s:.2f} m'
         for s in sorted(fitting, key=lambda s: abs(np.log(stored / s / _LIKELY)))
     ]
-    if all(m.depth.multiples_of_8 for m in readable):
+    if step and step % 8 == 0:
         proposals.insert(
             0,
             'all stored values are multiples of 8, as in SUN RGB-D, whose bits are rotated: '
@@ -58,12 +70,35 @@ def _unit(source: Source, readable: Sequence[Measures], found: Findings) -> None
     found.add(
         'unit',
         'error' if impossible else 'warning',
-        f'the median depth is {median:.3g} m with depth_scale={scale:g}; indoors it lies between '
-        f'{NEAREST:g} and {FARTHEST:g} m',
+        f'the median depth is {median:.3g} m with depth_scale={scale:g}, a twentieth of the '
+        f'readings is nearer than {near:.2g} m: {why}',
         ('; or '.join(proposals) or 'No common depth_scale fits; look at the stored values')
         + ('.' if impossible else '. Right as it is for outdoor or close-up sets.'),
         [m.depth_path for m in readable[:1]],
     )
+
+
+def _typical(readable: Sequence[Measures]) -> tuple[float, float]:
+    """Median over the frames of the median depth, and of the depth that few are nearer than."""
+    return tuple(
+        float(np.median([getattr(m.depth, name) for m in readable])) for name in ('median', 'near')
+    )
+
+
+def _doubt(scale: float, median: float, near: float, step: int) -> str:
+    """Why no indoor set reads like this; '' where one does."""
+    if median > _FARTHEST:
+        return f'indoors the median is at most {_FARTHEST:g} m'
+    if median > _ALL_FAR[0] and near > _ALL_FAR[1]:
+        return f'no room has nearly everything beyond {_ALL_FAR[1]:g} m'
+    if near < _TOO_NEAR:
+        return 'depth cameras measure from 0.2 to 0.5 m on'
+    if scale == 1000 and step == 5:
+        return 'all stored values are multiples of 5, as of millimetres kept at 5000 per metre'
+    proven = step and scale % 1000 == 0 and step % (scale // 1000) == 0
+    if scale not in _USUAL_SCALES and median < _NEAREST_OTHERWISE and not proven:
+        return 'so near are rooms stored in another unit, as millimetres in a layout of its own'
+    return ''
 
 
 def _holes(readable: Sequence[Measures], found: Findings) -> None:
@@ -123,7 +158,7 @@ def _limits(source: Source, readable: Sequence[Measures], found: Findings) -> No
         )
         if not limit:  # which says the same
             _clipping(readable, found)
-        if NEAREST <= float(np.median([m.depth.median for m in readable])) <= FARTHEST:
+        if _typical(readable)[0] <= _FARTHEST:
             found.add_frames(
                 'far-readings',
                 'note',

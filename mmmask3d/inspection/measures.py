@@ -50,13 +50,14 @@ class DepthMeasures:
         invalid: Share of pixels without a reading.
         beyond: Share of pixels dropped by ``max_depth`` alone.
         low: Least reading.
+        near: Reading that a twentieth of the readings is nearer than.
         median: Median reading.
         high: Greatest reading.
         at_highest: Share of the readings that have the greatest value.
         at_next: Share of the readings that have the next lower value.
         at_limit: Share of the pixels that are readings of the greatest value of the stored type.
         distinct: Number of different readings; None for floats.
-        multiples_of_8: Whether all stored values are.
+        step: Greatest number that all stored values of readings are multiples of; 0 for floats.
     """
 
     stored_type: str
@@ -65,13 +66,14 @@ class DepthMeasures:
     invalid: float
     beyond: float
     low: float
+    near: float
     median: float
     high: float
     at_highest: float
     at_next: float
     at_limit: float
     distinct: int | None
-    multiples_of_8: bool
+    step: int
 
 
 @dataclass
@@ -194,7 +196,8 @@ def _measure_depth(
     highest = readings.max()
     lower = readings[readings < highest]
     at_next = np.count_nonzero(lower == lower.max()) if lower.size else 0
-    counts = np.bincount(stored) if integers and stored.max() < 1 << 16 else None
+    values = np.flatnonzero(np.bincount(stored)) if integers and stored.max() < 1 << 16 else None
+    near, median = np.quantile(readings, [0.05, 0.5])
     return DepthMeasures(
         stored_type=str(raw.dtype),
         stored_low=float(stored.min()),
@@ -202,13 +205,14 @@ def _measure_depth(
         invalid=1 - readings.size / raw.size,
         beyond=float(np.count_nonzero(unlimited & ~valid) / raw.size),
         low=float(readings.min()),
-        median=float(np.median(readings)),
+        near=float(near),
+        median=float(median),
         high=float(highest),
         at_highest=float(np.count_nonzero(readings == highest) / readings.size),
         at_next=at_next / readings.size,
         at_limit=float(np.mean(valid & (raw == np.iinfo(raw.dtype).max))) if integers else 0.0,
-        distinct=None if counts is None else int(np.count_nonzero(counts)),
-        multiples_of_8=bool(integers and not (stored & 7).any()),
+        distinct=None if values is None else values.size,
+        step=int(np.gcd.reduce(stored if values is None else values)) if integers else 0,
     )
 
 

@@ -33,7 +33,8 @@ def test_figures_of_a_frame(folder):
     assert depth.distinct == len(np.unique(readings))
     assert depth.at_highest == pytest.approx((readings == readings.max()).mean())
     assert (depth.stored_type, depth.stored_high) == ('uint16', raw.max())
-    assert not depth.multiples_of_8
+    assert depth.step == 1
+    assert depth.near == pytest.approx(np.quantile(readings, 0.05))
     assert found.thumbnail.shape == (192,)
     assert found.thumbnail.mean() == pytest.approx(0, abs=1e-4)
 
@@ -45,11 +46,11 @@ def test_limits_and_steps(folder):
     found = measured(folder).depth
     assert found.at_limit == pytest.approx(24 / (32 * 48))
     assert found.beyond == 0
-    assert not found.multiples_of_8
+    assert found.step == 5
     limited = measured(folder, max_depth=3.0).depth
     assert limited.at_limit == 0
     assert limited.beyond == pytest.approx(34 / (32 * 48))
-    assert limited.multiples_of_8
+    assert limited.step == 1600
     assert (limited.at_highest, limited.at_next) == (1, 0)
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +14,11 @@ from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.frame import SIGNATURES, Frame, store_depth
 from mmmask3d.conversion.pairs import PairFinder, spread
 from mmmask3d.conversion.paths import SourceError
+from mmmask3d.conversion.units import UNITS, stored_per_metre
 from mmmask3d.conversion.val_split import add_argument as add_val_argument
 from mmmask3d.conversion.val_split import with_validation
 from mmmask3d.datasets.depth_io import FrameError, decode_colour, decode_depth, to_readings
 
-UNITS = {'mm': 1000.0, 'cm': 100.0, 'm': 1.0}
 _RELATIVE = 'relative'
 _MILLIMETRES = 1000.0
 _LARGEST = 65535 / _MILLIMETRES  # metres in 16 bits
@@ -335,16 +334,12 @@ def read_depth(path: Path) -> np.ndarray:
 
 
 def _unit(text: str) -> float | str:
-    text = text.strip()
-    if text == _RELATIVE:
-        return text
-    if text in UNITS:
-        return UNITS[text]
-    if re.fullmatch(r'\d+(\.\d+)?', text) and float(text) > 0:
-        return float(text)
-    raise argparse.ArgumentTypeError(
-        f'expected mm, cm, m, a number of stored units per metre, or relative, got {text!r}'
-    )
+    if text.strip() == _RELATIVE:
+        return _RELATIVE
+    try:
+        return stored_per_metre(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f'{error}; or relative') from error
 
 
 def _positive(text: str) -> float:

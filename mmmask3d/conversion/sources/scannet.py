@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mmmask3d.conversion import units
 from mmmask3d.conversion.converter import Converter, Plan
 from mmmask3d.conversion.frame import Frame
 from mmmask3d.conversion.paths import SourceError, require
@@ -65,6 +66,8 @@ class ScanNetConverter(Converter):
         parser.add_argument(
             '--every', type=int, default=25, metavar='N', help='take every Nth frame of a stream'
         )
+        # Of scannet_frames_25k and what is laid out like it; streams state theirs.
+        units.add_argument(parser, default=units.UNITS['mm'])
         parser.add_argument(
             '--low-label-seed', type=int, default=0, metavar='SEED', help='of the low-label lists'
         )
@@ -82,6 +85,7 @@ class ScanNetConverter(Converter):
         if args.every < 1:
             raise SourceError(f'--every must be at least 1, got {args.every}.')
         self.every = args.every
+        self.unit: float = args.unit
         self.low_label_seed = args.low_label_seed
         self.labels = args.labels
         labels, instances = args.labels != 'none', args.labels == 'instances'
@@ -136,13 +140,13 @@ class ScanNetConverter(Converter):
     def _scene(self, folder: Path, split: str) -> Scene:
         streams = (folder / f'{folder.name}.sens').exists() or not (folder / 'color').is_dir()
         read = split != 'test'  # ScanNet keeps the labels of the test scenes to itself
-        return (SensScene if streams else FramesScene)(
-            folder.name,
-            folder,
-            split,
+        labels = dict(
             labels=read and self.labels != 'none',
             instances=read and self.labels == 'instances',
         )
+        if streams:
+            return SensScene(folder.name, folder, split, **labels)
+        return FramesScene(folder.name, folder, split, **labels, scale=self.unit)
 
     def _label_map(self, path: Path | None) -> np.ndarray | None:
         if not any(isinstance(scene, SensScene) and scene.labels for scene in self.scenes):
@@ -163,6 +167,7 @@ class ScanNetConverter(Converter):
         streams = any(isinstance(scene, SensScene) for scene in self.scenes)
         return {
             'every': self.every if streams else None,
+            'unit': None if all(isinstance(s, SensScene) for s in self.scenes) else self.unit,
             'labels': self.labels,
             'label_map_crc32': None if self.label_map is None else zlib.crc32(self.label_map),
         }

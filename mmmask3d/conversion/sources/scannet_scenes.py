@@ -177,7 +177,13 @@ class _OpenSens:
 
 @dataclass(frozen=True)
 class FramesScene(Scene):
-    """A scan as in ``scannet_frames_25k``: ``{color,depth,label,instance,pose}/<number>.*``."""
+    """A scan as in ``scannet_frames_25k``: ``{color,depth,label,instance,pose}/<number>.*``.
+
+    Attributes:
+        scale: Stored units of depth per metre, which no file says.
+    """
+
+    scale: float = _MILLIMETRES
 
     def kinds(self) -> dict[str, str]:
         """Folders that are read, and the suffix of their files."""
@@ -268,8 +274,8 @@ class _OpenFrames:
         read_image_header(content, where)
         depth = decode_depth(content, where)
         if depth.dtype != np.uint16:
-            raise FrameError(f'{where}: {depth.dtype}, expected millimetres in 16 bits.')
-        frame = Frame({'rgb': colour, 'depth': depth})
+            raise FrameError(f'{where}: {depth.dtype}, expected depth in 16 bits.')
+        frame = Frame({'rgb': colour, 'depth': in_millimetres(depth, scene.scale)})
         if scene.labels:
             content, where = self._content('label', stem)
             labels = check_nyu40(decode_map(content, where, (8,)), where)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmmask3d.conversion import units
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.formats.png_source import read_colour_png, read_png_map
 from mmmask3d.conversion.formats.registration import Camera, register_depth
@@ -36,7 +37,7 @@ ROTATION = np.array(
 TRANSLATION = np.array([-2.5558943178152542e-02, 1.0109636268061706e-04, 2.0318321729487039e-03])
 
 _NO_READING = 65535
-_STORED_PER_METRE = 1000
+_STORED_PER_METRE = 1000.0
 _LISTS = {'train': 'TrainSplit.txt', 'test': 'TestSplit.txt'}
 _LIST_LINE = re.compile(r'sequence\s*(\d{1,3})')
 _COLOUR = '.color.png'
@@ -74,10 +75,10 @@ class SevenScenesConverter(Converter):
 
     name = 'seven_scenes'
     title = '7-Scenes'
-    depth_scale = float(_STORED_PER_METRE)
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
+        self.depth_scale: float = args.unit
         self.every: int = args.every
         self.jpeg: bool = args.jpeg
         self.register: bool = args.register
@@ -88,6 +89,7 @@ class SevenScenesConverter(Converter):
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Add the options of this data set."""
+        units.add_argument(parser, default=_STORED_PER_METRE)
         parser.add_argument(
             '--every', type=int, default=1, metavar='N', help='take every Nth frame of a sequence'
         )
@@ -103,7 +105,12 @@ class SevenScenesConverter(Converter):
 
     def options(self) -> dict:
         """Options that decide the content of the output."""
-        return {'every': self.every, 'jpeg': self.jpeg, 'register': self.register}
+        return {
+            'unit': self.depth_scale,
+            'every': self.every,
+            'jpeg': self.jpeg,
+            'register': self.register,
+        }
 
     def sources(self) -> list[SceneSequence]:
         """The sequences that the lists of the scenes name."""
@@ -211,7 +218,7 @@ class SevenScenesConverter(Converter):
         if not self.register:
             return np.where(valid, stored, 0).astype(np.uint16)
         depth, valid = register_depth(
-            stored / _STORED_PER_METRE,
+            stored / self.depth_scale,
             valid,
             DEPTH_CAMERA,
             COLOUR_CAMERA,

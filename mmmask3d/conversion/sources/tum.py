@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmmask3d.conversion import units
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.formats.png_source import read_colour_png, read_png_map
 from mmmask3d.conversion.frame import Frame
@@ -18,6 +19,7 @@ from mmmask3d.conversion.paths import SourceError, path_inside, safe_name
 from mmmask3d.datasets.depth_io import FrameError, decode_colour
 
 _NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
+_STORED_PER_METRE = 5000.0
 _DEPTH_OF_SEARCH = 2  # folders below the source in which sequences are looked for
 
 
@@ -142,15 +144,16 @@ def associate(
 class TUMConverter(Converter):
     """Convert sequences of the TUM RGB-D benchmark, or recorded in its format.
 
-    Depth stays as stored, 5000 units per metre. Colour files stay as they are.
+    Depth stays as stored, at 5000 units per metre or what ``--unit`` says. Colour files stay as
+    they are.
     """
 
     name = 'tum'
     title = 'TUM RGB-D'
-    depth_scale = 5000.0
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
+        self.depth_scale: float = args.unit
         self.max_difference: float = args.max_difference
         self.offset: float = args.offset
         self.every: int = args.every
@@ -167,6 +170,7 @@ class TUMConverter(Converter):
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Add the options of this data set."""
+        units.add_argument(parser, default=_STORED_PER_METRE)
         parser.add_argument(
             '--max-difference',
             type=float,
@@ -196,6 +200,7 @@ class TUMConverter(Converter):
     def options(self) -> dict:
         """Options that decide the content of the output."""
         return {
+            'unit': self.depth_scale,
             'max_difference': self.max_difference,
             'offset': self.offset,
             'every': self.every,

@@ -211,7 +211,9 @@ def test_no_answer_is_no_unit(tmp_path, capsys, monkeypatch):
 def test_units_that_are_none(tmp_path, capsys, unit):
     with pytest.raises(SystemExit):
         convert(tmp_path, tmp_path / 'out', f'--unit={unit}')
-    assert 'expected mm, cm, m, a number' in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert 'expected mm, cm, m, or a number' in error
+    assert 'or relative' in error
 
 
 # ---------------------------------------------------------------- colour and sizes

@@ -196,6 +196,7 @@ def test_streams_by_value(streams, lists, label_map, tmp_path):
     assert manifest['frames'] == 15
     assert manifest['options'] == {
         'every': 2,
+        'unit': None,
         'labels': 'instances',
         'label_map_crc32': manifest['options']['label_map_crc32'],
     }
@@ -368,7 +369,12 @@ def test_workers_of_the_tool_make_the_same(streams, lists, label_map, tmp_path):
 def test_frames_25k_by_value(frames_25k, lists, tmp_path):
     out = tmp_path / 'out'
     manifest = convert(make(frames_25k, lists), out).manifest
-    assert manifest['options'] == {'every': None, 'labels': 'instances', 'label_map_crc32': None}
+    assert manifest['options'] == {
+        'every': None,
+        'unit': 1000.0,
+        'labels': 'instances',
+        'label_map_crc32': None,
+    }
     expected = {}
     for split, scenes in SPLITS.items():
         for scene in scenes:
@@ -393,6 +399,17 @@ def test_frames_25k_by_value(frames_25k, lists, tmp_path):
         'colour': {'size': [48, 36], 'intrinsic': np.asarray(writer.INTRINSIC, float).tolist()},
         'depth': {'size': [24, 18], 'intrinsic': np.asarray(writer.INTRINSIC, float).tolist()},
     }
+
+
+def test_frames_in_another_unit(frames_25k, lists, tmp_path):
+    """Output is in millimetres whatever the input; no value is larger than it was."""
+    converter = make(frames_25k, lists, '--unit', 5000, '--labels', 'none')
+    convert(converter, tmp_path / 'out')
+    for scene in SPLITS['train']:
+        name = f'depth/{scene}/000000.png'
+        stored = read(frames_25k / f'scannet_frames_25k/{scene}/depth/000000.png')
+        np.testing.assert_array_equal(read(tmp_path / 'out' / name), np.rint(stored / 5))
+    assert converter.options()['unit'] == 5000
 
 
 def test_one_folder_of_scenes(frames_25k, lists, tmp_path):
@@ -459,7 +476,7 @@ def damaged_frames(frames_25k, scene='scene0000_00'):
         'a PNG of 3 x 8 bits': (joint, png(np.ones((36, 48, 3), np.uint8))),
         '41000|has the label 41': (joint, png(np.full((36, 48), 41_000, np.uint16))),
         'truncated JPEG': (folder / 'color/000000.jpg', JPEG_START),
-        'uint8, expected millimetres': (
+        'uint8, expected depth': (
             folder / 'depth/000000.png', png(np.ones((18, 24), np.uint8)),
         ),
         'would be distorted': (folder / 'label/000000.png', png(np.ones((36, 36), np.uint8))),

@@ -63,7 +63,7 @@ def write_scene(folder, train=(1,), test=(2,), frames=2):
 
 
 def converter(root, **options):
-    defaults = dict(every=1, jpeg=False, register=True)
+    defaults = dict(unit=1000.0, every=1, jpeg=False, register=True)
     return SevenScenesConverter(Namespace(source=Path(root), **defaults | options))
 
 
@@ -136,6 +136,17 @@ def test_codes_of_no_reading_are_dropped():
     np.testing.assert_array_equal(got, np.where(depth == 65535, 0, depth))
     assert not converter('.')._depth(np.full((480, 640), 65535, np.uint16)).any()
     assert not converter('.')._depth(np.zeros((480, 640), np.uint16)).any()
+
+
+@pytest.mark.parametrize('register', [True, False])
+def test_the_unit_decides_where_readings_land(register):
+    """A room at 5000 per metre is that in millimetres, in finer steps."""
+    depth = depth_map(1) * np.where(depth_map(1) == 65535, 1, np.uint16(5))
+    got = converter('.', unit=5000.0, register=register)._depth(depth)
+    expected = converter('.', register=register)._depth(depth_map(1))
+    np.testing.assert_array_equal(got > 0, expected > 0)
+    np.testing.assert_allclose(got / 5, expected, rtol=0, atol=0.5)  # its steps, and it is rounded
+    assert converter('.', unit=5000.0).depth_scale == 5000
 
 
 def test_the_pose_is_that_of_the_camera_whose_view_it_is(tmp_path):

@@ -66,7 +66,7 @@ def source(tmp_path):
 
 
 def converter(root, **options):
-    defaults = dict(max_difference=0.02, offset=0.0, every=1, jpeg=False, val=[])
+    defaults = dict(unit=5000.0, max_difference=0.02, offset=0.0, every=1, jpeg=False, val=[])
     return TUMConverter(Namespace(source=Path(root), **defaults | options))
 
 
@@ -77,13 +77,9 @@ def contents(out):
 
 
 def load(out, **options):
-    return RGBDDataset(
-        data_root=str(out),
-        pipeline=[LoadRGBD()],
-        test_mode=True,
-        depth_scale=5000,
-        **dict(ann_file='splits/all.txt', img_suffix='.png') | options,
-    )
+    settings = json.loads((out / 'manifest.json').read_text())['rgbd_dataset']
+    defaults = dict(data_root=str(out), ann_file='splits/all.txt', test_mode=True)
+    return RGBDDataset(pipeline=[LoadRGBD()], **defaults | settings | options)
 
 
 # ---------------------------------------------------------------- association
@@ -209,6 +205,23 @@ def test_round_trip_by_value(source, tmp_path, capsys):
             np.testing.assert_array_equal(stored, depth)
             frames += 1
     assert manifest['frames'] == frames == 14
+
+
+def test_a_recording_in_another_unit(source, tmp_path, capsys):
+    """Same values, other metres: the config that is printed reads what was recorded."""
+    root, written = source
+    _, depth = written['a'][f'{START:.6f}']
+    out = tmp_path / 'out'
+    assert run(TUMConverter, [str(root), str(out), '--workers=1', '--unit=mm']) == 0
+    assert 'depth_scale=1000.0' in capsys.readouterr().out
+    manifest = json.loads((out / 'manifest.json').read_text())
+    assert manifest['depth_scale'] == manifest['options']['unit'] == 1000
+    assert manifest['depth']['depth']['high'] == pytest.approx(65.5, abs=0.1)
+    frame = load(out)[0]
+    np.testing.assert_allclose(frame['depth'], depth / 1000, rtol=1e-6)
+    # Another unit is another conversion.
+    assert run(TUMConverter, [str(root), str(out), '--workers=1']) == 1
+    assert 'unit 1000.0 (asked for: 5000.0)' in capsys.readouterr().err
 
 
 def test_the_script_in_two_processes_makes_the_same_files(source, tmp_path):
