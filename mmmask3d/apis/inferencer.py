@@ -6,6 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from mmmask3d.datasets.transforms import (
 from mmmask3d.datasets.transforms.masking import patches_with_readings
 from mmmask3d.engine.run_config import load_config
 from mmmask3d.evaluation.frozen_features import image_normaliser
+from mmmask3d.inspection.sources import rgbd_configs
 from mmmask3d.models.masked_rgbd import MaskedRGBD
 from mmmask3d.registry import TRANSFORMS
 from mmmask3d.visualization import depth_to_rgb, panel_of_sample, write_png
@@ -110,6 +112,31 @@ class MaskedRGBDInferencer(BaseInferencer):
             scope=cfg.get('default_scope') or 'mmmask3d',
             show_progress=show_progress,
         )
+
+    @property
+    def depth_settings(self) -> dict[str, Any]:
+        """How the config's data sets store depth: options for a call on files of theirs.
+
+        ``inferencer(folder, **inferencer.depth_settings)`` reads ``depth_scale``, ``depth_kind``,
+        ``depth_invalid`` and the limits as training did. A call does not take them by itself,
+        since frames of one's own are seldom stored like the data that was trained on.
+
+        Raises:
+            ValueError: The sets of the config differ in them.
+        """
+        loader = _validation_loader(self.cfg) or self.cfg.train_dataloader
+        names = [field.name for field in fields(DepthReading)]
+        defaults = dict(depth_scale=1000.0)  # of RGBDDataset; the others have one in common
+        found = [
+            defaults | {name: leaf[name] for name in names if name in leaf}
+            for leaf in rgbd_configs(loader['dataset'], 'the config')
+        ]
+        if any(settings != found[0] for settings in found):
+            raise ValueError(
+                f'the data sets of the config store depth in several ways: {found}. Give the '
+                f'options of the one that the frames belong to.'
+            )
+        return found[0]
 
     def __call__(
         self,
@@ -530,13 +557,17 @@ def _resize_known(values: np.ndarray, known: np.ndarray, size: tuple[int, int]) 
     return np.where(inside, total / np.where(inside, weight, 1), np.nan).astype(np.float32)
 
 
+def _validation_loader(cfg: Config) -> dict | None:
+    return cfg.get('test_dataloader') or cfg.get('val_dataloader')
+
+
 def _validation_pipeline(cfg: Config) -> list[dict]:
     """Pipeline of a config's test or validation data, of the first of several sets.
 
     Where there are none, as in MAE's configs: the masking and packing of the training after a
     resize to the encoder's size.
     """
-    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+    loader = _validation_loader(cfg)
     if loader:
         return list(_pipeline_of(loader))
     if not cfg.get('train_dataloader'):

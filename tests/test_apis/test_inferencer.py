@@ -1,5 +1,6 @@
 """Inference: values against a model run by hand, no reading enters, bad input is named."""
 
+import copy
 import random
 import re
 import shlex
@@ -226,6 +227,34 @@ def test_where_enough_is_removed_the_masks_are_those_of_the_config(inferencer):
     assert inferencer._masking.depth_ratio == 0.5
 
 
+@pytest.mark.parametrize(
+    ('known', 'removed'),
+    [
+        (1, 23),  # 23 without a reading; the only one with a reading is kept
+        (2, 23),
+        (3, 23),  # 21, and 2 of 3: half of an odd number is rounded up
+        (4, 22),
+        (5, 22),  # 19, and 3 of 5
+        (23, 13),  # 1, and 12 of 23
+        (24, 12),
+    ],
+)
+def test_at_least_half_of_the_patches_with_readings_are_removed(inferencer, known, removed):
+    valid = np.zeros((32, 48), bool)
+    for patch in range(known):
+        valid[8 * (patch // 6) + 3, 8 * (patch % 6) + 5] = True
+    masking = _reaching(inferencer._masking, valid)
+    assert masking.depth_ratio * 24 == pytest.approx(removed)
+    results = dict(img=np.zeros((32, 48, 3), np.uint8), depth=np.ones((32, 48), np.float32))
+    with sample_rng(0):
+        mask = masking(dict(results, valid=valid))['depth_mask']
+    assert mask.sum() == removed
+    # Where the config removes more it stays as it is.
+    more = copy.copy(inferencer._masking)
+    more.depth_ratio = 23 / 24
+    assert _reaching(more, valid) is more
+
+
 def test_implausible_units_are_named(tiny, inferencer, warnings_logged_by_mmengine):
     img, stored = pair(tiny)
     inferencer((img, stored.astype(np.float32)))
@@ -305,6 +334,28 @@ def test_a_model_of_kept_readings_needs_depth(tiny):
     kept = build(tiny, **{'model.data_preprocessor': dict(depth_target=dict(stats='kept'))})
     with pytest.raises(ValueError, match='input 0 has no depth'):
         kept(pair(tiny)[0])
+
+
+def test_files_of_the_data_set_are_read_as_in_training(tiny, inferencer):
+    assert inferencer.depth_settings == dict(depth_scale=1000.0)
+    img, stored = pair(tiny)
+    stored = stored.copy()
+    stored[0] = 65535
+    leaf = dict(depth_scale=2000, depth_invalid=(0, 65535), min_depth=0.6, max_depth=1.2)
+    twice = build(tiny, **{f'test_dataloader.dataset.{k}': v for k, v in leaf.items()})
+    assert twice.depth_settings == leaf
+    found = only(twice((img, stored), **twice.depth_settings, num_masks=1))
+    valid = (stored >= 1200) & (stored <= 2400)
+    assert valid.any()
+    np.testing.assert_array_equal(found['valid'], valid)
+    np.testing.assert_allclose(found['completed'][valid], stored[valid] / 2000, rtol=1e-6)
+    cfg = Config.fromfile(tiny[0])
+    part = cfg.test_dataloader.dataset
+    both = dict(type='ConcatDataset', datasets=[part, part])
+    assert build(tiny, **{'test_dataloader.dataset': both | dict(_delete_=True)}).depth_settings
+    both['datasets'] = [part, part | dict(depth_scale=5000)]
+    with pytest.raises(ValueError, match='several ways'):
+        build(tiny, **{'test_dataloader.dataset': both | dict(_delete_=True)}).depth_settings  # noqa: B018
 
 
 # ---------------------------------------------------------------- pictures and features

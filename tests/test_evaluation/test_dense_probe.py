@@ -159,6 +159,44 @@ def test_logistic_is_the_minimum():
     assert ours == pytest.approx(minimize(objective, np.zeros(12)).fun, abs=1e-5)
 
 
+def test_the_penalty_by_hand():
+    """What a fit predicts here depends on the penalty alone, so each error is known."""
+    low, high = dense_probe.PENALTIES[0], dense_probe.PENALTIES[1]
+    predicted = dict.fromkeys(dense_probe.PENALTIES, 50.0) | {low: 0.0, high: 1.0}
+    fits = []
+
+    def fit(x, t, w, penalty):
+        fits.append((penalty, x[:, 0].tolist(), t[:, 0].tolist(), w.tolist()))
+        return lambda features: features[..., :1] * 0 + predicted[penalty]
+
+    # Six frames of three patches; the fifth is held out: errors 0 and 9, or 1 and 4.
+    features = torch.arange(18.0).reshape(6, 1, 3, 1)
+    targets = torch.zeros(6, 1, 3, 1)
+    targets[4, 0, :, 0] = torch.tensor([0.0, 3.0, 99.0])
+    weights = torch.full((6, 1, 3), 0.5)
+    weights[0, 0, 1] = 0  # no target: in no fit
+    for much, little, best in ((0.9, 0.1, low), (0.1, 0.9, high)):
+        weights[4, 0] = torch.tensor([much, little, 0])
+        fits.clear()
+        dense_probe._choose_penalty(fit, features, targets, weights, dense_probe._squared_error)
+        assert fits[-1][0] == best
+        assert [penalty for penalty, *_ in fits[:-1]] == list(dense_probe.PENALTIES)
+        # Chosen without the fifth frame, fitted at last on all of them.
+        rest = [i for i in range(18) if i != 1 and not 12 <= i < 15]
+        assert all(x == rest for _, x, _, _ in fits[:-1])
+        assert fits[-1][1] == sorted([*rest, 12, 13])
+        assert fits[-1][2][rest.index(11) + 1 :][:2] == [0.0, 3.0]
+        assert fits[-1][3][rest.index(11) + 1 :][:2] == pytest.approx([much, little])
+    # Without a frame to hold out, or a target in it, the middle one.
+    middle = dense_probe.PENALTIES[2]
+    for count, held in ((4, 1.0), (6, 0.0)):
+        fits.clear()
+        weights[4] *= held
+        some = (features[:count], targets[:count], weights[:count])
+        dense_probe._choose_penalty(fit, *some, dense_probe._squared_error)
+        assert [penalty for penalty, *_ in fits] == [middle]
+
+
 def test_patch_targets_by_hand():
     labels = torch.tensor([[0, 0, 1, 1], [0, 2, 1, 1]])
     valid = torch.ones(2, 4, dtype=torch.bool)
