@@ -35,7 +35,6 @@ SMALL_BATCHES = (
     'train_cfg.max_epochs=3',  # one more than the warm-up
     'train_dataloader.batch_size=2',
     'train_dataloader.num_workers=0',
-    'train_dataloader.persistent_workers=False',
 )
 
 

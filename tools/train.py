@@ -13,7 +13,8 @@ from mmengine.config import DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmmask3d.engine import run_config
+from mmmask3d.engine import ResumedConfigHook, run_config
+from mmmask3d.engine.dependent_options import check_schedule
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -65,6 +66,7 @@ def main() -> None:
 
     cfg = run_config.load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
     run_config.check_libraries(cfg)
+    check_schedule(cfg)
     if args.amp:
         run_config.enable_amp(cfg)
     run_config.check_amp(cfg, log)
@@ -73,6 +75,7 @@ def main() -> None:
     run_config.apply_resume(cfg, args.resume, log)
     run_config.enable_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(ResumedConfigHook())
     if cfg.get('resume'):
         run_config.require_fitting_checkpoint(runner)
     else:

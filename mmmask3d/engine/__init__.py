@@ -14,6 +14,7 @@ from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import ResumableEpochBasedTrainLoop
 from .probe_hook import ProbeHook
 from .resume_hook import AtomicCheckpointHook, RNGStateHook
+from .resumed_config import ResumedConfigHook
 from .visualization_hook import ReconstructionVisualizationHook
 
 install_strict_loaders()
@@ -27,6 +28,7 @@ __all__ = [
     'RNGStateHook',
     'ReconstructionVisualizationHook',
     'ResumableEpochBasedTrainLoop',
+    'ResumedConfigHook',
     'UnsafeCheckpointError',
     'find_resumable_checkpoint',
     'install_strict_loaders',

@@ -10,6 +10,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import BatchSampler
 
 from mmmask3d.engine.resume_hook import RNGStateHook, restore_rng_state, sampler_of
+from mmmask3d.engine.resumed_config import ResumedConfigHook
 from mmmask3d.registry import LOOPS
 
 
@@ -36,6 +37,8 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
       samples already seen without loading them; with other samplers they are loaded and dropped.
     - The RNG states of :class:`RNGStateHook`, which this loop registers if the config does not,
       are restored right before the first batch is fetched.
+    - What the config changed since is in force, see :class:`ResumedConfigHook`, likewise
+      registered.
     - The start of data workers draws from a generator of its own, and validation is undone by the
       hook, so neither changes the numbers that training draws.
 
@@ -63,8 +66,9 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
         self.batches_done = 0
         self._skip = 0
         self._rng_to_restore: dict[str, Any] | None = None
-        if not any(isinstance(hook, RNGStateHook) for hook in self.runner.hooks):
-            self.runner.register_hook(RNGStateHook())
+        for needed in (RNGStateHook, ResumedConfigHook):
+            if not any(isinstance(hook, needed) for hook in self.runner.hooks):
+                self.runner.register_hook(needed())
 
     def continue_from(self, saved: dict[str, Any], rng: dict[str, Any] | None) -> None:
         """Take up the position and RNG state of a checkpoint; called before training starts.

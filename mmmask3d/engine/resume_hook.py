@@ -62,7 +62,8 @@ class RNGStateHook(Hook):
     saved if checkpoints are written by :class:`AtomicCheckpointHook`, which gathers them; with
     another checkpoint hook only rank 0's state can be saved and a resumed run says so.
 
-    Only a resumed run gets the state back; weights taken by ``load_from`` leave the RNG alone.
+    Only a resumed run gets the state back; weights taken by ``load_from`` leave the RNG alone. A
+    seed in the config that differs from the checkpoint's holds from the resumed step on.
     """
 
     # late, so that what other hooks draw before it is part of the state it saves
@@ -112,6 +113,17 @@ class RNGStateHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keep what the checkpoint holds; whether it is a resume shows later."""
         self._loaded = checkpoint.get(CHECKPOINT_KEY)
+        seed, meta = (runner.cfg.get('randomness') or {}).get('seed'), checkpoint.get('meta') or {}
+        if not runner._resume or seed in (None, meta.get('seed')):
+            return
+        runner.logger.warning(
+            f'randomness.seed={seed} of the config is used from here on; the checkpoint was '
+            f'trained with {meta.get("seed")}. For the numbers and the order of an uninterrupted '
+            'run leave the seed as it was.'
+        )
+        meta['seed'] = seed  # mmengine would go back to the old one
+        if self._loaded is not None:
+            self._loaded = {**self._loaded, 'rng': None, 'sampler_seed': None}
 
     def before_train(self, runner: Runner) -> None:
         """Hand the state to the loop if the run is resumed."""
@@ -146,6 +158,8 @@ class RNGStateHook(Hook):
     @staticmethod
     def _state_of_this_rank(runner: Runner, loaded: dict[str, Any]) -> dict[str, Any] | None:
         world_size, states = get_world_size(), loaded['rng']
+        if states is None:  # another seed was asked for
+            return None
         if loaded['world_size'] != world_size or len(states) != world_size:
             runner.logger.warning(
                 f'The checkpoint holds the RNG states of {len(states)} of '

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from mmmask3d.checkpoints.files import CheckpointError, find_resumable_checkpoint
 from mmmask3d.config_scopes import register_config_scopes
+from mmmask3d.engine.dependent_options import has_accelerator, settle_dependent_options
 from mmmask3d.preflight import check_environment
 
 
@@ -24,6 +25,7 @@ def load_config(
     """Read a config file and apply the options every tool has.
 
     The work directory is the argument, else the config's, else ``./work_dirs/<config name>``.
+    Options that depend on each other are settled, see :func:`settle_dependent_options`.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -36,6 +38,7 @@ def load_config(
     cfg.launcher = launcher
     if cfg_options:
         cfg.merge_from_dict(cfg_options)
+    settle_dependent_options(cfg)
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
@@ -60,13 +63,6 @@ def check_libraries(cfg: Config) -> None:
     check_environment(need_ops=scope == 'mmdet', need=needed)
 
 
-def _has_accelerator() -> bool:
-    return torch.cuda.is_available() or any(
-        getattr(torch, name, None) is not None and getattr(torch, name).is_available()
-        for name in ('npu', 'mlu', 'musa')
-    )
-
-
 def enable_cpu_processes(cfg: Config) -> None:
     """Join several processes over gloo where there is no GPU; mmengine asks for one regardless.
 
@@ -75,7 +71,7 @@ def enable_cpu_processes(cfg: Config) -> None:
     Raises:
         RuntimeError: A launcher other than ``pytorch`` is used without GPUs.
     """
-    if cfg.launcher == 'none' or _has_accelerator():
+    if cfg.launcher == 'none' or has_accelerator():
         return
     if cfg.launcher != 'pytorch':
         raise RuntimeError(
@@ -132,12 +128,11 @@ def check_amp(cfg: Config, warn: Callable[[str], Any]) -> None:
             "optim_wrapper.dtype='float16' and optim_wrapper.loss_scale='dynamic', or "
             "optim_wrapper.type='OptimWrapper' for float32."
         )
-    if not _has_accelerator():
+    if not has_accelerator():
         raise RuntimeError(
             'Mixed precision (AmpOptimWrapper) needs a GPU, and torch finds none on '
             f'{platform.node()}. Train in float32: --cfg-options optim_wrapper.type=OptimWrapper '
-            'and leave --amp away; also remove optim_wrapper.dtype and loss_scale if the config '
-            'sets them. (bfloat16 on a CPU without AVX-512 is far slower than float32.)'
+            'and no --amp. (bfloat16 on a CPU without AVX-512 is far slower than float32.)'
         )
     slow = torch.cuda.is_available() and not torch.cuda.is_bf16_supported()
     if slow and wrapper.get('dtype') == 'bfloat16':

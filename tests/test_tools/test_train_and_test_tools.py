@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import re
 import socket
@@ -80,12 +81,19 @@ def test_train_then_test_in_processes_of_their_own(tiny_config, tmp_path):
 
 def test_work_dir_resume_and_nothing_to_resume(tiny_config, tmp_path, call, capsys):
     work = tmp_path / 'run'
-    call('train', tiny_config, '--work-dir', work, '--resume', '--cfg-options', ONE_EPOCH)
+    # without workers, in a config that has them
+    loader = (f'train_dataloader.{x}' for x in ('num_workers=0', 'persistent_workers=True'))
+    arguments = ('train', tiny_config, '--work-dir', work, '--resume', '--cfg-options', ONE_EPOCH)
+    call(*arguments, *loader, 'train_dataloader.prefetch_factor=4')
     assert f'Nothing to resume in {work}: starting a new run.' in capsys.readouterr().err
     assert (work / 'epoch_1.pth').exists()
     call('train', tiny_config, '--work-dir', work, '--resume')
     assert 'epoch_1.pth, the newest complete checkpoint' in capsys.readouterr().err
-    assert load_checkpoint_file(work / 'epoch_2.pth')['meta']['iter'] == 8
+    finished = load_checkpoint_file(work / 'epoch_2.pth')
+    assert finished['meta']['iter'] == 8
+    # one epoch was asked for and then two: the cosine of two, before its last of eight steps
+    rate = 1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi * 7 / 8)) / 2
+    assert finished['optimizer']['param_groups'][0]['lr'] == pytest.approx(rate)
     with pytest.raises(FileNotFoundError, match=r'--resume .*epoch_7\.pth: no such checkpoint'):
         call('train', tiny_config, '--work-dir', work, '--resume', work / 'epoch_7.pth')
 

@@ -1,6 +1,6 @@
 # AdamW with layer decay, 50 iterations of linear warm-up, cosine to zero over 40 epochs.
 # `end` is left out of the cosine on purpose: mmengine sets it to train_cfg.max_epochs, so
-# `--cfg-options train_cfg.max_epochs=N` shortens or lengthens the whole schedule.
+# `--cfg-options train_cfg.max_epochs=N` shortens or lengthens the whole schedule, also on resuming.
 train_cfg = dict(type='mmmask3d.ResumableEpochBasedTrainLoop', max_epochs=40, val_interval=5)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

@@ -1,7 +1,7 @@
 # MAE's optimiser (He et al., CVPR 2022, table 8): lr = 1.5e-4 * batch / 256, here for a batch of
 # 8 GPUs x 64 = 512. --auto-scale-lr rescales it for another batch.
 # The cosine has no `end`: mmengine takes train_cfg.max_epochs, so that one override shortens or
-# lengthens the whole schedule.
+# lengthens the whole schedule, also that of a run that is resumed.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1.5e-4 * 512 / 256, betas=(0.9, 0.95), weight_decay=0.05),

@@ -1,0 +1,521 @@
+"""Lets the config rule in a resumed run: what a checkpoint stores never overrules it in silence.
+
+A checkpoint of mmengine holds the optimizer's settings and the schedulers' as well as their state,
+and resuming puts all of it back: a longer ``max_epochs``, another learning rate, weight decay or
+batch size would have no effect, or half of one. :class:`ResumedConfigHook` takes from the
+checkpoint what was learned and how far training came (weights, moments, position), and everything
+that a config can say from the config.
+"""
+
+import ast
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mmengine.hooks import EMAHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import IterBasedTrainLoop, Runner
+
+from mmmask3d.engine.resume_hook import CHECKPOINT_KEY
+from mmmask3d.registry import HOOKS
+
+#: Where a checkpoint keeps the names of the parameters in the order of the optimizer's state.
+PARAMETER_NAMES = 'optimizer_parameters'
+
+#: What changes while a scheduler runs, the last three where it follows measured values; everything
+#: else in its state follows from the config.
+_MOVING = {'last_step', '_global_step', '_last_value', 'verbose'}
+_MOVING |= {'best', 'num_bad_epochs', 'cooldown_counter'}
+#: State of torch's optimizers that has the shape of its parameter.
+_SHAPED = ('exp_avg', 'exp_avg_sq', 'momentum_buffer')
+#: Entries of a config that decide what is trained and how; the others are not compared.
+_COMPARED = (
+    'auto_scale_lr',
+    'custom_hooks',
+    'data_preprocessor',
+    'default_hooks.checkpoint',
+    'model',
+    'optim_wrapper',
+    'param_scheduler',
+    'randomness',
+    'train_cfg',
+    'train_dataloader',
+    'val_dataloader.dataset',
+    'val_evaluator',
+)
+#: With another of these, the best score so far was measured otherwise.
+_OF_THE_SCORE = (
+    'val_dataloader.dataset',
+    'val_evaluator',
+    *(f'default_hooks.checkpoint.{k}' for k in ('save_best', 'rule', 'greater_keys', 'less_keys')),
+)
+
+
+@HOOKS.register_module()
+class ResumedConfigHook(Hook):
+    """Make a resumed run follow its config, and say what differs from the checkpoint's.
+
+    - Schedules that the config changes, also by ``max_epochs``, the batch size, the learning rate
+      or ``--auto-scale-lr``, are computed from the start with the new settings: from the resumed
+      step on, every rate is that of a run with these settings throughout.
+    - The optimizer's settings are the config's; moments are matched by the parameters' names, so
+      groups may change.
+    - The position is counted in epochs where the number of batches in an epoch has changed.
+    - The best score so far is forgotten when it was measured otherwise.
+    - Refused, with the remedy: another optimizer, a loop by epochs for a run that counted
+      iterations, weights averaged by an ``EMAHook`` which is gone, other rates where a scheduler
+      follows measured values.
+
+    The tool ``train.py`` and ``ResumableEpochBasedTrainLoop`` register it by themselves.
+    """
+
+    # before the hooks that take up what is corrected here
+    priority = 'VERY_HIGH'
+
+    def __init__(self) -> None:
+        self._replay = False
+        self._score_changed = False
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Add the parameters' names; leave out functions, which no safe reader would build."""
+        if not isinstance(runner, Runner):
+            return
+        if 'optimizer' in checkpoint:
+            names = [_names_of(runner, wrapper) for wrapper in _wrappers(runner).values()]
+            checkpoint[PARAMETER_NAMES] = dict(zip(_wrappers(runner), names, strict=True))
+        for state in _flat(checkpoint.get('param_schedulers')):
+            for key in [key for key, value in state.items() if callable(value)]:
+                del state[key]
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Replace in the checkpoint what the config says otherwise; report it.
+
+        Raises:
+            RuntimeError: The change has no single meaning; the message names the remedy.
+        """
+        if not getattr(runner, '_resume', False):
+            return
+        old, new = stored_config(checkpoint), _plain_config(runner.cfg.pretty_text)
+        changed = {} if old is None or new is None else differences(old, new)
+        _report(runner, changed, comparable=old is not None)
+        if not isinstance(runner, Runner):
+            if any(key.startswith(('optim_wrapper', 'param_scheduler')) for key in changed):
+                runner.logger.warning(
+                    f'{type(runner).__name__} restores the optimizer and its schedule as they are '
+                    'in the checkpoint: these changes have no effect. Start a new run with '
+                    'load_from=<checkpoint> and resume=False for them.'
+                )
+            return
+        self._score_changed = any(key.startswith(_OF_THE_SCORE) for key in changed)
+        _refuse_lost_average(runner, checkpoint)
+        _refuse_uncounted_epochs(runner, checkpoint)
+        moved = _count_epochs(runner, checkpoint)
+        if 'optimizer' not in checkpoint or 'param_schedulers' not in checkpoint:
+            return
+        _refuse_another_optimizer(changed)
+        self._replay = moved or _schedule_changed(runner, checkpoint)
+        if self._replay:
+            _refuse_measured_schedule(runner)
+            del checkpoint['param_schedulers']
+        keep_scaler = not any(key.startswith('optim_wrapper.loss_scale') for key in changed)
+        checkpoint['optimizer'] = _configured_optimizer(
+            runner, checkpoint, keep_rates=not self._replay, keep_scaler=keep_scaler
+        )
+
+    def before_train(self, runner: Any) -> None:
+        """Bring the schedules to the resumed position."""
+        if self._score_changed:
+            self._score_changed = False
+            for key in [k for k in runner.message_hub.runtime_info if k.startswith('best_')]:
+                runner.message_hub.pop_info(key)
+            runner.logger.warning(
+                'The best score so far was measured otherwise and is forgotten; its checkpoint '
+                'stays where it is.'
+            )
+        if not isinstance(runner, Runner) or not runner._resume or runner.iter == 0:
+            return
+        loop = runner.train_loop
+        # mmengine takes these from the checkpoint as well
+        runner.message_hub.update_info_dict(dict(cfg=runner.cfg.pretty_text, seed=runner.seed))
+        if self._replay:
+            self._replay = False
+            before = _rates(runner)
+            length = 0 if isinstance(loop, IterBasedTrainLoop) else len(loop.dataloader)
+            for schedulers in _schedulers(runner).values():
+                replay(schedulers, loop.epoch, loop.iter, length)
+            runner.logger.warning(
+                f'The schedule is computed for the config as it is now, up to epoch {loop.epoch}, '
+                f'iteration {loop.iter}: the learning rate goes on at {_rates(runner)} (at the '
+                f'start of training: {before}).'
+            )
+        _warn_of_what_is_over(runner)
+
+
+def replay(schedulers: Sequence[Any], epochs: int, iterations: int, epoch_length: int) -> None:
+    """Step fresh schedulers as training would have done.
+
+    Args:
+        schedulers: Those of one optimizer, as built.
+        epochs: Complete epochs.
+        iterations: Iterations in all.
+        epoch_length: Iterations of an epoch; 0 where training does not count epochs.
+    """
+    with warnings.catch_warnings():
+        # there is no step of the optimizer between two of the schedulers here
+        warnings.filterwarnings('ignore', message='.*`scheduler.step\\(\\)` before')
+        for iteration in range(1, iterations + 1):
+            for scheduler in schedulers:
+                if not scheduler.by_epoch:
+                    scheduler.step()
+            if epoch_length and iteration % epoch_length == 0:
+                if iteration // epoch_length > epochs:
+                    continue  # the last batch of an epoch that is not closed
+                for scheduler in schedulers:
+                    if scheduler.by_epoch:
+                        scheduler.step()
+
+
+# ------------------------------------------------------------------------------ configs
+
+
+def stored_config(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the config in a checkpoint of mmengine; None where there is none that can be read.
+
+    It is stored as Python, which is read here and never run.
+    """
+    text = (checkpoint.get('meta') or {}).get('cfg')
+    return _plain_config(text) if isinstance(text, str) else None
+
+
+def _plain_config(text: str) -> dict[str, Any] | None:
+    try:
+        return {
+            line.targets[0].id: _value(line.value)
+            for line in ast.parse(text).body
+            if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)
+        }
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _value(node: ast.expr) -> Any:
+    """The value of an expression of the kinds that ``Config.pretty_text`` writes."""
+    match node:
+        case ast.Call(func=ast.Name(id='dict'), args=[ast.Dict() as braces], keywords=[]):
+            return _value(braces)  # keys that are no identifiers
+        case ast.Call(func=ast.Name(id='dict'), args=[]):
+            return {str(entry.arg): _value(entry.value) for entry in node.keywords}
+        case ast.Dict():
+            pairs = zip(node.keys, node.values, strict=True)
+            return {str(_value(key)): _value(value) for key, value in pairs if key is not None}
+        case ast.List() | ast.Tuple() | ast.Set():
+            return [_value(entry) for entry in node.elts]
+        case ast.Constant():
+            return node.value
+        case _:
+            return ast.unparse(node)  # negative numbers, names of classes
+
+
+def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
+    """Compare two configs where they decide what is trained.
+
+    Returns:
+        Old and new value by dotted key; ``'not set'`` stands for an entry that is missing.
+    """
+    old, new = dict(_flattened(old)), dict(_flattened(new))
+    return {
+        key: (old.get(key, 'not set'), new.get(key, 'not set'))
+        for key in sorted({*old, *new})
+        if old.get(key, 'not set') != new.get(key, 'not set')
+        and any(key == part or key.startswith(f'{part}.') for part in _COMPARED)
+    }
+
+
+def _flattened(value: Any, key: str = '') -> Iterator[tuple[str, Any]]:
+    entries: Any = ()
+    if isinstance(value, dict):
+        entries = value.items()
+    elif isinstance(value, list) and any(isinstance(entry, dict | list) for entry in value):
+        entries = enumerate(value)
+    if not entries:
+        yield key, value
+    for name, entry in entries:
+        yield from _flattened(entry, f'{key}.{name}' if key else str(name))
+
+
+def _report(runner: Any, changed: Mapping[str, tuple[Any, Any]], comparable: bool) -> None:
+    if not comparable:
+        runner.logger.warning(
+            'The checkpoint holds no config that can be read, so what changed since it was written '
+            'cannot be named. The config of this run is in force.'
+        )
+    if not changed:
+        return
+    lines = []
+    for key, (old, new) in changed.items():
+        hint = ''
+        if 'init_cfg' in key or key.endswith('.pretrained'):
+            hint = ' (no effect: the weights are those of the checkpoint)'
+        elif key == 'train_dataloader.batch_size':
+            hint = ' (the learning rate follows it only with --auto-scale-lr)'
+        lines.append(f'  {key}: {old!r} -> {new!r}{hint}')
+    runner.logger.warning(
+        'The config differs from the one in the checkpoint. It is in force from here on:\n'
+        + '\n'.join(lines)
+    )
+
+
+# ------------------------------------------------------------------------------ refusals
+
+_REMEDY = (
+    'Resume with the config of the checkpoint in this point, or start a new run from its weights: '
+    'load_from=<checkpoint> and no --resume.'
+)
+
+
+def _refuse_lost_average(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+    has_hook = any(isinstance(hook, EMAHook) for hook in runner.hooks)
+    if 'ema_state_dict' in checkpoint and not has_hook:
+        raise RuntimeError(
+            "The checkpoint was written with an EMAHook, so its weights are averages; this run's "
+            'config has no such hook, and training would go on from the averages in place of the '
+            f'weights that were trained. {_REMEDY}'
+        )
+
+
+def _refuse_uncounted_epochs(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+    """mmengine's loop by iterations writes epoch 0 throughout."""
+    loop, meta = runner.train_loop, checkpoint['meta']
+    if isinstance(loop, IterBasedTrainLoop) or meta['epoch'] > 0:
+        return
+    state = checkpoint.get(CHECKPOINT_KEY) or {}
+    if meta['iter'] > state.get('epoch_length', len(loop.dataloader)):
+        raise RuntimeError(
+            f'The checkpoint comes from a run that counted {meta["iter"]} iterations and no '
+            f'epochs; {type(loop).__name__} counts epochs, and in which one it stands is not '
+            f'defined. {_REMEDY}'
+        )
+
+
+def _refuse_another_optimizer(changed: Mapping[str, tuple[Any, Any]]) -> None:
+    for key, (old, new) in changed.items():
+        parts = key.split('.')
+        if parts[0] != 'optim_wrapper' or parts[-2:] != ['optimizer', 'type']:
+            continue
+        if str(old).split('.')[-1] != str(new).split('.')[-1]:
+            raise RuntimeError(
+                f'{key}: the checkpoint holds the state of {old}, which {new} cannot continue. '
+                f'{_REMEDY}'
+            )
+
+
+def _refuse_measured_schedule(runner: Runner) -> None:
+    for scheduler in _flat(_schedulers(runner)):
+        if getattr(scheduler, 'need_val_args', False):
+            raise RuntimeError(
+                f'The schedule changed, and {type(scheduler).__name__} follows measured values, '
+                f'so what it would have done cannot be computed. {_REMEDY}'
+            )
+
+
+# ------------------------------------------------------------------------------ position
+
+
+def _count_epochs(runner: Runner, checkpoint: Mapping[str, Any]) -> bool:
+    """Count the iterations done in epochs of this run; tell whether that changed their number.
+
+    A checkpoint within an epoch whose length changed is refused by the loop.
+    """
+    meta, loop = checkpoint['meta'], runner.train_loop
+    if isinstance(loop, IterBasedTrainLoop):
+        counted_epochs, meta['epoch'] = meta['epoch'] > 0, 0
+        return counted_epochs
+    within = 0
+    if hasattr(loop, 'continue_from'):  # other loops begin the epoch again
+        within = (checkpoint.get(CHECKPOINT_KEY) or {}).get('batches_done', 0)
+    done = meta['epoch'] * len(loop.dataloader) + within
+    if done == meta['iter']:
+        return False
+    runner.logger.warning(
+        f'An epoch has {len(loop.dataloader)} batches in this run: after {meta["epoch"]} epochs, '
+        f'iterations are counted from {done} on, not from {meta["iter"]}.'
+    )
+    meta['iter'] = done
+    return True
+
+
+def _warn_of_what_is_over(runner: Runner) -> None:
+    loop = runner.train_loop
+    by_iterations = isinstance(loop, IterBasedTrainLoop)
+    done, total, unit, key = (
+        (loop.iter, loop.max_iters, 'iterations', 'max_iters')
+        if by_iterations
+        else (loop.epoch, loop.max_epochs, 'epochs', 'max_epochs')
+    )
+    if done >= total:
+        runner.logger.warning(
+            f'Nothing is left to train: the checkpoint has done {done} of {total} {unit}. Set '
+            f'train_cfg.{key} higher to go on.'
+        )
+        return
+    for schedulers in _schedulers(runner).values():
+        if schedulers and all(
+            s.end <= (loop.epoch if s.by_epoch else loop.iter)
+            and not getattr(s, 'need_val_args', False)
+            for s in schedulers
+        ):
+            runner.logger.warning(
+                f'Every entry of param_scheduler has ended by now, but training goes on to '
+                f'{total} {unit}: the learning rate stays at {_rates(runner)}. Leave `end` and '
+                '`T_max` out of the last entry, or set them to the new length.'
+            )
+
+
+# ------------------------------------------------------------------------------ optimizer
+
+
+def _wrappers(runner: Runner) -> dict[str, Any]:
+    """Optimizer wrappers by name; the only one is called ''."""
+    wrapper = runner.optim_wrapper
+    return dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {'': wrapper}
+
+
+def _schedulers(runner: Runner) -> dict[str, list[Any]]:
+    schedulers = runner.param_schedulers
+    return schedulers if isinstance(schedulers, dict) else {'': schedulers or []}
+
+
+def _flat(schedulers: Any) -> list[Any]:
+    if isinstance(schedulers, Mapping):
+        return [entry for several in schedulers.values() for entry in several]
+    return schedulers or []
+
+
+def _rates(runner: Runner) -> str:
+    rates = {
+        group['lr'] for wrapper in _wrappers(runner).values() for group in wrapper.param_groups
+    }
+    return ' to '.join(f'{rate:.4g}' for rate in sorted({min(rates), max(rates)}))
+
+
+def _names_of(runner: Runner, wrapper: Any) -> list[str]:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    parameters = [one for group in wrapper.optimizer.param_groups for one in group['params']]
+    return [names.get(id(one), f'unnamed {i}') for i, one in enumerate(parameters)]
+
+
+def _schedule_changed(runner: Runner, checkpoint: Mapping[str, Any]) -> bool:
+    """Whether the config has another schedule than the checkpoint, or starts from other values.
+
+    A scheduler that follows measured values goes on from them with the settings of the config.
+    """
+    stored = checkpoint['param_schedulers']
+    stored = stored if isinstance(stored, Mapping) else {'': stored}
+    current = _schedulers(runner)
+    if stored.keys() != current.keys():
+        return True
+    for name, schedulers in current.items():
+        if len(schedulers) != len(stored[name]):
+            return True
+        for scheduler, state in zip(schedulers, stored[name], strict=True):
+            ours, theirs = _settings(scheduler.state_dict()), _settings(state)
+            if getattr(scheduler, 'need_val_args', False) and ours.keys() == theirs.keys():
+                state.update(ours)
+            elif ours != theirs:
+                return True
+    return _initial_values(runner.optim_wrapper.state_dict()) != _initial_values(
+        checkpoint['optimizer']
+    )
+
+
+def _settings(scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in scheduler.items() if k not in _MOVING and not callable(v)}
+
+
+def _initial_values(optimizers: Mapping[str, Any]) -> list[dict[str, float]]:
+    """What the schedulers of each group of parameters start from."""
+    several = [optimizers] if 'param_groups' in optimizers else optimizers.values()
+    return [
+        {key: value for key, value in group.items() if key.startswith('initial_')}
+        for optimizer in several
+        for group in optimizer['param_groups']
+    ]
+
+
+def _configured_optimizer(
+    runner: Runner, checkpoint: Mapping[str, Any], keep_rates: bool, keep_scaler: bool
+) -> dict[str, Any]:
+    """The optimizers' state for loading: moments of the checkpoint, settings of the config.
+
+    Args:
+        runner: Its optimizers are as the config builds them.
+        checkpoint: As loaded.
+        keep_rates: Take what schedulers set from the checkpoint.
+        keep_scaler: Take the state of the loss scaling from the checkpoint.
+    """
+    stored = checkpoint['optimizer']
+    wrappers = _wrappers(runner)
+    single = list(wrappers) == ['']
+    result = {}
+    for name, wrapper in wrappers.items():
+        if not single and name not in stored:
+            raise RuntimeError(f'The checkpoint holds no optimizer {name!r}. {_REMEDY}')
+        theirs = stored if single else stored[name]
+        state = wrapper.state_dict()
+        names = (checkpoint.get(PARAMETER_NAMES) or {}).get(name)
+        state['state'] = _moments_by_index(runner, wrapper, theirs, names)
+        if 'loss_scaler' in theirs and 'loss_scaler' in state and keep_scaler:
+            state['loss_scaler'] = theirs['loss_scaler']
+        if keep_rates:
+            scheduled = {s.param_name for s in _schedulers(runner).get(name, [])}
+            if 'momentum' in scheduled:  # Adam's is the first of its betas
+                scheduled.add('betas')
+            for ours, group in zip(_groups(state), _groups(theirs), strict=True):
+                ours.update({key: group[key] for key in scheduled if key in group})
+        result[name] = state
+    return result[''] if single else result
+
+
+def _groups(optimizer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Groups of parameters, and mmengine's record of the settings behind several groups."""
+    base = optimizer.get('base_param_settings')
+    return [*optimizer['param_groups'], *([base] if base else [])]
+
+
+def _moments_by_index(
+    runner: Runner, wrapper: Any, stored: Mapping[str, Any], names: list[str] | None
+) -> dict[int, Any]:
+    """Moments in the order of this run's parameters."""
+    ours = _names_of(runner, wrapper)
+    if names is None:  # a checkpoint without names: the groups must be the same
+        sizes = [len(group['params']) for group in stored['param_groups']]
+        found = [len(group['params']) for group in wrapper.optimizer.param_groups]
+        if sizes != found:
+            raise RuntimeError(
+                f'The optimizer in the checkpoint has groups of {sizes} parameters, that of this '
+                f'config groups of {found}, and the checkpoint does not name them. {_REMEDY}'
+            )
+        names = ours
+    parameters = [one for group in wrapper.optimizer.param_groups for one in group['params']]
+    by_name = {name: stored['state'][i] for i, name in enumerate(names) if i in stored['state']}
+    moments = {}
+    for i, (name, parameter) in enumerate(zip(ours, parameters, strict=True)):
+        if name not in by_name:
+            continue
+        for key, value in by_name[name].items():
+            shape = tuple(getattr(value, 'shape', ()))
+            if key in _SHAPED and shape != parameter.shape:
+                raise RuntimeError(
+                    f'The optimizer state {key} in the checkpoint has shape {shape} where {name} '
+                    f'has {tuple(parameter.shape)}: its parameters come in another order. {_REMEDY}'
+                )
+        moments[i] = by_name[name]
+    new = sorted(set(ours) - set(names))
+    if new:
+        runner.logger.warning(
+            f'{len(new)} parameters were not trained before and start without moments: '
+            f'{", ".join(new[:3])}{", ..." if len(new) > 3 else ""}.'
+        )
+    return moments
