@@ -6,12 +6,22 @@ modules that hold its components the first time it is asked for one, so neither 
 in a config nor an import of mmseg or mmdet at start-up is needed.
 """
 
+from importlib.util import find_spec
+
 from mmengine import registry as root
 from mmengine.registry import Registry
 
 _SCOPE = 'mmmask3d'
 
-DATASETS = Registry('dataset', parent=root.DATASETS, scope=_SCOPE, locations=['mmmask3d.datasets'])
+# Pre-training does not need mmseg: the segmentation data sets register where it is installed.
+_segmentation = ['mmmask3d.datasets.segmentation'] if find_spec('mmseg') else []
+
+DATASETS = Registry(
+    'dataset',
+    parent=root.DATASETS,
+    scope=_SCOPE,
+    locations=['mmmask3d.datasets.rgbd_dataset', *_segmentation],
+)
 DATA_SAMPLERS = Registry(
     'data sampler',
     parent=root.DATA_SAMPLERS,
@@ -22,7 +32,7 @@ TRANSFORMS = Registry(
     'transform',
     parent=root.TRANSFORMS,
     scope=_SCOPE,
-    locations=['mmmask3d.datasets.transforms'],
+    locations=['mmmask3d.datasets.transforms', *_segmentation],
 )
 MODELS = Registry('model', parent=root.MODELS, scope=_SCOPE, locations=['mmmask3d.models'])
 METRICS = Registry('metric', parent=root.METRICS, scope=_SCOPE, locations=['mmmask3d.evaluation'])

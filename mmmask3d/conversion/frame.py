@@ -9,7 +9,7 @@ import numpy as np
 
 from mmmask3d.datasets.depth_io import FrameError, check_complete, decode_colour, decode_depth
 from mmmask3d.datasets.image_header import JPEG_SIGNATURE, PNG_SIGNATURE
-from mmmask3d.datasets.transforms.geometry import resize_nearest
+from mmmask3d.datasets.nearest import resize_nearest
 
 JPEG_QUALITY = 95
 #: How the colour files that are stored as they are begin, by suffix.

@@ -1,20 +1,42 @@
-"""Data sets of RGB-D frames, their transforms and samplers."""
+"""Data sets of RGB-D frames, their transforms and samplers.
 
-from importlib.util import find_spec
+The names below are imported when they are first used, so that what needs no torch (``depth_io``,
+``classes``, ...: the converters) is imported without it.
+"""
 
-from .depth_io import FrameError
-from .packed_lmdb import PackedLmdbBackend
-from .rgbd_dataset import RGBDDataset
-from .sampling import EpochIndex, EpochIndexSampler, sample_rng
-from .transforms import (
-    DepthAwareMasking,
-    LoadRGBD,
-    PackRGBDInputs,
-    RGBDCenterCrop,
-    RGBDRandomFlip,
-    RGBDRandomResizedCrop,
-    RGBDResize,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .depth_io import FrameError
+    from .packed_lmdb import PackedLmdbBackend
+    from .rgbd_dataset import RGBDDataset
+    from .sampling import EpochIndex, EpochIndexSampler, sample_rng
+    from .transforms import (
+        DepthAwareMasking,
+        LoadRGBD,
+        PackRGBDInputs,
+        RGBDCenterCrop,
+        RGBDRandomFlip,
+        RGBDRandomResizedCrop,
+        RGBDResize,
+    )
+
+_HOMES = {
+    'DepthAwareMasking': 'transforms',
+    'EpochIndex': 'sampling',
+    'EpochIndexSampler': 'sampling',
+    'FrameError': 'depth_io',
+    'LoadRGBD': 'transforms',
+    'PackRGBDInputs': 'transforms',
+    'PackedLmdbBackend': 'packed_lmdb',
+    'RGBDCenterCrop': 'transforms',
+    'RGBDDataset': 'rgbd_dataset',
+    'RGBDRandomFlip': 'transforms',
+    'RGBDRandomResizedCrop': 'transforms',
+    'RGBDResize': 'transforms',
+    'sample_rng': 'sampling',
+}
 
 __all__ = [
     'DepthAwareMasking',
@@ -32,6 +54,8 @@ __all__ = [
     'sample_rng',
 ]
 
-# Pre-training does not need mmseg: the segmentation data sets register where it is installed.
-if find_spec('mmseg') is not None:
-    from . import segmentation as segmentation
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(f'.{_HOMES[name]}', __name__), name)

@@ -9,7 +9,6 @@ from functools import lru_cache
 from io import BytesIO
 
 import cv2
-import mmcv
 import numpy as np
 
 from mmmask3d.datasets.image_header import (
@@ -28,6 +27,7 @@ _PNG_COLOUR_TYPES = {
     4: '2 channels (grey and alpha)',
     6: '4 channels (RGBA)',
 }
+_COLOUR_AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _NPY_SIGNATURE = b'\x93NUMPY'
 _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -119,7 +119,12 @@ def decode_colour(content: bytes, path: str, backend: str = 'cv2') -> np.ndarray
     check_size(content, path)
     flag = 'color' if backend == 'turbojpeg' else 'color_ignore_orientation'
     try:
-        image = mmcv.imfrombytes(content, flag=flag, backend=backend)
+        if backend == 'cv2':
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), _COLOUR_AS_STORED)
+        else:
+            import mmcv  # imports torch, which converters do without
+
+            image = mmcv.imfrombytes(content, flag=flag, backend=backend)
     except (cv2.error, OSError) as error:  # pillow reports unreadable data as OSError
         raise FrameError(f'{path}: cannot be decoded as a colour image ({error}).') from error
     if image is None:

@@ -13,6 +13,7 @@ from mmengine import fileio
 from mmseg.datasets.basesegdataset import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 
+from mmmask3d.datasets import packed_lmdb as packed_lmdb  # registers the file backend
 from mmmask3d.datasets.classes import (
     NYU13_CLASSES,
     NYU40_CLASSES,

@@ -14,7 +14,7 @@ from mmengine.dataset import ConcatDataset, RepeatDataset, default_collate
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from torch.utils.data import DataLoader
 
-import mmmask3d.datasets  # noqa: F401 (the generic dict configs below need the registrations)
+import mmmask3d.registry  # noqa: F401 (the generic dict configs below need the registrations)
 from mmmask3d.datasets import (
     EpochIndex,
     EpochIndexSampler,

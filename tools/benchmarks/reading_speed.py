@@ -41,8 +41,8 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
-import mmmask3d.datasets
-from mmmask3d.datasets import EpochIndex, RGBDDataset
+from mmmask3d.datasets import EpochIndex, RGBDDataset, sample_rng, undecoded_frame
+from mmmask3d.datasets.transforms import loading
 from mmmask3d.engine.run_config import load_config
 from mmmask3d.registry import DATASETS
 
@@ -205,19 +205,17 @@ class StageClock:
     @contextmanager
     def on(self, dataset: Any) -> Iterator[None]:
         """Time the parts of reading while a data set is used."""
-        data, loading = mmmask3d.datasets, mmmask3d.datasets.transforms.loading
-        undecoded = data.undecoded_frame
         parts = [
             ('file names and settings', RGBDDataset, 'get_data_info'),
-            ('seeding of the sample', data.sample_rng, '__enter__'),
-            ('seeding of the sample', data.sample_rng, '__exit__'),
+            ('seeding of the sample', sample_rng, '__enter__'),
+            ('seeding of the sample', sample_rng, '__exit__'),
             ('reading the files', loading.LoadRGBD, '_read'),
-            ('decoding colour', undecoded, 'decode_jpeg'),
+            ('decoding colour', undecoded_frame, 'decode_jpeg'),
             ('decoding colour', loading, 'decode_colour'),
             ('decoding depth', loading, 'decode_depth'),
-            ('depth to metres and validity', undecoded, 'to_readings'),
+            ('depth to metres and validity', undecoded_frame, 'to_readings'),
             ('depth to metres and validity', loading, 'to_readings'),
-            ('resizing depth', undecoded, 'resize_nearest'),
+            ('resizing depth', undecoded_frame, 'resize_nearest'),
             ('resizing colour', mmcv, 'imresize'),
         ]
         kinds = {type(t) for source in _sources(dataset) for t in source.pipeline.transforms}

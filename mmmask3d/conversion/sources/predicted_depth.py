@@ -9,7 +9,7 @@ from mmmask3d.conversion.frame import Frame
 from mmmask3d.conversion.sources.folder import PairsConverter, read_depth
 from mmmask3d.datasets.depth_io import FrameError, decode_colour
 from mmmask3d.datasets.image_header import declared_size
-from mmmask3d.datasets.transforms.geometry import resize_nearest
+from mmmask3d.datasets.nearest import resize_nearest
 
 KINDS = ('depth', 'inverse')
 _LARGEST = 65535
