@@ -15,6 +15,7 @@ from mmengine.dataset import BaseDataset, force_full_init
 from mmengine.fileio.backends import LocalBackend
 from mmengine.logging import print_log
 
+from mmmask3d.datasets.confidence import check_threshold
 from mmmask3d.datasets.depth_io import FrameError
 from mmmask3d.datasets.packed_lmdb import PackedLmdbBackend
 from mmmask3d.datasets.sampling import EpochIndex, sample_rng
@@ -38,6 +39,9 @@ class RGBDDataset(BaseDataset):
     blanks, or by a tab where names hold blanks; empty lines and lines starting with ``#`` are
     skipped. ``docs/data_format.md`` shows the layout and the units of common data sets.
 
+    Where ``data_prefix`` names a ``confidence_path``, the confidence map of a frame has the name of
+    its depth file, with ``confidence_suffix``, and readings below ``min_confidence`` are none.
+
     A frame costs little more memory than its name (mmengine's serialised list, shared between
     workers); paths and depth settings are put together on access. Sources with other settings
     are concatenated with mmengine's ``ConcatDataset``.
@@ -51,9 +55,13 @@ class RGBDDataset(BaseDataset):
         ann_file: Index file, relative to ``data_root``. '' scans the folders.
         metainfo: Meta information of the data set.
         data_root: Root of ``ann_file`` and ``data_prefix``.
-        data_prefix: Folders: ``img_path`` and ``depth_path``.
+        data_prefix: Folders: ``img_path`` and ``depth_path``; and ``confidence_path`` where
+            readings have a confidence.
         img_suffix: Suffix of colour files.
         depth_suffix: Suffix of depth files (``.png`` or ``.npy``).
+        confidence_suffix: Suffix of confidence maps, of the formats of depth.
+        min_confidence: Least confidence of a reading, in the values as stored: 1 or 2 for ARKit's
+            0, 1, 2; 50, say, where an app stores 0 to 100. With ``confidence_path`` only.
         depth_scale: Stored units per metre; for relative depth, the stored value of 1.0.
         depth_invalid: Stored values that mean "no reading". NaN, infinities and negative values
             never are a reading, nor is metric depth 0.
@@ -89,6 +97,8 @@ class RGBDDataset(BaseDataset):
         data_prefix: dict = dict(img_path='rgb', depth_path='depth'),  # noqa: B006
         img_suffix: str = '.jpg',
         depth_suffix: str = '.png',
+        confidence_suffix: str = '.png',
+        min_confidence: float | None = None,
         depth_scale: float = 1000.0,
         depth_invalid: Sequence[float] = (0,),
         max_depth: float | None = None,
@@ -104,11 +114,18 @@ class RGBDDataset(BaseDataset):
         max_refetch: int = 1000,
         backend_args: dict | None = None,
     ) -> None:
-        if set(data_prefix) != {'img_path', 'depth_path'}:
+        if set(data_prefix) - {'confidence_path'} != {'img_path', 'depth_path'}:
             raise ValueError(
-                f"RGBDDataset: data_prefix needs exactly the keys 'img_path' and 'depth_path', "
-                f'got {sorted(data_prefix)}.'
+                f"RGBDDataset: data_prefix needs the keys 'img_path' and 'depth_path', and takes "
+                f"'confidence_path'; got {sorted(data_prefix)}."
             )
+        if ('confidence_path' in data_prefix) != (min_confidence is not None):
+            raise ValueError(
+                f"RGBDDataset: data_prefix['confidence_path'] and min_confidence belong together, "
+                f'got {sorted(data_prefix)} and min_confidence={min_confidence!r}.'
+            )
+        if min_confidence is not None:
+            min_confidence = check_threshold(min_confidence, 'RGBDDataset: min_confidence')
         if not (math.isfinite(depth_scale) and depth_scale > 0):
             raise ValueError(
                 f'RGBDDataset: depth_scale is the number of stored units per metre and must be '
@@ -134,6 +151,8 @@ class RGBDDataset(BaseDataset):
             raise ValueError(f'RGBDDataset: seed must be an int >= 0, got {seed!r}.')
         self.img_suffix = img_suffix
         self.depth_suffix = depth_suffix
+        self.confidence_suffix = confidence_suffix
+        self.min_confidence = min_confidence
         self.depth_scale = float(depth_scale)
         self.depth_invalid = tuple(depth_invalid)
         self.max_depth = max_depth
@@ -166,6 +185,8 @@ class RGBDDataset(BaseDataset):
             One record per frame, in the order of the index or sorted by name.
         """
         frames = self._read_index() if self.ann_file else self._scan_folders()
+        if self.min_confidence is not None:
+            frames = self._with_confidence(frames)
         if not frames:
             raise ValueError(
                 f'RGBDDataset: no frame found: {self._where()}, img_suffix={self.img_suffix!r}, '
@@ -224,6 +245,33 @@ class RGBDDataset(BaseDataset):
                 num_complete=len(complete),
             )
         return complete
+
+    def _with_confidence(self, frames: list[Record]) -> list[Record]:
+        """The frames whose confidence map exists; says which do not."""
+        backend = self._backend('confidence_path')
+        if not isinstance(backend, LocalBackend | PackedLmdbBackend):
+            return frames
+        names = [self._confidence(frame) for frame in frames]
+        there = self._existing('confidence_path', set(names))
+        missing = [name for name in names if name not in there]
+        if missing:
+            self._report_unsure(missing, len(frames))
+        return [frame for frame, name in zip(frames, names, strict=True) if name in there]
+
+    def _report_unsure(self, missing: Sequence[str], total: int) -> None:
+        """Raise, or count and warn, where confidence maps are missing."""
+        self.num_without_partner += len(missing)
+        names = [_join(self.data_prefix['confidence_path'], name) for name in missing]
+        message = (
+            f'RGBDDataset: {len(missing)} of {total} frames have no confidence map: '
+            f'{", ".join(names[:_EXAMPLES])}{", ..." if len(names) > _EXAMPLES else ""}.'
+        )
+        if self.on_error == 'raise' or len(missing) == total:
+            raise FileNotFoundError(
+                f"{message} Check data_prefix['confidence_path'] and confidence_suffix "
+                f'({self.confidence_suffix!r}); a map has the name of the depth file.'
+            )
+        print_log(f'{message} They are left out.', logger='current', level=logging.WARNING)
 
     def _report_missing(
         self,
@@ -284,6 +332,11 @@ class RGBDDataset(BaseDataset):
         if isinstance(frame, str):
             return frame + self.img_suffix, frame + self.depth_suffix
         return frame
+
+    def _confidence(self, frame: Record) -> str:
+        """Confidence map of a record, relative to its prefix."""
+        stem = frame if isinstance(frame, str) else os.path.splitext(frame[1])[0]
+        return stem + self.confidence_suffix
 
     def _backend(self, key: str) -> fileio.BaseStorageBackend:
         return fileio.get_file_backend(
@@ -375,7 +428,7 @@ class RGBDDataset(BaseDataset):
         Returns:
             ``img_path``, ``depth_path``, ``frame`` (its name in messages and pictures),
             ``sample_idx``, ``depth_scale``, ``depth_invalid``, ``min_depth``, ``max_depth``,
-            ``depth_kind``.
+            ``depth_kind``; and ``confidence_path``, ``min_confidence`` where there are maps.
         """
         idx = self._normalised(idx)
         if self.serialize_data:
@@ -385,6 +438,10 @@ class RGBDDataset(BaseDataset):
         else:
             record = self.data_list[idx]
         image, depth = self._files(record)
+        confidence = {}
+        if self.min_confidence is not None:
+            path = _join(self.data_prefix['confidence_path'], self._confidence(record))
+            confidence = dict(confidence_path=path, min_confidence=self.min_confidence)
         return dict(
             img_path=_join(self.data_prefix['img_path'], image),
             depth_path=_join(self.data_prefix['depth_path'], depth),
@@ -395,6 +452,7 @@ class RGBDDataset(BaseDataset):
             min_depth=self.min_depth,
             max_depth=self.max_depth,
             depth_kind=self.depth_kind,
+            **confidence,
         )
 
     def _normalised(self, idx: int) -> int:

@@ -8,6 +8,7 @@ from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from mmengine.logging import print_log
 
+from mmmask3d.datasets.confidence import nothing_sure, read_confidence
 from mmmask3d.datasets.depth_io import (
     FrameError,
     check_complete,
@@ -15,6 +16,7 @@ from mmmask3d.datasets.depth_io import (
     decode_depth,
     stored_limits,
     to_readings,
+    zero_where_invalid,
 )
 from mmmask3d.datasets.undecoded_frame import UndecodedFrame, jpeg_size
 from mmmask3d.registry import TRANSFORMS
@@ -32,7 +34,9 @@ class LoadRGBD(BaseTransform):
 
     Required keys: ``img_path``, ``depth_path``, ``frame``, ``depth_scale``, ``depth_invalid``,
     ``min_depth``, ``max_depth``, ``depth_kind`` (all written by
-    :class:`~mmmask3d.datasets.RGBDDataset`).
+    :class:`~mmmask3d.datasets.RGBDDataset`). With ``confidence_path`` and ``min_confidence``,
+    readings whose confidence is lower are none, see
+    :func:`~mmmask3d.datasets.confidence.read_confidence`.
 
     Added keys (or ``undecoded`` alone, where the next transform crops or scales and decodes no
     more than it needs, see :func:`may_decode_later`):
@@ -53,7 +57,7 @@ class LoadRGBD(BaseTransform):
             be decoded at 1/2, 1/4 or 1/8 of its size. It needs the decoder 'cv2'.
 
     Raises:
-        FileNotFoundError: One of the two files is missing.
+        FileNotFoundError: One of the files is missing.
         FrameError: One of them cannot be read, their sizes differ, or depth holds no reading.
     """
 
@@ -96,16 +100,31 @@ class LoadRGBD(BaseTransform):
             results['depth_kind'],
         )
         depth, valid = raw, None
-        if not (later and _surely_plausible(raw, settings)):
+        unsure = results.get('confidence_path')
+        if unsure or not (later and _surely_plausible(raw, settings)):
             depth, valid = to_readings(raw, *settings)
             if not valid.any():
                 raise FrameError(_no_reading(raw, results))
+            if unsure:
+                depth, valid = self._sure(depth, valid, results)
             if results['depth_kind'] == 'metric':
                 self._check_unit(depth, valid, results)
         frame = UndecodedFrame(img_path, img, size, depth, valid, settings)
         results.update(dict(undecoded=frame) if later else frame.decode())
         results['img_shape'] = results['ori_shape'] = size
         return results
+
+    def _sure(
+        self, depth: np.ndarray, valid: np.ndarray, results: dict
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Depth and validity without the readings of low confidence."""
+        path, minimum = results['confidence_path'], results['min_confidence']
+        confidence = read_confidence(self._read(path, results), path, depth.shape)
+        sure = valid & (confidence >= minimum)
+        if not sure.any():
+            message = nothing_sure(confidence, valid, minimum, path)
+            raise FrameError(f"frame '{results['frame']}': {message}")
+        return zero_where_invalid(depth, sure), sure
 
     def _read(self, path: str, results: dict) -> bytes:
         try:
