@@ -119,6 +119,11 @@ def summary(result: Result, out: Path) -> str:
         lines.append(
             f'  {kind}: {100 * found["invalid_share"]:.1f} % without a reading, '
             f'{found["low"]:.3g} to {found["high"]:.3g}{unit}, median {found["median"]:.3g}{unit}'
+            + (
+                f'; {100 * found["unsure_share"]:.1f} % of the readings dropped for low confidence'
+                if 'unsure_share' in found
+                else ''
+            )
         )
     if manifest['left_out']:
         lines.append(f'  left out, see manifest.json: {len(manifest["left_out"])}')

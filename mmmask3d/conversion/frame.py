@@ -32,12 +32,15 @@ class Frame:
         crowds: Ids in ``images['instance']`` that are a group of things, COCO's ``iscrowd``.
         extra: Anything else worth keeping of this frame, as JSON: pose, time stamps. The lines of
             ``frames.jsonl`` in the output.
+        unsure: Share of the readings of depth that were dropped for low confidence; None where
+            there is no confidence.
     """
 
     images: dict[str, np.ndarray | bytes]
     categories: Mapping[int, int] = field(default_factory=dict)
     extra: dict = field(default_factory=dict)
     crowds: Collection[int] = ()
+    unsure: float | None = None
 
 
 class CheckedBytes(bytes):

@@ -268,6 +268,8 @@ def _convert_frame(root: Path, size: tuple[int, int] | None, opened: Any, ref: F
     images = bring_to_size(frame.images, size, ref.name)
     measures = {kind: measure(kind, image) for kind, image in images.items()}
     _check(measures, ref.name)
+    if frame.unsure is not None:
+        measures['depth']['unsure'] = round(frame.unsure, 6)
     stored = {kind: image for kind, image in images.items() if kind in _converter.suffixes}
     # Everything is encoded before anything is written.
     data = {
@@ -457,6 +459,9 @@ def _sum_up(converter: Converter, records: Sequence[dict]) -> dict:
                 'median': float(np.median([f['median'] for f in found])) / converter.depth_scale,
                 'high': max(f['high'] for f in found) / converter.depth_scale,
             }
+            unsure = [f['unsure'] for f in found if 'unsure' in f]
+            if unsure:
+                depth[kind]['unsure_share'] = round(float(np.mean(unsure)), 4)
         elif kind in converter.classes:
             pixels: Counter[int] = Counter()
             for f in found:

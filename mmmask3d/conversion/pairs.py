@@ -1,19 +1,22 @@
 """Colour and depth files that belong together, found by patterns or named in a list."""
 
 import argparse
+import math
 import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmmask3d.conversion.association import associate
 from mmmask3d.conversion.paths import SourceError, path_inside, safe_name
 from mmmask3d.datasets.rgbd_dataset import index_fields
 
 _STARS = re.compile(r'\*\*/|\*\*|\*')
 _GROUPS = {'**/': r'(?:(.*)/)?', '**': r'(.*)', '*': r'([^/]*)'}
+_TIME = re.compile(r'\d+(\.\d+)?$')
 _EXAMPLES = 3  # names quoted in a message
 
 
@@ -25,11 +28,13 @@ class Pair:
         name: Of the frame.
         colour: Path below the source, with '/'.
         depth: Likewise.
+        confidence: Likewise; '' without such maps.
     """
 
     name: str
     colour: str
     depth: str
+    confidence: str = ''
 
 
 @dataclass
@@ -99,10 +104,27 @@ class PairFinder:
         source: The folder.
         args: Parsed options of :meth:`add_arguments`.
         hidden: A folder to pass over, where the output lies inside the source.
+
+    Raises:
+        SourceError: The source is no folder, or an option lacks or excludes another.
     """
 
     def __init__(self, source: Path, args: argparse.Namespace, hidden: Path) -> None:
         self.source, self.hidden = source, hidden.absolute()
+        self.max_difference: float | None = args.max_difference
+        self.with_confidence = args.min_confidence is not None
+        self.confidence = Pattern(args.confidence, '--confidence') if args.confidence else None
+        if args.pairs is not None and (self.confidence or self.max_difference):
+            raise SourceError(
+                '--pairs says which files belong together (confidence maps are its third field): '
+                'no --confidence, no --max-difference.'
+            )
+        named = self.confidence is not None or args.pairs is not None
+        if self.with_confidence > named or (self.confidence and not self.with_confidence):
+            raise SourceError(
+                '--confidence says where the maps are, and --min-confidence what counts: give both '
+                '(with --pairs, --min-confidence and a third field).'
+            )
         if not source.is_dir():
             raise SourceError(f'{source}: expected a folder, found ' + _kind(source))
         self.list: Path | None = args.pairs
@@ -124,17 +146,42 @@ class PairFinder:
             '--depth', default='depth/**.png', metavar='PATTERN', help='depth files, likewise'
         )
         parser.add_argument(
+            '--confidence',
+            metavar='PATTERN',
+            help='confidence maps of depth, by the names of depth files',
+        )
+        parser.add_argument(
+            '--min-confidence',
+            type=above_zero,
+            metavar='V',
+            help='readings of less confidence are none; in the values as stored: 1 or 2 for ARKit '
+            '(0, 1, 2), up to 100 or 255 for other apps',
+        )
+        parser.add_argument(
+            '--max-difference',
+            type=above_zero,
+            metavar='S',
+            help='names end in a time, and colour and depth have rates of their own: pair what is '
+            'closest in time and closer than this, in the unit of the names (mostly seconds)',
+        )
+        parser.add_argument(
             '--pairs',
             type=Path,
             metavar='FILE',
-            help='a list instead of patterns: a colour and a depth file a line, relative to the '
-            'source, with a blank or, where names hold blanks, a tab between them',
+            help='a list instead of patterns: a colour and a depth file a line (and a confidence '
+            'map), relative to the source, with a blank or, where names hold blanks, a tab between '
+            'them',
         )
 
     def options(self) -> dict:
         """What decides which files make a frame, for the identity of a conversion."""
         if self.list is None:
-            return {'rgb': self.colour.text, 'depth': self.depth.text}
+            return {
+                'rgb': self.colour.text,
+                'depth': self.depth.text,
+                'max_difference': self.max_difference,
+                'confidence': self.confidence.text if self.confidence else None,
+            }
         return {'pairs_crc32': zlib.crc32(_read(self.list))}
 
     def colour_suffixes(self) -> set[str]:
@@ -157,12 +204,29 @@ class PairFinder:
     def _matched(self) -> Found:
         colour = self._matching(self.colour)
         depth = self._matching(self.depth)
+        confidence = self._matching(self.confidence) if self.confidence else None
+        if self.max_difference is None:
+            together = {name: name for name in colour.keys() & depth.keys()}
+        else:
+            together = by_time(colour, depth, self.max_difference)
+            # The faster camera has more files: those that are left over are no problem.
+            colour = {name: colour[name] for name in together}
+            depth = {name: depth[name] for name in together.values()}
         pairs, problems = [], []
-        for name in colour.keys() & depth.keys():
+        for name, partner in together.items():
+            sure = '' if confidence is None else confidence.get(partner)
+            if sure is None:
+                problems.append(
+                    f'{depth[partner]}: no confidence map of this name in --confidence '
+                    f'{self.confidence.text!r}'
+                )
+                continue
             try:
-                pairs.append(Pair(safe_name(name), colour[name], depth[name]))
+                pairs.append(Pair(safe_name(name), colour[name], depth[partner], sure))
             except SourceError as error:
                 problems.append(f'{colour[name]}: {error}')
+        if self.max_difference is not None:
+            return self._complete(pairs, problems)
         for what, mine, other, pattern in (
             ('colour', colour, depth, self.depth),
             ('depth', depth, colour, self.colour),
@@ -174,8 +238,14 @@ class PairFinder:
                     f'{len(alone)} {what} files have no partner of the same name in '
                     f'{pattern.option} {pattern.text!r}: {examples}'
                 )
+        return self._complete(pairs, problems)
+
+    def _complete(self, pairs: list[Pair], problems: list[str]) -> Found:
         if not pairs:
-            raise SourceError(f'{self.source}: no pair of files. ' + '; '.join(problems))
+            raise SourceError(
+                f'{self.source}: no pair of files. '
+                + ('; '.join(problems[:_EXAMPLES]) or 'None are as close as --max-difference.')
+            )
         return Found(pairs, sorted(problems))
 
     def _matching(self, pattern: Pattern) -> dict[str, str]:
@@ -212,23 +282,77 @@ class PairFinder:
             fields = index_fields(line)
             if not fields:
                 continue
-            if len(fields) != 2:
+            if len(fields) != 2 + self.with_confidence:
+                expected = 'a colour file, a depth file and, for --min-confidence, a confidence map'
                 raise SourceError(
-                    f'{where}: expected a colour and a depth file, found {len(fields)} fields: '
-                    f'{line[:200]!r}. Separate names that hold blanks with a tab.'
+                    f'{where}: expected '
+                    + (expected if self.with_confidence else 'a colour and a depth file')
+                    + f', found {len(fields)} fields: {line[:200]!r}. Separate names that hold '
+                    f'blanks with a tab.'
                 )
             paths = [path_inside(self.source, field, where) for field in fields]
-            colour, depth = (p.relative_to(self.source).as_posix() for p in paths)
+            colour, *others = (p.relative_to(self.source).as_posix() for p in paths)
             name = safe_name(os.path.splitext(colour)[0])
             if name in names:
                 raise SourceError(
                     f'{where}: names a second frame {name!r}, the first is in line {names[name]}.'
                 )
             names[name] = number
-            pairs.append(Pair(name, colour, depth))
+            pairs.append(Pair(name, colour, *others))
         if not pairs:
             raise SourceError(f'{self.list}: names no pair of files.')
         return Found(pairs, [])
+
+
+def by_time(
+    colour: Collection[str], depth: Collection[str], max_difference: float
+) -> dict[str, str]:
+    """Names that are closest in time, which they end in; what stands before it must be the same.
+
+    Args:
+        colour: Names.
+        depth: Names.
+        max_difference: Pairs are closer than this.
+
+    Returns:
+        Depth by colour, see :func:`~mmmask3d.conversion.association.associate`.
+
+    Raises:
+        SourceError: A name does not end in a number, or two names are of one time.
+    """
+    found: dict[str, str] = {}
+    recordings = [_times(names) for names in (colour, depth)]
+    for start in recordings[0].keys() & recordings[1].keys():
+        first, second = (recording[start] for recording in recordings)
+        times = list(first), list(second)
+        for i, j in associate(*times, max_difference):
+            found[first[times[0][i]]] = second[times[1][j]]
+    return found
+
+
+def _times(names: Collection[str]) -> dict[str, dict[float, str]]:
+    """Names by time, by what stands before it."""
+    found: dict[str, dict[float, str]] = {}
+    for name in sorted(names):
+        match = _TIME.search(name)
+        if match is None:
+            raise SourceError(
+                f'--max-difference: the name {name!r} does not end in a time. Make the patterns '
+                f'such that the last star stands for it.'
+            )
+        recording = found.setdefault(name[: match.start()], {})
+        other = recording.setdefault(float(match[0]), name)
+        if other != name:
+            raise SourceError(f'--max-difference: {other!r} and {name!r} have the same time.')
+    return found
+
+
+def above_zero(text: str) -> float:
+    """Parse a number above 0 for ``argparse``."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f'expected a number above 0, got {text}')
+    return value
 
 
 def _read(path: Path) -> bytes:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmmask3d.conversion.pairs import Pair, PairFinder, Pattern, natural
+from mmmask3d.conversion.pairs import Pair, PairFinder, Pattern, above_zero, natural
 from mmmask3d.conversion.paths import SourceError
 
 
@@ -16,8 +16,9 @@ def touch(root, *names):
         (root / name).touch()
 
 
-def finder(source, rgb='rgb/**.jpg', depth='depth/**.png', pairs=None, out='nowhere'):
-    args = argparse.Namespace(rgb=rgb, depth=depth, pairs=pairs)
+def finder(source, rgb='rgb/**.jpg', depth='depth/**.png', pairs=None, out='nowhere', **options):
+    defaults = dict(confidence=None, min_confidence=None, max_difference=None)
+    args = argparse.Namespace(rgb=rgb, depth=depth, pairs=pairs, **defaults | options)
     return PairFinder(source, args, source / out)
 
 
@@ -157,6 +158,88 @@ def test_a_list_that_is_empty_or_missing(tmp_path):
         finder(tmp_path, pairs=tmp_path / 'list.txt').find()
     with pytest.raises(SourceError, match='cannot be read'):
         finder(tmp_path, pairs=tmp_path / 'none.txt').find()
+
+
+# ---------------------------------------------------------------- confidence, and pairs by time
+
+
+def test_a_map_has_the_name_of_depth(tmp_path):
+    touch(
+        tmp_path,
+        *(f'{kind}/{i}.{s}' for i in (1, 2) for kind, s in (('rgb', 'jpg'), ('depth', 'png'))),
+    )
+    touch(tmp_path, 'sure/c_1.png', 'sure/c_3.png')
+    with_maps = finder(tmp_path, confidence='sure/c_*.png', min_confidence=1.0)
+    found = with_maps.find()
+    assert found.pairs == [Pair('1', 'rgb/1.jpg', 'depth/1.png', 'sure/c_1.png')]
+    (problem,) = found.problems
+    assert problem.startswith('depth/2.png: no confidence map of this name')
+    assert with_maps.options()['confidence'] == 'sure/c_*.png'
+    assert [p.confidence for p in finder(tmp_path).find().pairs] == ['', '']
+
+
+def test_a_list_names_maps_as_third_field(tmp_path):
+    path = tmp_path / 'list.txt'
+    path.write_text('a.jpg b.png c.png\n')
+    found = finder(tmp_path, pairs=path, min_confidence=1.0).find()
+    assert found.pairs == [Pair('a', 'a.jpg', 'b.png', 'c.png')]
+    path.write_text('a.jpg b.png\n')
+    with pytest.raises(SourceError, match='for --min-confidence, a confidence map, found 2 fields'):
+        finder(tmp_path, pairs=path, min_confidence=1.0).find()
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(confidence='c/*.png'), 'give both'),
+        (dict(min_confidence=1.0), 'give both'),
+        (dict(pairs='list.txt', confidence='c/*.png', min_confidence=1.0), 'no --confidence'),
+        (dict(pairs='list.txt', max_difference=1.0), 'no --max-difference'),
+        (dict(confidence='c.png', min_confidence=1.0), "--confidence 'c.png': expected a pattern"),
+    ],
+)
+def test_options_that_belong_together(tmp_path, options, message):
+    with pytest.raises(SourceError, match=message):
+        finder(tmp_path, **options)
+
+
+def test_pairs_by_time(tmp_path):
+    """Colour at twice the rate, depth a little late; each file in one pair, the closest."""
+    touch(tmp_path, *(f'rgb/run_{t}.jpg' for t in ('9.90', '10.00', '10.05', '10.10', '10.15')))
+    touch(tmp_path, *(f'depth/run_{t}.png' for t in ('10.01', '10.11', '12.00')))
+    touch(tmp_path, *(f'sure/run_{t}.png' for t in ('10.01', '10.11')))
+    touch(tmp_path, 'rgb/other_10.01.jpg')  # of another recording
+    found = finder(tmp_path, max_difference=0.05).find()
+    assert found.pairs == [
+        Pair('run_10.00', 'rgb/run_10.00.jpg', 'depth/run_10.01.png'),
+        Pair('run_10.10', 'rgb/run_10.10.jpg', 'depth/run_10.11.png'),
+    ]
+    assert found.problems == []  # what is left over belongs to the faster camera
+    options = dict(confidence='sure/*.png', min_confidence=1.0)
+    sure = finder(tmp_path, max_difference=0.05, **options).find()
+    assert [p.confidence for p in sure.pairs] == ['sure/run_10.01.png', 'sure/run_10.11.png']
+    assert finder(tmp_path, max_difference=0.05).options()['max_difference'] == 0.05
+    with pytest.raises(SourceError, match='None are as close as --max-difference'):
+        finder(tmp_path, max_difference=0.005).find()
+
+
+@pytest.mark.parametrize(
+    ('names', 'message'),
+    [
+        (['a.jpg'], "'a' does not end in a time"),
+        (['1.jpg', '1.0.jpg'], "'1' and '1.0' have the same"),
+    ],
+)
+def test_names_without_a_time(tmp_path, names, message):
+    touch(tmp_path, 'depth/1.png', *(f'rgb/{name}' for name in names))
+    with pytest.raises(SourceError, match=message):
+        finder(tmp_path, max_difference=0.05).find()
+
+
+@pytest.mark.parametrize('text', ['0', '-1', 'nan', 'inf'])
+def test_numbers_above_zero(text):
+    with pytest.raises(argparse.ArgumentTypeError, match='above 0'):
+        above_zero(text)
 
 
 @settings(deadline=None, max_examples=100)

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,19 @@ import numpy as np
 
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.frame import SIGNATURES, Frame, store_depth
-from mmmask3d.conversion.pairs import PairFinder, spread
+from mmmask3d.conversion.pairs import PairFinder, above_zero, spread
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.units import UNITS, stored_per_metre
 from mmmask3d.conversion.val_split import add_argument as add_val_argument
 from mmmask3d.conversion.val_split import with_validation
-from mmmask3d.datasets.depth_io import FrameError, decode_colour, decode_depth, to_readings
+from mmmask3d.datasets.confidence import nothing_sure, read_confidence
+from mmmask3d.datasets.depth_io import (
+    FrameError,
+    decode_colour,
+    decode_depth,
+    to_readings,
+    zero_where_invalid,
+)
 
 _RELATIVE = 'relative'
 _MILLIMETRES = 1000.0
@@ -40,6 +47,9 @@ class PairsConverter(Converter):
         super().__init__(args)
         self.val: float | None = args.val
         self.pairs = PairFinder(args.source, args, args.out)
+        self.min_confidence: float | None = args.min_confidence
+        if self.min_confidence is not None:
+            self._check_threshold(self.min_confidence)
         # A JPEG stays one; among others there may be PNG, which must not become lossy.
         jpeg = self.pairs.colour_suffixes() <= {'.jpg', '.jpeg'}
         self.suffixes = {'rgb': '.jpg' if jpeg else '.png', 'depth': '.png'}
@@ -52,7 +62,58 @@ class PairsConverter(Converter):
 
     def options(self) -> dict:
         """See :class:`Converter`. The validation share is no content of a frame, so not here."""
-        return self.pairs.options()
+        return {**self.pairs.options(), 'min_confidence': self.min_confidence}
+
+    def _check_threshold(self, minimum: float) -> None:
+        """Raise where no map holds such a value: the threshold is meant for another scale."""
+        values, problems = set(), []
+        for pair in spread(self.pairs.find().pairs, _SAMPLE):
+            try:
+                path = self.source / pair.confidence
+                found = decode_depth(path.read_bytes(), str(path))
+                values.update(np.unique(found[np.isfinite(found)]).tolist())
+            except (FrameError, OSError) as error:
+                problems.append(str(error))
+        if not values:
+            raise SourceError(
+                f'{self.source}: no confidence map can be read. ' + '; '.join(problems[:3])
+            )
+        if max(values) < minimum:
+            few = len(values) <= 8
+            raise SourceError(
+                f'--min-confidence {minimum:g}: the maps of {self.source} that were looked at hold '
+                + (
+                    ', '.join(f'{v:g}' for v in sorted(values))
+                    if few
+                    else f'at most {max(values):g}'
+                )
+                + ', so no reading would be left. The threshold is in the values as stored.'
+            )
+
+    def sure(
+        self, folder: Path, locator: Sequence[str], valid: np.ndarray
+    ) -> tuple[np.ndarray, float | None]:
+        """Where readings are sure enough.
+
+        Args:
+            folder: The source.
+            locator: Files of the frame: colour, depth and, where asked for, confidence.
+            valid: (H, W) bool, where there is a reading.
+
+        Returns:
+            (H, W) bool, and the share of the readings that are not; None without a confidence map.
+
+        Raises:
+            FrameError: The map is damaged or of another size, or no reading is left.
+        """
+        if self.min_confidence is None or not valid.any():
+            return valid, None
+        path = folder / locator[2]
+        confidence = read_confidence(path.read_bytes(), str(path), valid.shape)
+        sure = valid & (confidence >= self.min_confidence)
+        if not sure.any():
+            raise FrameError(nothing_sure(confidence, valid, self.min_confidence, str(path)))
+        return sure, float(1 - np.count_nonzero(sure) / np.count_nonzero(valid))
 
     def sources(self) -> list[Path]:
         """The folder, as one."""
@@ -61,7 +122,10 @@ class PairsConverter(Converter):
     def plan(self, source: Path) -> Plan:
         """Find the pairs."""
         found = self.pairs.find()
-        frames = [FrameRef(pair.name, (pair.colour, pair.depth)) for pair in found.pairs]
+        frames = [
+            FrameRef(p.name, (p.colour, p.depth, *([p.confidence] if p.confidence else [])))
+            for p in found.pairs
+        ]
         return Plan(frames, found.problems)
 
     def splits(self, names: Mapping[str, str]) -> dict[str, list[str]]:
@@ -90,6 +154,11 @@ class FolderConverter(PairsConverter):
         self.out: Path = args.out
         if self.in_place and (args.size or args.depth_format != 'png'):
             raise SourceError('--in-place leaves files as they are: no --size, no --depth-format.')
+        if self.in_place and self.min_confidence is not None:
+            raise SourceError(
+                '--in-place leaves files as they are: no --min-confidence. RGBDDataset applies it: '
+                "min_confidence, and data_prefix['confidence_path']."
+            )
         sample = self._sample()
         self.unit: float | str = args.unit or self._ask(sample)
         # What the first file holds, all must: it decides how depth is stored and its scale.
@@ -137,7 +206,7 @@ class FolderConverter(PairsConverter):
         )
         parser.add_argument(
             '--max-depth',
-            type=_positive,
+            type=above_zero,
             metavar='M',
             help='readings beyond are dropped, in metres (relative: after scaling)',
         )
@@ -222,10 +291,10 @@ class FolderConverter(PairsConverter):
 
     # ---------------------------------------------------------------- frames
 
-    def read(self, opened: Path, locator: tuple[str, str]) -> Frame:
+    def read(self, opened: Path, locator: tuple[str, ...]) -> Frame:
         """Read a pair."""
-        colour_path, depth_path = (opened / part for part in locator)
-        extra = dict(zip(('rgb', 'depth'), locator, strict=True))
+        colour_path, depth_path = (opened / part for part in locator[:2])
+        extra = dict(zip(('rgb', 'depth', 'confidence'), locator, strict=False))
         raw = read_depth(depth_path)
         if raw.dtype != self.dtype:
             raise FrameError(
@@ -235,6 +304,8 @@ class FolderConverter(PairsConverter):
         depth, valid = to_readings(
             raw, self.read_scale, self.invalid, 0.0, self.max_depth, self.depth_kind
         )
+        sure, unsure = self.sure(opened, locator, valid)
+        depth, valid = zero_where_invalid(depth, sure), sure
         if self.in_place:
             self._check_in_place(colour_path, depth_path, raw.shape, locator)
             # Measured, not stored: what a loader will read, in stored units.
@@ -250,7 +321,8 @@ class FolderConverter(PairsConverter):
                     f'of mm. Give --max-depth, or keep it with --depth-format npy.'
                 )
             stored = store_depth(depth, valid, _MILLIMETRES)
-        return Frame({'rgb': self.read_colour(colour_path), 'depth': stored}, extra=extra)
+        images = {'rgb': self.read_colour(colour_path), 'depth': stored}
+        return Frame(images, extra=extra, unsure=unsure)
 
     def _check_in_place(
         self, colour: Path, depth: Path, shape: tuple[int, int], locator: tuple[str, str]
@@ -340,10 +412,3 @@ def _unit(text: str) -> float | str:
         return stored_per_metre(text)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f'{error}; or relative') from error
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < np.inf:
-        raise argparse.ArgumentTypeError(f'expected a number above 0, got {text}')
-    return value

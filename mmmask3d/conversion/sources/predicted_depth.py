@@ -79,24 +79,25 @@ class PredictedDepthConverter(PairsConverter):
             'stored': self.suffixes['depth'],
         }
 
-    def read(self, opened: Path, locator: tuple[str, str]) -> Frame:
+    def read(self, opened: Path, locator: tuple[str, ...]) -> Frame:
         """Read a colour file and its prediction."""
-        colour_path, depth_path = (opened / part for part in locator)
+        colour_path, depth_path = (opened / part for part in locator[:2])
         colour = self.read_colour(colour_path)
         values = read_prediction(depth_path).astype(np.float64)
-        size = self.size or _common_size(_size_of(colour, colour_path), values.shape[::-1])
-        if size != values.shape[::-1]:
-            values = resize_nearest(values, size)
         valid = np.isfinite(values) & ~np.isin(values, self.invalid)
         if self.max_value is not None:
             valid &= values <= self.max_value
+        valid, unsure = self.sure(opened, locator, valid)
+        size = self.size or _common_size(_size_of(colour, colour_path), values.shape[::-1])
+        if size != values.shape[::-1]:
+            values, valid = resize_nearest(values, size), resize_nearest(valid, size)
         target, low, high = relative_target(values, valid, self.kind, str(depth_path))
         if self.as_png:
             stored = np.rint(target * _LARGEST).astype(np.uint16)
         else:
             stored = target.astype(np.float32)
         extra = {'rgb': locator[0], 'depth': locator[1], 'low': low, 'high': high}
-        return Frame({'rgb': colour, 'depth': stored}, extra=extra)
+        return Frame({'rgb': colour, 'depth': stored}, extra=extra, unsure=unsure)
 
 
 def relative_target(

@@ -282,6 +282,125 @@ def test_damaged_tiff_files(tmp_path):
         read_depth(path)
 
 
+# ---------------------------------------------------------------- confidence
+
+MAPS = ('--confidence', 'sure/**.png')
+LEVELS = RNG.integers(0, 3, (HEIGHT, WIDTH))
+SCALES = {'ARKit': (0, 1, 2), 'per cent': (0, 50, 100), 'bytes': (0, 128, 255)}
+
+
+def make_sure(root, scale='ARKit', depth=None, **options):
+    """Three frames with a confidence map each."""
+    depth = np.round(METRES * 1000).astype(np.uint16) if depth is None else depth
+    make(root, depth, **options)
+    for name in options.get('names', ('a/1', 'a/2', 'b/1')):
+        write(root / f'sure/{name}.png', np.array(SCALES[scale], np.uint8)[LEVELS])
+    return root
+
+
+@pytest.mark.parametrize('scale', SCALES)
+@pytest.mark.parametrize('level', [1, 2])
+def test_readings_of_low_confidence_are_none(tmp_path, capsys, scale, level):
+    source = make_sure(tmp_path / 'in', scale)
+    minimum = SCALES[scale][level]
+    out = convert(source, tmp_path / 'out', '--unit=mm', *MAPS, '--min-confidence', minimum)
+    expected = np.where(level <= LEVELS, np.round(METRES * 1000), 0)
+    for name in ('a/1', 'a/2', 'b/1'):
+        np.testing.assert_array_equal(read_depth(out / f'depth/{name}.png'), expected)
+    manifest = json.loads((out / 'manifest.json').read_text())
+    readings = ~HOLES
+    dropped = (readings & (level > LEVELS)).sum() / readings.sum()
+    assert manifest['depth']['depth']['unsure_share'] == pytest.approx(dropped, abs=1e-4)
+    assert manifest['depth']['depth']['invalid_share'] == pytest.approx(
+        (expected == 0).mean(), abs=1e-4
+    )
+    assert manifest['options']['min_confidence'] == minimum
+    assert manifest['options']['confidence'] == 'sure/**.png'
+    printed = capsys.readouterr().out
+    assert f'{100 * dropped:.1f} % of the readings dropped for low confidence' in printed
+    lines = (out / 'frames.jsonl').read_text().splitlines()
+    assert json.loads(lines[0])['confidence'] == 'sure/a/1.png'
+    assert not (out / 'sure').exists()
+
+
+@pytest.mark.parametrize('depth_format', ['png', 'npy'])
+def test_confidence_of_float_metres(tmp_path, depth_format):
+    depth = METRES.astype(np.float32)
+    source = make_sure(tmp_path / 'in', depth=depth, depth_suffix='.npy', names=['a'])
+    options = ('--unit=m', '--depth=depth/*.npy', *MAPS, '--min-confidence=2')
+    out = convert(source, tmp_path / 'out', *options, f'--depth-format={depth_format}')
+    frame = load(out)
+    valid = (LEVELS == 2) & ~HOLES
+    np.testing.assert_array_equal(frame['valid'], valid)
+    np.testing.assert_allclose(frame['depth'][valid], depth[valid], atol=6e-4)
+
+
+def test_confidence_is_applied_before_the_size_changes(tmp_path):
+    source = make_sure(tmp_path / 'in', names=['a'])
+    call = ('--unit=mm', *MAPS, '--min-confidence=1', '--size', WIDTH // 2, HEIGHT // 2)
+    out = convert(source, tmp_path / 'out', *call)
+    expected = np.where(LEVELS >= 1, np.round(METRES * 1000), 0)[1::2, 1::2]
+    np.testing.assert_array_equal(read_depth(out / 'depth/a.png'), expected)
+
+
+def test_without_maps_the_manifest_says_nothing_of_them(tmp_path, capsys):
+    out = convert(make_sure(tmp_path / 'in'), tmp_path / 'out', '--unit=mm')
+    manifest = json.loads((out / 'manifest.json').read_text())
+    assert 'unsure_share' not in manifest['depth']['depth']
+    assert manifest['options']['min_confidence'] is None
+    assert 'confidence' not in capsys.readouterr().out
+    convert(out.parent / 'in', out, '--unit=mm', *MAPS, '--min-confidence=1', code=1)
+    assert 'min_confidence None (asked for: 1.0)' in capsys.readouterr().err
+
+
+def test_a_threshold_of_another_scale(tmp_path, capsys):
+    source = make_sure(tmp_path / 'in')
+    convert(source, tmp_path / 'out', '--unit=mm', *MAPS, '--min-confidence=50', code=1)
+    assert 'hold 0, 1, 2, so no reading would be left' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+    # One map that reaches it is enough; the frames that do not are damage.
+    write(source / 'sure/b/1.png', np.full((HEIGHT, WIDTH), 50, np.uint8))
+    options = ('--unit=mm', *MAPS, '--min-confidence=50', '--on-error=drop')
+    out = convert(source, tmp_path / 'out', *options)
+    left_out = json.loads((out / 'manifest.json').read_text())['left_out']
+    assert (out / 'splits/all.txt').read_text() == 'b/1\n'
+    assert 'holds 0 to 2' in left_out[0]
+
+
+def test_confidence_maps_that_are_damaged(tmp_path, capsys):
+    source = make_sure(tmp_path / 'in')
+    write(source / 'sure/a/1.png', LEVELS[:, 1:].astype(np.uint8))
+    (source / 'sure/a/2.png').write_bytes(b'')
+    options = ('--unit=mm', *MAPS, '--min-confidence=1')
+    convert(source, tmp_path / 'out', *options, code=1)
+    error = capsys.readouterr().err
+    assert f'a confidence map of {HEIGHT}x{WIDTH - 1}' in error
+    assert 'the file is empty' in error
+    out = convert(source, tmp_path / 'out', *options, '--on-error=drop')
+    assert (out / 'splits/all.txt').read_text() == 'b/1\n'
+    for path in (source / 'sure').rglob('*.png'):
+        path.write_bytes(b'')
+    convert(source, tmp_path / 'none', *options, code=1)
+    assert 'no confidence map can be read' in capsys.readouterr().err
+
+
+def test_recordings_of_two_rates(tmp_path):
+    """Colour at 10.0, 10.1, ...; depth and its confidence at half the rate and 20 ms late."""
+    stored = np.round(METRES * 1000).astype(np.uint16)
+    source = tmp_path / 'in'
+    for i in range(5):
+        write(source / f'rgb/{10 + i / 10:.1f}.jpg', COLOUR)
+    for i in range(0, 5, 2):
+        write(source / f'depth/{10.02 + i / 10:.2f}.png', stored + np.uint16(i))
+        write(source / f'sure/{10.02 + i / 10:.2f}.png', LEVELS.astype(np.uint8))
+    options = ('--unit=mm', '--max-difference=0.04', *MAPS, '--min-confidence=1')
+    out = convert(source, tmp_path / 'out', *options)
+    assert (out / 'splits/all.txt').read_text().split() == ['10.0', '10.2', '10.4']
+    np.testing.assert_array_equal(
+        read_depth(out / 'depth/10.4.png'), np.where(LEVELS >= 1, stored + 4, 0)
+    )
+
+
 # ---------------------------------------------------------------- index, splits, restart
 
 
@@ -340,7 +459,8 @@ def test_in_place_a_name_that_would_break_the_index_is_refused(tmp_path, capsys,
 
 def test_in_place_excludes_what_would_change_files(tmp_path, capsys):
     source = make(tmp_path / 'in', np.round(METRES * 1000).astype(np.uint16))
-    for option in (['--size', '8', '6'], ['--depth-format=npy']):
+    maps = ['--confidence=depth/**.png', '--min-confidence=1']
+    for option in (['--size', '8', '6'], ['--depth-format=npy'], maps):
         convert(source, tmp_path / 'out', '--unit=mm', '--in-place', *option, code=1)
         assert '--in-place leaves files as they are' in capsys.readouterr().err
 

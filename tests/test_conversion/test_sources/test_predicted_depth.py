@@ -68,6 +68,26 @@ def load(out):
     return data[0]
 
 
+# ---------------------------------------------------------------- confidence
+
+
+def test_predictions_of_low_confidence_are_none(tmp_path):
+    """The target is scaled to the range of those that are left."""
+    sure = np.where(RNG.random((HEIGHT, WIDTH)) < 0.7, 0.9, 0.1).astype(np.float32)
+    values = np.where(sure > 0.5, METRES, 1000.0).astype(np.float32)
+    source = make(tmp_path / 'in', values)
+    write(source / 'sure/a.npy', sure)
+    options = ('--kind=depth', '--confidence=sure/*.npy', '--min-confidence=0.5')
+    out = convert(source, tmp_path / 'out', *options)
+    frame = load(out)
+    np.testing.assert_array_equal(frame['valid'], sure > 0.5)
+    expected = relative_target(METRES, sure > 0.5, 'depth', 'a')[0]
+    np.testing.assert_allclose(frame['depth'], expected, atol=1e-5)
+    manifest = json.loads((out / 'manifest.json').read_text())
+    share = (sure < 0.5).mean()
+    assert manifest['depth']['depth']['unsure_share'] == pytest.approx(share, abs=1e-4)
+
+
 # ---------------------------------------------------------------- the target
 
 
