@@ -53,12 +53,14 @@ test: $(BASE_STAMP) $(PACKAGE_STAMP) $(TEST_STAMP) $(OPS_STAMP) ## Lint, then ru
 	$(PY) -m mmmask3d.preflight --for segmentation --for detection
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(TEST_STAMP) ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 .PHONY: format
 format: $(TEST_STAMP) ## Sort imports, apply safe fixes and format

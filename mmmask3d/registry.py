@@ -34,7 +34,13 @@ TRANSFORMS = Registry(
     scope=_SCOPE,
     locations=['mmmask3d.datasets.transforms', *_segmentation],
 )
-MODELS = Registry('model', parent=root.MODELS, scope=_SCOPE, locations=['mmmask3d.models'])
+# The index makes the checkpoints of the zoo known: `mmmask3d://NAME` in a backbone's init_cfg.
+MODELS = Registry(
+    'model',
+    parent=root.MODELS,
+    scope=_SCOPE,
+    locations=['mmmask3d.models', 'mmmask3d.weights.index'],
+)
 METRICS = Registry('metric', parent=root.METRICS, scope=_SCOPE, locations=['mmmask3d.evaluation'])
 HOOKS = Registry('hook', parent=root.HOOKS, scope=_SCOPE, locations=['mmmask3d.engine'])
 LOOPS = Registry('loop', parent=root.LOOPS, scope=_SCOPE, locations=['mmmask3d.engine'])

@@ -14,6 +14,7 @@ import pytest
 import torch
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
+from mmengine.runner.checkpoint import CheckpointLoader
 
 # Several libraries would each take every core, also in the processes that tests start.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -22,12 +23,14 @@ torch.set_num_threads(1)
 
 @contextmanager
 def global_state_kept():
-    """Leave mmengine's default scope and message hubs, states of the process, as they were."""
+    """Leave states of the process as they were: default scope, message hubs, loaders."""
     kept = [(cls, cls._instance_dict.copy()) for cls in (DefaultScope, MessageHub)]
+    schemes = CheckpointLoader._schemes.copy()
     yield
     for cls, instances in kept:
         cls._instance_dict.clear()
         cls._instance_dict.update(instances)
+    CheckpointLoader._schemes = schemes
 
 
 @pytest.fixture(autouse=True)

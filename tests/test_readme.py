@@ -11,7 +11,7 @@ import torch
 from mmengine.registry import DefaultScope
 
 import mmmask3d
-from mmmask3d.engine import load_checkpoint_file
+from mmmask3d.checkpoints.files import load_checkpoint_file
 from mmmask3d.registry import MODELS
 
 REPO = Path(mmmask3d.__file__).parents[1]

@@ -15,6 +15,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmmask3d.engine import run_config
+from mmmask3d.setup_env import register_all_modules
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -48,6 +49,7 @@ def main() -> None:
     args = parse_args()
     cfg = run_config.load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
     run_config.check_libraries(cfg)
+    register_all_modules(init_default_scope=False)
     cfg.load_from, cfg.resume = args.checkpoint, False
     run_config.enable_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

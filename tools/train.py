@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 from mmmask3d.engine import ResumedConfigHook, run_config
 from mmmask3d.engine.dependent_options import check_schedule
+from mmmask3d.setup_env import register_all_modules
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -67,6 +68,7 @@ def main() -> None:
     cfg = run_config.load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
     run_config.check_libraries(cfg)
     check_schedule(cfg)
+    register_all_modules(init_default_scope=False)
     if args.amp:
         run_config.enable_amp(cfg)
     run_config.check_amp(cfg, log)

@@ -1,8 +1,4 @@
-"""Python API: models by name; chains of the project's tools.
-
-What is named here is imported when it is asked for: the tools use modules of this package without
-PyTorch being loaded for them.
-"""
+"""Python API: models by name, and inference. What is named here is imported when asked for."""
 
 from importlib import import_module
 from typing import Any
@@ -10,7 +6,7 @@ from typing import Any
 _MODULES = {
     'MaskedRGBDInferencer': 'mmmask3d.apis.inferencer',
     'get_model': 'mmmask3d.weights.zoo',
-    'list_models': 'mmmask3d.weights.zoo',
+    'list_models': 'mmmask3d.weights.index',
 }
 
 __all__ = ['MaskedRGBDInferencer', 'get_model', 'list_models']

@@ -34,7 +34,6 @@ from mmmask3d.datasets.transforms import (
     RGBDResize,
 )
 from mmmask3d.datasets.transforms.masking import patches_with_readings
-from mmmask3d.engine.run_config import load_config
 from mmmask3d.evaluation.frozen_features import image_normaliser
 from mmmask3d.inspection.sources import rgbd_configs
 from mmmask3d.models.masked_rgbd import MaskedRGBD
@@ -42,7 +41,8 @@ from mmmask3d.registry import TRANSFORMS
 from mmmask3d.visualization import depth_to_rgb, panel_of_sample, write_png
 from mmmask3d.visualization.panels import patch_mask_to_pixels
 from mmmask3d.visualization.tiles import Bar, Tile, compose_tiles
-from mmmask3d.weights.zoo import SCHEME, find_entry, get_model, weights_file
+from mmmask3d.weights.index import SCHEME, weights_file
+from mmmask3d.weights.zoo import config_of, get_model
 
 
 class MaskedRGBDInferencer(BaseInferencer):
@@ -84,16 +84,7 @@ class MaskedRGBDInferencer(BaseInferencer):
                 'config. The config text inside a checkpoint is not used: it is Python, and '
                 'running it would run whatever a downloaded file holds.'
             )
-        name = None
-        if isinstance(model, Config):
-            cfg = model
-        elif isinstance(model, dict):
-            cfg = Config(dict(model))
-        elif os.fspath(model).endswith('.py'):
-            cfg = load_config(model)
-        else:
-            name = os.fspath(model)
-            cfg = load_config(find_entry(name).config)
+        cfg, name = config_of(model)
         if weights is not None and pretrained:
             raise ValueError('Give weights or pretrained=True, not both.')
         if weights is None and pretrained is not False:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmmask3d.checkpoints.files import AtomicLocalBackend
+from mmmask3d.atomic_file import write_file
 
 _RECORD = 'stage.json'
 
@@ -99,8 +99,7 @@ class Stage:
             command=self.command,
             seconds=round(time.monotonic() - start, 1),
         )
-        content = json.dumps(record, indent=1).encode()
-        AtomicLocalBackend().put(content, str(self.folder / _RECORD))
+        write_file(self.folder / _RECORD, json.dumps(record, indent=1).encode())
         return True
 
     def _execute(self, log: Path, lock: int) -> int:

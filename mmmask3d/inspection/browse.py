@@ -8,12 +8,12 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from mmmask3d.atomic_file import write_file
 from mmmask3d.datasets.depth_io import FrameError, decode_depth
 from mmmask3d.datasets.sampling import EpochIndex
 from mmmask3d.datasets.transforms.loading import LoadRGBD
 from mmmask3d.inspection.instances import InstanceReader
 from mmmask3d.inspection.measures import spread_indices
-from mmmask3d.inspection.output import write_whole
 from mmmask3d.inspection.sources import Source, SourceOptionsError, rgbd_configs
 from mmmask3d.registry import DATASETS
 from mmmask3d.visualization.contact_sheet import Labels, frame_strip, message_strip
@@ -249,7 +249,7 @@ def write_pictures(drawn: Sequence[Drawn], out_dir: Path, rows: int, title: str)
     for number, start in enumerate(range(0, len(drawn), rows), 1):
         sheet = stack_panels([one.picture for one in drawn[start : start + rows]])
         files.append(write_png(out_dir / f'sheet_{number:02d}.png', sheet))
-    files.append(write_whole(out_dir / 'index.html', as_page(drawn, title)))
+    files.append(write_file(out_dir / 'index.html', as_page(drawn, title)))
     return files
 
 

@@ -9,12 +9,12 @@ from dataclasses import asdict
 import cv2
 import numpy as np
 
+from mmmask3d.atomic_file import write_file
 from mmmask3d.datasets.depth_io import FrameError
 from mmmask3d.datasets.transforms.loading import LoadRGBD
 from mmmask3d.inspection.check import CheckedSet
 from mmmask3d.inspection.findings import LEVELS, Finding
 from mmmask3d.inspection.measures import spread_indices
-from mmmask3d.inspection.output import write_whole
 from mmmask3d.inspection.registration import Registration
 from mmmask3d.version import __version__
 from mmmask3d.visualization.colours import depth_to_rgb
@@ -305,6 +305,6 @@ def write_reports(
 ) -> None:
     """Write the reports that are asked for."""
     if json_path:
-        write_whole(json_path, as_json(checked, findings))
+        write_file(json_path, as_json(checked, findings))
     if html_path:
-        write_whole(html_path, as_html(checked, findings))
+        write_file(html_path, as_html(checked, findings))

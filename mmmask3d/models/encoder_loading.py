@@ -1,19 +1,16 @@
 """Fill an encoder from a checkpoint file: all of it or an error, and never by unpickling."""
 
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from mmengine.logging import print_log
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from mmmask3d.checkpoints.files import install_strict_loaders, with_sha256
-from mmmask3d.models.encoder_record import arch_settings, encoder_config
+from mmmask3d.checkpoints.locations import read_checkpoint
+from mmmask3d.models.encoder_names import conversion_hint, some
+from mmmask3d.models.encoder_record import arch_settings, encoder_config, read_meta
 from mmmask3d.models.pos_embed import GRID_KEY, grid_from_checkpoint
-from mmmask3d.weights.formats import foreign_source
 
 # An encoder inside a Mask3DPyramid comes first: `backbone.` would match it too.
 _PREFIXES = tuple(
@@ -45,7 +42,7 @@ def encoder_state(
     if not keys:
         raise ValueError(
             f'{source}: expected tensors by name, alone or under the key state_dict; found no '
-            f'tensor, and the keys {_some([str(k) for k in state_dict])}.'
+            f'tensor, and the keys {some([str(k) for k in state_dict])}.'
             + (
                 conversion_hint(checkpoint, source)
                 or ' Save the part with the weights, with the names of '
@@ -55,21 +52,11 @@ def encoder_state(
     if not state:
         raise ValueError(
             f'{source}: no key starts with {prefix!r}. The file holds {len(keys)} tensors: '
-            f'{_some(keys)}. Give the prefix under which the encoder stands there.'
+            f'{some(keys)}. Give the prefix under which the encoder stands there.'
         )
     grid = grid_from_checkpoint(checkpoint, prefix)
     state._metadata = OrderedDict({'': {} if grid is None else {GRID_KEY: grid}})
     return state
-
-
-def load_checkpoint(
-    checkpoint: str | os.PathLike, map_location: str = 'cpu', sha256: str | None = None
-) -> Mapping:
-    """Read a checkpoint file, never by unpickling, and check its hash where one is given."""
-    install_strict_loaders()
-    checkpoint = os.fspath(checkpoint)
-    location = checkpoint if sha256 is None else with_sha256(checkpoint, sha256)
-    return CheckpointLoader.load_checkpoint(location, map_location=map_location)
 
 
 def load_encoder(
@@ -83,8 +70,8 @@ def load_encoder(
 
     Args:
         model: a ViT with the names of ``mmpretrain.VisionTransformer``.
-        checkpoint: a local path, a URL or a name that mmengine knows, ``mmmask3d://NAME`` for a
-            model of the zoo.
+        checkpoint: see :func:`~mmmask3d.checkpoints.locations.read_checkpoint`;
+            ``mmmask3d://NAME`` is a model of the zoo.
         prefix: see :func:`encoder_state`.
         map_location: as for ``torch.load``.
         sha256: expected hash of the file, 64 hexadecimal digits; a URL can carry it itself, as
@@ -96,7 +83,7 @@ def load_encoder(
             another number of attention heads or other norms, or its hash is not the expected one.
     """
     checkpoint = os.fspath(checkpoint)
-    loaded = load_checkpoint(checkpoint, map_location, sha256)
+    loaded = read_checkpoint(checkpoint, map_location, sha256)
     state = encoder_state(loaded, prefix, checkpoint)
     hint = (
         conversion_hint(loaded, checkpoint)
@@ -143,27 +130,15 @@ def check_tensors(
     if missing or unexpected or differing:
         raise RuntimeError(
             f'{source} does not fill this {type(model).__name__}.\n'
-            f'  missing in the file ({len(missing)}): {_some(missing)}\n'
-            f'  unknown here ({len(unexpected)}): {_some(unexpected)}\n'
-            f'  of another shape ({len(differing)}): {_some(differing)}\n{hint}'
+            f'  missing in the file ({len(missing)}): {some(missing)}\n'
+            f'  unknown here ({len(unexpected)}): {some(unexpected)}\n'
+            f'  of another shape ({len(differing)}): {some(differing)}\n{hint}'
         )
-
-
-def _meta(checkpoint: Mapping, key: str) -> Any:
-    """An entry of the metadata; safetensors keeps it as JSON text."""
-    meta = checkpoint.get('meta')
-    value = meta.get(key) if isinstance(meta, Mapping) else None
-    if isinstance(value, str):
-        try:
-            return json.loads(value)
-        except json.JSONDecodeError:
-            return value
-    return value
 
 
 def _described(checkpoint: Mapping) -> str:
     """The arguments that the file says its encoder needs, for a message."""
-    backbone = _meta(checkpoint, 'backbone')
+    backbone = read_meta(checkpoint).get('backbone')
     if not isinstance(backbone, Mapping):
         return ''
     return ', that is ' + ', '.join(f'{k}={v!r}' for k, v in backbone.items() if k != 'type')
@@ -199,19 +174,3 @@ def check_settings(model: nn.Module, checkpoint: Mapping, source: str) -> None:
             f'{source}: its layer norms have eps={theirs}, those of this {type(model).__name__} '
             f'{found.pop()}. Build the model with norm_cfg={dict(backbone["norm_cfg"])!r}.'
         )
-
-
-def conversion_hint(checkpoint: Mapping, source: str) -> str:
-    """A sentence on how to convert weights of another project; empty for any other file."""
-    kind = foreign_source(checkpoint)
-    if kind is None:
-        return ''
-    return (
-        f' The file has the names of {kind}. Convert it once, and load the result: python '
-        f'tools/model_converters/convert_weights.py {source} encoder.safetensors'
-    )
-
-
-def _some(names: list[str], most: int = 8) -> str:
-    more = f', ... ({len(names) - most} more)' if len(names) > most else ''
-    return (', '.join(names[:most]) + more) or 'none'

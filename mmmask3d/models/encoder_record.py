@@ -61,7 +61,8 @@ def parse_config_text(text: str) -> dict:
 
 def read_meta(checkpoint: Mapping) -> dict:
     """Return a checkpoint's metadata; values that safetensors keeps as JSON text are decoded."""
-    meta = dict(checkpoint.get('meta') or {})
+    meta = checkpoint.get('meta')
+    meta = dict(meta) if isinstance(meta, Mapping) else {}
     if str(meta.get('format')).startswith('"mmmask3d-'):
         meta = {k: json.loads(v) for k, v in meta.items()}
     return meta

@@ -100,6 +100,8 @@ class MaskedRGBD(BaseSelfSupervisor):
             }
         )
         self._check_depth_head()
+        residual = 'depth' in self.heads and self.heads['depth'].residual
+        self.data_preprocessor.interpolate = residual
 
     def forward(
         self, inputs: dict[str, Tensor], data_samples: list | None = None, mode: str = 'tensor'
@@ -229,4 +231,3 @@ class MaskedRGBD(BaseSelfSupervisor):
                     "'kept' (or a metric, log or inverse target): the interpolation may not be "
                     'expressed in statistics of readings the network is not given.'
                 )
-            self.data_preprocessor.interpolate = True

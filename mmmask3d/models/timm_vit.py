@@ -11,7 +11,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmmask3d.models.encoder_loading import check_tensors, encoder_state, load_checkpoint
+from mmmask3d.checkpoints.locations import read_checkpoint
+from mmmask3d.models.encoder_loading import check_tensors, encoder_state
 from mmmask3d.models.mask3d_vit import initialisation
 from mmmask3d.models.patches import gather_tokens, grid_of
 from mmmask3d.models.pos_embed import GRID_KEY, grid_from_metadata
@@ -314,7 +315,7 @@ class TimmViT(BaseModule):
         self._fill(load_file(path), f'{name}/{file}')
 
     def _load_from_file(self, checkpoint: str, prefix: str | None = None, **options: Any) -> None:
-        state = encoder_state(load_checkpoint(checkpoint, **options), prefix, checkpoint)
+        state = encoder_state(read_checkpoint(checkpoint, **options), prefix, checkpoint)
         grid = grid_from_metadata(state._metadata.get(''))
         bare = {k.removeprefix('trunk.'): v for k, v in state.items()}
         self._fill(bare, checkpoint, grid)

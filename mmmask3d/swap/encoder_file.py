@@ -4,10 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mmengine.runner.checkpoint import CheckpointLoader
 from mmpretrain.models import VisionTransformer
 
-from mmmask3d.checkpoints.files import install_strict_loaders
+from mmmask3d.checkpoints.locations import read_checkpoint
 from mmmask3d.models.encoder_record import arch_settings, encoder_config
 from mmmask3d.models.pos_embed import GRID_KEY
 from mmmask3d.swap.backbone import SwapError
@@ -66,8 +65,7 @@ def encoder_settings(checkpoint: str, arch: str | dict | None = None) -> dict[st
         ValueError: the file holds no vision transformer.
     """
     check_arch(arch)
-    install_strict_loaders()
-    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    loaded = read_checkpoint(checkpoint)
     state = encoder_state_dict(loaded, checkpoint)
     weight = state['patch_embed.projection.weight']
     layers = {key.split('.')[1] for key in state if key.startswith('layers.')}

@@ -15,6 +15,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from mmmask3d.checkpoints.locations import install_strict_loaders
 from mmmask3d.models.mask3d_pyramid import Mask3DPyramid
 from mmmask3d.swap.backbone import SwapError, probe_backbone
 from mmmask3d.swap.random_batch import random_batch
@@ -179,6 +180,7 @@ def build_alone(cfg: Config, path: str | None = None) -> nn.Module:
     Without the weights its config names, but for those of the backbone at ``path``.
     """
     scope = cfg.get('default_scope') or 'mmengine'
+    install_strict_loaders()
     init_default_scope(scope)
     if scope in ('mmseg', 'mmdet', 'mmpretrain'):
         importlib.import_module(f'{scope}.datasets')  # holds preprocessors that models name

@@ -20,8 +20,9 @@ import torch
 from mmpretrain.models import VisionTransformer
 from torch import Tensor
 
+from mmmask3d.atomic_file import write_file
 from mmmask3d.checkpoints.download import file_sha256
-from mmmask3d.checkpoints.files import AtomicLocalBackend, safetensors_bytes
+from mmmask3d.checkpoints.files import safetensors_bytes
 from mmmask3d.models.encoder_loading import conversion_hint, encoder_state
 from mmmask3d.models.encoder_record import (
     arch_settings,
@@ -378,4 +379,4 @@ def write_encoder(path: str | Path, state_dict: Mapping[str, Tensor], meta: Mapp
         data = buffer.getvalue()
     else:
         data = safetensors_bytes(tensors, {k: json.dumps(v) for k, v in meta.items()})
-    AtomicLocalBackend().put(data, str(path))
+    write_file(path, data)

@@ -20,10 +20,15 @@ import torch
 from mmpretrain.models import VisionTransformer
 from torch import Tensor
 
+from mmmask3d.models.encoder_names import (
+    BEYOND_A_PLAIN_VIT,
+    SOURCES,
+    WeightFormatError,
+    detect,
+    find_tensors,
+    some,
+)
 from mmmask3d.models.pos_embed import grid_from_metadata
-
-#: Where weights come from, in the order they are described.
-SOURCES = ('mae', 'timm', 'dinov2', 'multimae', 'mmpretrain')
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -40,13 +45,6 @@ NORMALISATION = {
 _ARCHITECTURES = (
     'deit-tiny', 'deit-small', 'small', 'base', 'large', 'huge', 'eva-giant', 'dinov2-giant',
 )  # fmt: skip
-# Keys under which checkpoints keep their tensors.
-_CONTAINERS = ('state_dict', 'model', 'teacher')
-_ANCHORS = {
-    'input_adapters.rgb.proj.weight': 'multimae',
-    'patch_embed.projection.weight': 'mmpretrain',
-    'patch_embed.proj.weight': 'timm',
-}
 # timm's names of the encoder, and mmpretrain's. `{i}` is the number of the layer.
 _TIMM_TO_MM = (
     ('cls_token', 'cls_token'),
@@ -74,37 +72,6 @@ _OUTSIDE = (
     (r'input_adapters\.(?!rgb\.)', 'input adapters of other modalities'),
     (r'ln2\.', 'norm of averaged features'),
 )
-# What a plain ViT cannot compute, with the reason.
-_BEYOND = (
-    (
-        r'rope|.*\.bias_mask$',
-        'rotary position embedding (DINOv3, EVA-02): positions enter in every attention layer, '
-        'not once at the start',
-    ),
-    (
-        r'dist_token|head_dist\.',
-        'a distillation token (DeiT): a second extra token that every patch attends to',
-    ),
-    (
-        r'reg_token$|register_tokens$|storage_tokens$',
-        'register tokens: extra tokens that every patch attends to',
-    ),
-    (r'.*(rel_pos|relative_position)', 'relative position biases in the attention (BEiT, SAM)'),
-    (r'.*attn\.(q_norm|k_norm|norm)\.', 'norms inside the attention'),
-    (r'.*attn\.(q_bias|v_bias|gate)', 'an attention of another form (BEiT, EVA)'),
-    (r'patch_embed\.(backbone|conv|norm)', 'another patch embedding than one convolution'),
-)
-# Other encodings of a ViT whose names are known well enough to be named in the message.
-_FOREIGN = (
-    (r'embeddings\.patch_embeddings\.', 'Hugging Face transformers'),
-    (r'conv_proj\.weight$', 'torchvision'),
-    (r'layers\.0\.attn\.attn\.in_proj_weight$', 'mmseg.VisionTransformer or mmcls 0.x'),
-    (r'(layer1\.0|stages\.0)\.', 'a convolutional or hierarchical network'),
-)
-
-
-class WeightFormatError(ValueError):
-    """Weights that cannot be told, or that a plain ViT cannot express; the message says which."""
 
 
 @dataclass
@@ -125,85 +92,6 @@ class Conversion:
     grid: tuple[int, int]
     left_out: Counter = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
-
-
-def find_tensors(checkpoint: Mapping, source: str) -> OrderedDict[str, Tensor]:
-    """Tensors of a checkpoint by name: the whole mapping, or the part of it that holds them.
-
-    Raises:
-        WeightFormatError: There are none.
-    """
-    for name in _CONTAINERS:
-        inner = checkpoint.get(name)
-        if isinstance(inner, Mapping) and any(isinstance(v, Tensor) for v in inner.values()):
-            found = OrderedDict((k, v) for k, v in inner.items() if isinstance(v, Tensor))
-            found._metadata = getattr(inner, '_metadata', None)
-            return found
-    found = OrderedDict((k, v) for k, v in checkpoint.items() if isinstance(v, Tensor))
-    if not found:
-        raise WeightFormatError(
-            f'{source}: no tensors by name, neither at the top nor under '
-            f'{", ".join(_CONTAINERS)}. Found the keys {_some([str(k) for k in checkpoint])}.'
-        )
-    found._metadata = getattr(checkpoint, '_metadata', None)
-    return found
-
-
-def detect(tensors: Mapping[str, Tensor], source: str, prefix: str | None = None) -> tuple:
-    """Source and prefix of the encoder among a checkpoint's tensors, told by their names.
-
-    MAE's encoder-only files and timm's have the same names and are converted in the same way; both
-    are called ``'timm'``.
-
-    Returns:
-        One of :data:`SOURCES`, and what stands in front of the encoder's names.
-
-    Raises:
-        WeightFormatError: No encoder, or several of them.
-    """
-    found = []
-    for key in tensors:
-        for anchor, kind in _ANCHORS.items():
-            before = key[: -len(anchor)]
-            if key.endswith(anchor) and (not before or before.endswith('.')):
-                found.append((kind, before))
-    if prefix is not None:
-        prefix = prefix if not prefix or prefix.endswith('.') else f'{prefix}.'
-        found = [item for item in found if item[1] == prefix]
-    if len(found) > 1:
-        raise WeightFormatError(
-            f'{source}: holds {len(found)} encoders, under '
-            f'{", ".join(repr(p) for _, p in found)}. Say which with --prefix.'
-        )
-    if not found:
-        known = next((n for p, n in _FOREIGN if any(re.search(p, k) for k in tensors)), None)
-        beyond = next((w for p, w in _BEYOND if any(re.match(p, k) for k in tensors)), None)
-        looks = f' It looks like {known}.' if known else f' It has {beyond}.' if beyond else ''
-        where = '' if prefix is None else f' under {prefix!r}'
-        raise WeightFormatError(
-            f'{source}: no ViT encoder with names of {", ".join(SOURCES)} found{where}.{looks} '
-            f'The file holds {len(tensors)} tensors: {_some(list(tensors))}.'
-        )
-    kind, prefix = found[0]
-    keys = {k[len(prefix) :] for k in tensors if k.startswith(prefix)}
-    if kind == 'timm':
-        if any(k.startswith('decoder_') for k in keys):
-            kind = 'mae'
-        elif 'mask_token' in keys or any(re.match(r'blocks\.\d+\.\d+\.', k) for k in keys):
-            kind = 'dinov2'
-    return kind, prefix
-
-
-def foreign_source(checkpoint: Mapping) -> str | None:
-    """Name of the source whose names a checkpoint has, or None if they are mmpretrain's or unknown.
-
-    For messages of those who can load mmpretrain's names only.
-    """
-    try:
-        kind, _ = detect(find_tensors(checkpoint, ''), '')
-    except WeightFormatError:
-        return None
-    return None if kind == 'mmpretrain' else kind
 
 
 def convert(
@@ -287,7 +175,7 @@ def to_timm(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     out = OrderedDict((_rename(k, table), v) for k, v in state.items() if not k.startswith('ln2.'))
     if None in out:
         unknown = [k for k in state if _rename(k, table) is None]
-        raise WeightFormatError(f'timm has no counterpart of {_some(unknown)}')
+        raise WeightFormatError(f'timm has no counterpart of {some(unknown)}')
     return out
 
 
@@ -321,7 +209,7 @@ def _translate(
     # Training checkpoints of DINOv2 keep layers in chunks: blocks.<chunk>.<layer>.
     given = {re.sub(r'^blocks\.\d+\.(?=\d+\.)', 'blocks.', k): v for k, v in given.items()}
     pairs = _TIMM_TO_MM if layout != 'mmpretrain' else [(mm, mm) for _, mm in _TIMM_TO_MM]
-    for pattern, why in _BEYOND:
+    for pattern, why in BEYOND_A_PLAIN_VIT:
         key = next((k for k in given if re.match(pattern, k)), None)
         if key is not None:
             raise WeightFormatError(
@@ -340,7 +228,7 @@ def _translate(
             unknown.append(key)
     if unknown:
         raise WeightFormatError(
-            f'{source}: {len(unknown)} tensors have no place in a plain ViT: {_some(unknown)}. '
+            f'{source}: {len(unknown)} tensors have no place in a plain ViT: {some(unknown)}. '
             'Leaving them out could change the features, so nothing was converted.'
         )
     if 'pos_embed' not in state:
@@ -397,12 +285,12 @@ def _split_gated(state: OrderedDict[str, Tensor]) -> None:
 def _check_values(state: OrderedDict[str, Tensor], source: str) -> None:
     bad = [k for k, v in state.items() if not v.is_floating_point()]
     if bad:
-        raise WeightFormatError(f'{source}: not floating-point numbers: {_some(bad)}.')
+        raise WeightFormatError(f'{source}: not floating-point numbers: {some(bad)}.')
     for key, value in state.items():
         state[key] = value.detach().float()
     bad = [k for k, v in state.items() if not torch.isfinite(v).all()]
     if bad:
-        raise WeightFormatError(f'{source}: NaN or infinity in {_some(bad)}: a damaged training.')
+        raise WeightFormatError(f'{source}: NaN or infinity in {some(bad)}: a damaged training.')
 
 
 def _settle_positions(
@@ -515,8 +403,3 @@ def _fold_normalisation(out: Conversion, mean: Sequence[float], std: Sequence[fl
     scaled = weight * (own_std / std)[:, None, None]
     out.state['patch_embed.projection.weight'] = scaled.float()
     out.notes.append("the patch embedding now takes ImageNet's normalisation")
-
-
-def _some(names: Sequence[str], most: int = 8) -> str:
-    more = f', ... ({len(names) - most} more)' if len(names) > most else ''
-    return (', '.join(names[:most]) + more) or 'none'

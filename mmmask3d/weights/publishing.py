@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmmask3d.atomic_file import write_file
 from mmmask3d.checkpoints.download import file_sha256
 from mmmask3d.checkpoints.files import (
-    AtomicLocalBackend,
     load_checkpoint_file,
     safetensors_bytes,
 )
@@ -301,7 +301,7 @@ def _write(
     written = []
     try:
         for path, content in files.items():
-            AtomicLocalBackend().put(content, str(path))
+            write_file(path, content)
             written.append(path)
         back = load_checkpoint_file(weights)
         if file_sha256(weights) != sha256 or export.tensors_sha256(

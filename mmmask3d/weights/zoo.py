@@ -1,181 +1,56 @@
-"""Models by name: what is listed in the metafiles, built, and filled with published weights.
-
-The names and weights stand in ``configs/**/metafile.yml``, which an installation keeps in
-``mmmask3d/.mim``. ``mmmask3d://NAME`` stands for the published weights of a model wherever mmengine
-takes a checkpoint, also in ``init_cfg`` and ``load_from``.
-"""
+"""Builds models by name or config and fills them with weights."""
 
 import copy
-import difflib
-import fnmatch
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import mmengine
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from mmmask3d.checkpoints.download import download, split_sha256
-from mmmask3d.checkpoints.files import CheckpointError, install_strict_loaders, with_sha256
+from mmmask3d.checkpoints.files import CheckpointError
+from mmmask3d.checkpoints.locations import install_strict_loaders, read_checkpoint
 from mmmask3d.engine.run_config import check_libraries, load_config
 from mmmask3d.models.encoder_loading import check_settings
+from mmmask3d.models.encoder_names import some
 from mmmask3d.models.encoder_record import parse_config_text, read_meta
 from mmmask3d.models.pos_embed import GRID_KEY
 from mmmask3d.weights.export import plain_values
+from mmmask3d.weights.index import SCHEME, ZooError, find_entry, weights_file
 
-SCHEME = 'mmmask3d://'
 # Settings of a model that change what it computes and no shape.
 _TELLING = ('num_heads', 'depth_target')
-_PACKAGE = Path(__file__).resolve().parents[1]
-#: Weights that are shipped with the package, with their model cards.
-SHIPPED = Path(__file__).resolve().parent / 'shipped'
-
-
-class ZooError(ValueError):
-    """No such model, or none with weights; the message says what there is."""
-
-
-@dataclass(frozen=True)
-class ZooEntry:
-    """A model as its metafile describes it.
-
-    Attributes:
-        name: Name, that of the config.
-        config: Path of the config.
-        collection: Name of the collection it belongs to.
-        weights: Where its weights are, or None.
-        metadata: Data, length, batch size and so on.
-        results: Figures by task and data set.
-    """
-
-    name: str
-    config: Path
-    collection: str
-    weights: str | None = None
-    metadata: Mapping = field(default_factory=dict)
-    results: Sequence[Mapping] = ()
-
-
-@lru_cache(maxsize=4)
-def read_zoo(root: Path = _PACKAGE / '.mim') -> dict[str, ZooEntry]:
-    """Read the model index of an installation.
-
-    Raises:
-        ZooError: There is none, or a metafile names a model twice.
-    """
-    index = root / 'model-index.yml'
-    if not index.is_file():
-        raise ZooError(
-            f'{index} is missing: the package is not installed. In a checkout: pip install -e .'
-        )
-    zoo: dict[str, ZooEntry] = {}
-    for name in mmengine.load(index)['Import'] or []:
-        for model in mmengine.load(root / name).get('Models') or []:
-            if model['Name'] in zoo:
-                raise ZooError(f'{root / name}: the name {model["Name"]} is taken already.')
-            results = model.get('Results') or []
-            zoo[model['Name']] = ZooEntry(
-                name=model['Name'],
-                config=root / model['Config'],
-                collection=model['In Collection'],
-                weights=model.get('Weights'),
-                metadata=model.get('Metadata') or {},
-                results=results if isinstance(results, list) else [results],
-            )
-    return zoo
-
-
-def list_models(
-    pattern: str | None = None,
-    exclude_patterns: str | Sequence[str] | None = None,
-    task: str | None = None,
-    pretrained: bool | None = None,
-) -> list[str]:
-    """Names of the models in the zoo.
-
-    Args:
-        pattern: Wildcards as in a shell; anything may follow, as in mmpretrain.
-        exclude_patterns: The same, one or several, for names to leave out.
-        task: Only models with results of this task.
-        pretrained: Only models with weights (True) or without (False).
-    """
-    names = set(read_zoo())
-    if pattern is not None:
-        names = set(fnmatch.filter(names, f'{pattern}*'))
-    if isinstance(exclude_patterns, str):
-        exclude_patterns = [exclude_patterns]
-    for excluded in exclude_patterns or ():
-        names -= set(fnmatch.filter(names, f'{excluded}*'))
-    zoo = read_zoo()
-    if task is not None:
-        names = {n for n in names if any(r.get('Task') == task for r in zoo[n].results)}
-    if pretrained is not None:
-        names = {n for n in names if (zoo[n].weights is not None) == pretrained}
-    return sorted(names)
-
-
-def find_entry(name: str) -> ZooEntry:
-    """Look a model up by name.
-
-    Raises:
-        ZooError: There is none; names similar ones.
-    """
-    zoo = read_zoo()
-    if name not in zoo:
-        close = difflib.get_close_matches(name, zoo, n=3, cutoff=0.4)
-        hint = f' Did you mean {", ".join(close)}?' if close else ''
-        if name.endswith(('.pth', '.safetensors')):
-            hint = ' It looks like a file of weights: give the config or name of its model too.'
-        raise ZooError(f'{name!r} is none of the {len(zoo)} models of the zoo.{hint}')
-    return zoo[name]
-
-
-def weights_file(location: str) -> Path:
-    """Local file behind ``mmmask3d://NAME``, shipped or downloaded, its hash verified.
-
-    Args:
-        location: The name with the scheme, and ``#sha256=...`` to ask for one version.
-
-    Raises:
-        ZooError: No such model, or it has no weights.
-        CheckpointError: The file has another hash than it should have.
-    """
-    asked, wanted = split_sha256(location)
-    entry = find_entry(asked.removeprefix(SCHEME))
-    if entry.weights is None:
-        raise ZooError(
-            f'{entry.name} has no published weights. Those with weights: '
-            f'{", ".join(list_models(pretrained=True)) or "none"}. Train it with tools/train.py '
-            f'{entry.config}, and give the checkpoint.'
-        )
-    address, digits = split_sha256(entry.weights)
-    if not address.startswith(SCHEME):
-        return download(entry.weights, sha256=wanted)
-    files = [*SHIPPED.glob(f'{entry.name}-????????.safetensors')]
-    if len(files) != 1:
-        raise ZooError(
-            f'{SHIPPED} holds {len(files)} files of {entry.name}, expected one: the installation '
-            'is incomplete.'
-        )
-    for expected in filter(None, (digits, wanted)):
-        with_sha256(str(files[0]), expected)
-    return files[0]
 
 
 def build_model(model: Mapping, scope: str) -> nn.Module:
     """Build a model from its config, with the components of ``scope`` at hand."""
     with DefaultScope.overwrite_default_scope(scope):
         return MODELS.build(Config(dict(model=copy.deepcopy(model))).model)
+
+
+def config_of(model: str | os.PathLike | Config | Mapping) -> tuple[Config, str | None]:
+    """Config of a model, and its name where it was given by one.
+
+    Args:
+        model: Name in the zoo, path of a config file, or a config (a dict too), which is copied.
+
+    Raises:
+        ZooError: No such model.
+        FileNotFoundError: No such config file.
+    """
+    if isinstance(model, Config):
+        return copy.deepcopy(model), None
+    if isinstance(model, Mapping):
+        return Config(copy.deepcopy(dict(model))), None
+    if os.fspath(model).endswith('.py'):
+        return load_config(model), None
+    entry = find_entry(os.fspath(model))
+    return load_config(entry.config), entry.name
 
 
 def get_model(
@@ -201,21 +76,13 @@ def get_model(
         RuntimeError: The weights do not fill the model, or belong to another number of attention
             heads or another target; lists the keys.
     """
-    entry = None
-    if isinstance(model, Config):
-        cfg = copy.deepcopy(model)
-    elif isinstance(model, Mapping):
-        cfg = Config(copy.deepcopy(dict(model)))
-    elif os.fspath(model).endswith('.py'):
-        cfg = load_config(model)
-    else:
-        entry = find_entry(os.fspath(model))
-        cfg = load_config(entry.config)
+    cfg, name = config_of(model)
     check_libraries(cfg)
+    install_strict_loaders()  # for what init_cfg names
     if pretrained is True:
-        if entry is None:
+        if name is None:
             raise ZooError('pretrained=True needs the name of a model in the zoo; give a file.')
-        pretrained = f'{SCHEME}{entry.name}'
+        pretrained = f'{SCHEME}{name}'
         weights_file(pretrained)  # before anything is built
     if kwargs:
         cfg.merge_from_dict({'model': kwargs})
@@ -258,8 +125,7 @@ def fill(model: nn.Module, location: str, config: Mapping | None = None) -> dict
         RuntimeError: A tensor is missing, left over or of another shape (the message lists them);
             or the file was trained with settings that change the result and no shape.
     """
-    install_strict_loaders()
-    checkpoint = CheckpointLoader.load_checkpoint(location, map_location='cpu')
+    checkpoint = read_checkpoint(location)
     given = checkpoint.get('state_dict', checkpoint)
     metadata = getattr(given, '_metadata', None) or OrderedDict()
     state = OrderedDict(
@@ -281,7 +147,7 @@ def fill(model: nn.Module, location: str, config: Mapping | None = None) -> dict
         )
         raise RuntimeError(
             f'{location} does not fill this {type(model).__name__}: {len(missing)} tensors are '
-            f'missing ({_some(missing)}), {len(unknown)} are unknown here ({_some(unknown)}).{hint}'
+            f'missing ({some(missing)}), {len(unknown)} are unknown here ({some(unknown)}).{hint}'
         )
     backbone = getattr(model, 'backbone', None)
     check_settings(getattr(backbone, 'vit', backbone) or model, checkpoint, location)
@@ -317,8 +183,3 @@ def _check_trained_settings(ours: Any, theirs: Any, location: str, path: str = '
             )
         if isinstance(mine, Mapping) and isinstance(trained, Mapping):
             _check_trained_settings(mine, trained, location, where)
-
-
-def _some(names: Sequence[str], most: int = 6) -> str:
-    more = f', ... ({len(names) - most} more)' if len(names) > most else ''
-    return (', '.join(names[:most]) + more) or 'none'

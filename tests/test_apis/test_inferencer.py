@@ -22,7 +22,7 @@ from mmmask3d.apis.inferencer import _reaching, _resize_known
 from mmmask3d.checkpoints.files import UnsafeCheckpointError
 from mmmask3d.datasets import FrameError, RGBDDataset, sample_rng
 from mmmask3d.engine.run_config import load_config
-from mmmask3d.weights.zoo import ZooError
+from mmmask3d.weights.index import ZooError
 
 ROOT = Path(mmmask3d.__file__).parents[1]
 PRETRAINING = sorted((ROOT / 'configs/mask3d').glob('*.py'))

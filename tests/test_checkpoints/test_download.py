@@ -17,7 +17,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmmask3d.checkpoints import download as module
 from mmmask3d.checkpoints.download import DownloadError, cached_path, download, split_sha256
-from mmmask3d.checkpoints.files import CheckpointError, with_sha256
+from mmmask3d.checkpoints.files import CheckpointError
+from mmmask3d.checkpoints.locations import with_sha256
 from mmmask3d.models import Mask3DViT
 
 BODY = random.Random(0).randbytes(700_001)

@@ -2,8 +2,11 @@
 
 import argparse
 import importlib.util
-import io
 import pickle
+import struct
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +19,20 @@ from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint
 from mmpretrain.models import VisionTransformer
 from safetensors.torch import save_file
 
+from mmmask3d import apis, register_all_modules
 from mmmask3d.checkpoints.download import cached_path
-from mmmask3d.engine import (
+from mmmask3d.checkpoints.files import (
     CheckpointError,
     UnsafeCheckpointError,
     find_resumable_checkpoint,
     load_checkpoint_file,
-    run_config,
     save_checkpoint_atomic,
 )
-from mmmask3d.models import Mask3DViT
+from mmmask3d.checkpoints.locations import install_strict_loaders, read_checkpoint
+from mmmask3d.engine import run_config
+from mmmask3d.models import Mask3DPyramid, Mask3DViT
+from mmmask3d.swap.encoder_file import encoder_settings
+from mmmask3d.weights.publishing import publish
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
@@ -75,9 +82,13 @@ def payload_file(tmp_path, trace, vit_state):
 # ---------------------------------------------------------------- a payload, at every entry point
 
 
-def vit(cls, path):
-    model = cls(**VIT, init_cfg=dict(type='Pretrained', checkpoint=str(path)))
-    model.init_weights()
+def untouched():
+    """Whether mmengine still has its own loaders."""
+    return CheckpointLoader._schemes[''].__module__ == 'mmengine.runner.checkpoint'
+
+
+def initialise(cls, path):
+    cls(**VIT, init_cfg=dict(type='Pretrained', checkpoint=str(path))).init_weights()
 
 
 def runner_config(config, tmp_path, **options):
@@ -86,77 +97,114 @@ def runner_config(config, tmp_path, **options):
     return cfg
 
 
-def by_load_from(config, path, tmp_path):
-    Runner.from_cfg(runner_config(config, tmp_path, load_from=str(path))).train()
+def command(name, *arguments):
+    """Run a tool in this process as its command line would."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('sys.argv', [name, *map(str, arguments)])
+        tool(name).main()
 
 
-def by_resume(config, path, tmp_path):
-    cfg = runner_config(config, tmp_path)
-    run_config.apply_resume(cfg, str(path), print)
-    Runner.from_cfg(cfg).train()
+def train(config, tmp, *options):
+    command('train.py', config, '--work-dir', tmp / 'work', *options)
 
 
-def by_init_cfg_of_the_whole_model(config, path, tmp_path):
-    pretrained = {'type': 'Pretrained', 'checkpoint': str(path)}
-    Runner.from_cfg(runner_config(config, tmp_path, **{'model.init_cfg': pretrained})).train()
-
-
-def by_test_tool(config, path, tmp_path, monkeypatch):
-    arguments = ['test.py', str(config), str(path), '--work-dir', str(tmp_path / 'work')]
-    monkeypatch.setattr('sys.argv', arguments)
-    tool('test.py').main()
-
-
-def by_visualization(config, path, tmp_path):
-    out = tmp_path / 'pictures'
-    main = tool('analysis_tools/visualize_reconstruction.py').main
-    main([str(config), str(path), '--out-dir', str(out)])
-
-
-def by_export(config, path, tmp_path):
-    tool('model_converters/extract_backbone.py').extract(
-        str(path), str(tmp_path / 'out.pth'), str(config), None
-    )
-
-
-ENTRY_POINTS = {
-    'init_cfg of Mask3DViT': lambda config, path, tmp: vit(Mask3DViT, path),
-    'init_cfg of a model of mmpretrain': lambda config, path, tmp: vit(VisionTransformer, path),
-    'init_cfg of the whole model': by_init_cfg_of_the_whole_model,
-    'load_from': by_load_from,
-    'resume': by_resume,
-    'visualize_reconstruction': by_visualization,
-    'extract_backbone': by_export,
-    'mmengine.load_checkpoint': lambda config, path, tmp: load_checkpoint(
-        Mask3DViT(**VIT), str(path)
+# By our tools and functions, with mmengine's own loaders still in place.
+OURS = {
+    'init_cfg of Mask3DViT': lambda config, path, tmp: initialise(Mask3DViT, path),
+    'init_cfg of Mask3DPyramid': lambda config, path, tmp: initialise(Mask3DPyramid, path),
+    'train.py, load_from': lambda config, path, tmp: train(
+        config, tmp, '--cfg-options', f'load_from={path}'
     ),
-    'mmengine._load_checkpoint': lambda config, path, tmp: _load_checkpoint(str(path)),
+    'train.py --resume': lambda config, path, tmp: train(config, tmp, '--resume', path),
+    'train.py, init_cfg of the backbone': lambda config, path, tmp: train(
+        config, tmp, '--cfg-options', 'model.backbone.init_cfg.type=Pretrained',
+        f'model.backbone.init_cfg.checkpoint={path}',
+    ),
+    'train.py, init_cfg of the whole model': lambda config, path, tmp: train(
+        config, tmp, '--cfg-options', 'model.init_cfg.type=Pretrained',
+        f'model.init_cfg.checkpoint={path}',
+    ),
+    'test.py': lambda config, path, tmp: command(
+        'test.py', config, path, '--work-dir', tmp / 'work'
+    ),
+    'visualize_reconstruction.py': lambda config, path, tmp: tool(
+        'analysis_tools/visualize_reconstruction.py'
+    ).main([str(config), str(path), '--out-dir', str(tmp / 'pictures')]),
+    'extract_backbone.py': lambda config, path, tmp: tool(
+        'model_converters/extract_backbone.py'
+    ).extract(str(path), str(tmp / 'out.pth'), str(config), None),
+    'publish': lambda config, path, tmp: publish(
+        path, tmp / 'out', data_license='mine', terms='CC0-1.0'
+    ),
+    'swap': lambda config, path, tmp: encoder_settings(str(path)),
+    'get_model, pretrained': lambda config, path, tmp: apis.get_model(config, pretrained=path),
+    'get_model, init_cfg': lambda config, path, tmp: apis.get_model(
+        config, init_cfg=dict(type='Pretrained', checkpoint=str(path))
+    ),
+    'inferencer': lambda config, path, tmp: apis.MaskedRGBDInferencer(config, path),
+    'read_checkpoint': lambda config, path, tmp: read_checkpoint(path),
     'load_checkpoint_file': lambda config, path, tmp: load_checkpoint_file(path),
+}  # fmt: skip
+# By mmengine in a program of the user's, which has called register_all_modules.
+MMENGINE = {
+    'init_cfg of a model of mmpretrain': lambda config, path, tmp: initialise(
+        VisionTransformer, path
+    ),
+    'load_from': lambda config, path, tmp: Runner.from_cfg(
+        runner_config(config, tmp, load_from=str(path))
+    ).train(),
+    'load_checkpoint': lambda config, path, tmp: load_checkpoint(Mask3DViT(**VIT), str(path)),
+    '_load_checkpoint': lambda config, path, tmp: _load_checkpoint(str(path)),
 }
 
 
-def check_refused(error, path, trace):
+def check_refused(entry, config, path, trace, tmp_path):
+    with pytest.raises(UnsafeCheckpointError, match='full unpickling') as error:
+        entry(config, path, tmp_path)
     assert not trace.exists(), 'the payload ran'
     message = str(error.value)
     assert str(path) in message
     assert 'open' in message  # what the file asks for
     assert 'weights_only=False' in message  # the cure
+    assert not [*tmp_path.glob('out*')]
 
 
-@pytest.mark.parametrize('entry', ENTRY_POINTS)
+@pytest.mark.parametrize('entry', OURS)
 def test_payload_is_refused(entry, tiny_config, payload_file, trace, tmp_path):
-    with pytest.raises(UnsafeCheckpointError, match='full unpickling') as error:
-        ENTRY_POINTS[entry](tiny_config, payload_file, tmp_path)
-    check_refused(error, payload_file, trace)
-    assert not (tmp_path / 'out.pth').exists()
+    assert untouched()
+    check_refused(OURS[entry], tiny_config, payload_file, trace, tmp_path)
 
 
-def test_payload_is_refused_by_the_test_tool(
-    tiny_config, payload_file, trace, tmp_path, monkeypatch
-):
-    with pytest.raises(UnsafeCheckpointError, match='full unpickling') as error:
-        by_test_tool(tiny_config, payload_file, tmp_path, monkeypatch)
-    check_refused(error, payload_file, trace)
+@pytest.mark.parametrize('entry', MMENGINE)
+def test_payload_is_refused_by_mmengine(entry, tiny_config, payload_file, trace, tmp_path):
+    assert untouched()
+    register_all_modules(init_default_scope=False)
+    check_refused(MMENGINE[entry], tiny_config, payload_file, trace, tmp_path)
+
+
+def test_importing_the_package_leaves_the_loaders_of_mmengine_alone():
+    code = (
+        'from mmengine.runner.checkpoint import CheckpointLoader\n'
+        'before = dict(CheckpointLoader._schemes)\n'
+        'import mmmask3d.engine, mmmask3d.models, mmmask3d.weights.zoo, mmmask3d.apis.inferencer\n'
+        'assert CheckpointLoader._schemes == before\n'
+        'import mmmask3d; mmmask3d.register_all_modules()\n'
+        'print({loader.__module__ for loader in CheckpointLoader._schemes.values()})'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "{'mmmask3d.checkpoints.locations'}"
+
+
+def test_loaders_of_others_stay():
+    def load_from_theirs(filename, map_location):
+        return {'theirs': filename}
+
+    CheckpointLoader.register_scheme('theirs://', loader=load_from_theirs)
+    install_strict_loaders()
+    assert CheckpointLoader.load_checkpoint('theirs://x') == {'theirs': 'theirs://x'}
+    with pytest.raises(CheckpointError, match='s3://x: expected a local path or one of'):
+        CheckpointLoader.load_checkpoint('s3://x')
 
 
 def test_export_command_says_why_and_writes_nothing(payload_file, trace, tmp_path, capsys):
@@ -169,6 +217,7 @@ def test_export_command_says_why_and_writes_nothing(payload_file, trace, tmp_pat
 
 def test_payload_under_the_http_scheme(payload_file, trace, monkeypatch, tmp_path):
     """mmengine's own loader for URLs unpickles without even trying to be careful."""
+    install_strict_loaders()
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
     cached = cached_path('https://example.org/payload.pth')
     cached.parent.mkdir(parents=True)
@@ -204,6 +253,46 @@ def test_payload_in_other_places_and_formats(tmp_path, trace):
     assert not trace.exists()
 
 
+def test_items_are_set_on_dictionaries_and_tensors_stay_within_their_storage(tmp_path):
+    """torch 2.9.1 sets an item on a tensor, and reads beyond the end of a storage."""
+    path = tmp_path / 'x.pth'
+    torch.save({'x': torch.arange(4.0)}, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    (name,) = (name for name in entries if name.endswith('/data.pkl'))
+    (storage,) = (name for name in entries if name.endswith('/data/0'))
+
+    def write(**changed):
+        with zipfile.ZipFile(path, 'w') as archive:
+            for key, content in {**entries, **changed}.items():
+                archive.writestr(key, content)
+
+    write()
+    assert load_checkpoint_file(path)['x'].tolist() == [0, 1, 2, 3]
+    write(**{storage: entries[storage][:4]})
+    with pytest.raises(CheckpointError, match='holds 4 bytes, but 16 are announced'):
+        load_checkpoint_file(path)
+    tensor = entries[name][entries[name].index(b'ctorch._utils') : entries[name].rindex(b's.')]
+    write(**{name: b'\x80\x02' + tensor + b'K\x00G' + struct.pack('>d', 7.0) + b's.'})
+    with pytest.raises(UnsafeCheckpointError, match='other than a dict or list as a container'):
+        load_checkpoint_file(path)
+
+
+def test_numpy_arrays_of_objects_are_refused(tmp_path, trace):
+    path = tmp_path / 'x.pth'
+    for bad in (
+        np.array([Payload(trace)], dtype=object),
+        np.zeros(2, dtype=[('a', 'i4'), ('b', 'O')]),
+        np.dtype('O'),
+        HistoryBuffer,
+        getattr,
+    ):
+        torch.save({'x': bad}, path)
+        with pytest.raises(UnsafeCheckpointError):
+            load_checkpoint_file(path)
+    assert not trace.exists()
+
+
 def test_allowing_a_class_process_wide_does_not_open_our_loader(tmp_path, trace):
     """mmengine itself adds `getattr` to torch's list, from which every function can be reached."""
     path = tmp_path / 'payload.pth'
@@ -221,7 +310,7 @@ def test_config_text_in_a_checkpoint_is_not_run(tiny_config, tmp_path, trace):
     checkpoint = load_checkpoint_file(path)
     checkpoint['meta']['config'] = f'open({str(trace)!r}, "w")\n'
     torch.save(checkpoint, path)
-    by_resume(tiny_config, path, tmp_path)
+    train(tiny_config, tmp_path, '--resume', path)
     assert not trace.exists()
 
 
@@ -393,15 +482,3 @@ def test_interrupted_writing_leaves_the_old_file(tmp_path, monkeypatch):
         save_checkpoint_atomic({'x': 2}, path)
     assert load_checkpoint_file(path) == {'x': 1}
     assert [p.name for p in tmp_path.iterdir()] == ['epoch_1.pth']
-
-
-def test_buffers_are_read_like_files():
-    """Object stores hand over bytes; the scheme goes through the same reader."""
-    from mmmask3d.checkpoints.files import _read_torch_file
-
-    buffer = io.BytesIO()
-    torch.save({'x': torch.ones(2)}, buffer)
-    loaded = _read_torch_file(io.BytesIO(buffer.getvalue()), 's3://x', 'cpu', mmap=False)
-    assert torch.equal(loaded['x'], torch.ones(2))
-    with pytest.raises(CheckpointError, match='s3://x: the file is damaged'):
-        _read_torch_file(io.BytesIO(buffer.getvalue()[:200]), 's3://x', 'cpu', mmap=False)

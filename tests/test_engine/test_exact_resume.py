@@ -10,7 +10,8 @@ import pytest
 import torch
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from mmmask3d.engine import load_checkpoint_file, run_config
+from mmmask3d.checkpoints.files import load_checkpoint_file
+from mmmask3d.engine import run_config
 from mmmask3d.registry import LOOPS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmpretrain.models import VisionTransformer
 from safetensors.torch import load_file, save_file
 
-from mmmask3d.engine import load_checkpoint_file
+from mmmask3d.checkpoints.files import load_checkpoint_file
 from mmmask3d.models import Mask3DPyramid, Mask3DViT
 from mmmask3d.models import encoder_record as record
 from mmmask3d.weights import export

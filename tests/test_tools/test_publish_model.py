@@ -8,9 +8,9 @@ import torch
 
 from mmmask3d.apis import get_model
 from mmmask3d.apis.stages import Stage
+from mmmask3d.checkpoints.files import load_checkpoint_file
 from mmmask3d.conversion.command_line import build_parser
 from mmmask3d.conversion.rooms.converter import RoomsConverter
-from mmmask3d.engine import load_checkpoint_file
 from mmmask3d.engine.run_config import load_config
 
 

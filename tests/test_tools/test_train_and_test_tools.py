@@ -14,7 +14,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmmask3d.engine import load_checkpoint_file
+from mmmask3d.checkpoints.files import load_checkpoint_file
 from mmmask3d.engine.run_config import check_amp, enable_amp
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,17 +15,9 @@ from mmengine.registry import DefaultScope
 from mmpretrain.models import MAE
 from mmpretrain.models import VisionTransformer as MMViT
 
+from mmmask3d.models.encoder_names import WeightFormatError, detect, find_tensors, foreign_source
 from mmmask3d.weights import export
-from mmmask3d.weights.formats import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    WeightFormatError,
-    convert,
-    detect,
-    find_tensors,
-    foreign_source,
-    to_timm,
-)
+from mmmask3d.weights.formats import IMAGENET_MEAN, IMAGENET_STD, convert, to_timm
 
 DIMS, LAYERS, HEADS, PATCH, HIDDEN = 24, 2, 3, 8, 40
 GRID = (3, 3)

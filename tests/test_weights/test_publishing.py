@@ -10,7 +10,9 @@ from mmengine.logging import HistoryBuffer
 from mmpretrain.models import VisionTransformer
 
 from mmmask3d.apis import get_model
-from mmmask3d.engine import load_checkpoint_file
+from mmmask3d.atomic_file import write_file
+from mmmask3d.checkpoints.files import load_checkpoint_file
+from mmmask3d.checkpoints.locations import install_strict_loaders
 from mmmask3d.models import Mask3DViT
 from mmmask3d.models import encoder_record as record
 from mmmask3d.registry import MODELS
@@ -90,6 +92,7 @@ def test_the_encoder_of_a_run(checkpoint, model, tmp_path):
     )
     assert digest.hexdigest() == written['sha256']
     assert len(list((tmp_path / 'zoo').iterdir())) == 3
+    install_strict_loaders()  # mmpretrain's own loader knows no .safetensors
     for kind in (Mask3DViT, VisionTransformer):
         init_cfg = dict(type='Pretrained', checkpoint=written['weights'])
         loaded = kind(arch=ARCH, img_size=(32, 72), patch_size=8, init_cfg=init_cfg)
@@ -303,15 +306,13 @@ def test_a_config_of_another_model(checkpoint, model, tmp_path):
 def test_all_files_or_none(checkpoint, tmp_path, monkeypatch):
     source, folder = checkpoint(), tmp_path / 'zoo'
     monkeypatch.setattr('mmmask3d.weights.publishing.card_text', lambda card: 'x' * 10)
-    put = 'mmmask3d.weights.publishing.AtomicLocalBackend.put'
-    original = __import__('mmmask3d.checkpoints.files', fromlist=['x']).AtomicLocalBackend.put
 
-    def full_after_two(self, data, path):
-        if path.endswith('.md'):
+    def full_after_two(path, data):
+        if path.suffix == '.md':
             raise OSError('No space left on device')
-        original(self, data, path)
+        return write_file(path, data)
 
-    monkeypatch.setattr(put, full_after_two)
+    monkeypatch.setattr('mmmask3d.weights.publishing.write_file', full_after_two)
     with pytest.raises(OSError, match='No space'):
         publish(source, folder / 'mine', **STATED)
     assert list(folder.iterdir()) == []

@@ -9,7 +9,7 @@ from mmengine.model.weight_init import PretrainedInit
 
 import mmmask3d
 from mmmask3d.checkpoints.download import DownloadError, cached_path
-from mmmask3d.weights import zoo as model_zoo
+from mmmask3d.weights import index as model_zoo
 
 ROOT = Path(mmmask3d.__file__).parents[1]
 PAGES = {name: (ROOT / 'docs' / name).read_text() for name in ('weights.md', 'model_zoo.md')}

@@ -20,8 +20,8 @@ from mmmask3d.apis import get_model, list_models
 from mmmask3d.checkpoints.files import CheckpointError
 from mmmask3d.engine.run_config import load_config
 from mmmask3d.models import Mask3DViT, MaskedRGBD
-from mmmask3d.weights import zoo as model_zoo
-from mmmask3d.weights.zoo import SCHEME, ZooError, find_entry, read_zoo, weights_file
+from mmmask3d.weights import index as model_zoo
+from mmmask3d.weights.index import SCHEME, ZooError, find_entry, read_zoo, weights_file
 
 ROOT = Path(mmmask3d.__file__).parents[1]
 CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)

@@ -31,6 +31,7 @@ from mmmask3d.evaluation.frozen_features import (
     with_pipeline,
 )
 from mmmask3d.registry import DATASETS, MODELS
+from mmmask3d.setup_env import register_all_modules
 from mmmask3d.weights.zoo import init_quietly
 
 
@@ -86,6 +87,7 @@ def build_encoder(cfg: Config, checkpoint: str | None, seed: int) -> nn.Module:
 def run(args: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
     """Probe all encoders; figures by encoder and method."""
     cfg = load_config(args.config, cfg_options=args.cfg_options)
+    register_all_modules(init_default_scope=False)
     init_default_scope(cfg.get('default_scope', 'mmmask3d'))
     if not cfg.get('val_dataloader'):
         raise ValueError(f'{args.config} has no val_dataloader, on whose frames to score.')

@@ -36,7 +36,7 @@ from mmengine.registry import MODELS
 from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
-from mmmask3d.checkpoints.files import AtomicLocalBackend
+from mmmask3d.atomic_file import write_file
 from mmmask3d.models import Mask3DPyramid, Mask3DViT
 
 PRETRAINING_SIZE = 224  # of the stored position embedding, resampled in every forward pass
@@ -313,7 +313,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.out:
         content = {name: found._asdict() for name, found in figures.items()}
         text = json.dumps(dict(settings=settings(args, figures[REFERENCE]), figures=content))
-        AtomicLocalBackend().put(text.encode(), str(args.out))
+        write_file(args.out, text.encode())
 
 
 if __name__ == '__main__':

@@ -20,7 +20,6 @@ check_environment()  # plain words before an import below fails
 
 import argparse
 import json
-import os
 import statistics
 import sys
 from collections.abc import Sequence
@@ -38,7 +37,7 @@ from mmmask3d.apis.tool_stages import (
     resolve_config,
     training_stage,
 )
-from mmmask3d.checkpoints.files import AtomicLocalBackend
+from mmmask3d.atomic_file import write_file
 
 TOOLS = Path(__file__).resolve().parents[1]
 PRETRAIN_CONFIGS = TOOLS.parent / 'configs/mask3d'
@@ -300,10 +299,9 @@ def write_table(measurements: Sequence[Measurement], work_dir: Path) -> str:
     table = format_rows(rows)
     done = sum(item.stages[-1].finished for item in measurements)
     note = '' if done == len(measurements) else f'\n\n{done} of {len(measurements)} measurements.'
-    backend = AtomicLocalBackend()
-    backend.put((table + note + '\n').encode(), os.fspath(work_dir / 'table.md'))
+    write_file(work_dir / 'table.md', (table + note + '\n').encode())
     content = dict(rows=rows, measurements=len(measurements), finished=done)
-    backend.put(json.dumps(content, indent=1).encode(), os.fspath(work_dir / 'table.json'))
+    write_file(work_dir / 'table.json', json.dumps(content, indent=1).encode())
     return table + note
 
 

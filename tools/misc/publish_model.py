@@ -19,7 +19,8 @@ from collections.abc import Sequence
 
 from mmengine.config import Config
 
-from mmmask3d.checkpoints.files import AtomicLocalBackend, CheckpointError
+from mmmask3d.atomic_file import write_file
+from mmmask3d.checkpoints.files import CheckpointError
 from mmmask3d.config_scopes import register_config_scopes
 from mmmask3d.weights.publishing import publish
 
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.made_by,
         )
         if args.report:
-            AtomicLocalBackend().put(json.dumps(written, indent=1).encode(), args.report)
+            write_file(args.report, json.dumps(written, indent=1).encode())
     except (OSError, KeyError, ValueError, CheckpointError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1

@@ -25,8 +25,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mmmask3d.atomic_file import write_file
 from mmmask3d.checkpoints.files import (
-    AtomicLocalBackend,
     CheckpointError,
     load_checkpoint_file,
     safetensors_bytes,
@@ -222,7 +222,7 @@ def write(out: str, tensors: Mapping[str, Tensor], meta: dict, target: str) -> N
             buffer = io.BytesIO()
             torch.save(content, buffer)
             data = buffer.getvalue()
-        AtomicLocalBackend().put(data, out)
+        write_file(out, data)
     written = find_tensors(load_checkpoint_file(out), out)
     if export.tensors_sha256(written) != export.tensors_sha256(tensors):
         raise ValueError(f'{out}: reading the file back gives other tensors than were written')
