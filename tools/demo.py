@@ -7,7 +7,7 @@ after an interruption goes on where the last one stopped, a call after a finishe
 """
 
 import argparse
-import re
+import json
 import shutil
 import sys
 import time
@@ -15,14 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from mmmask3d.apis.stages import Stage, StageFailed, stage
-from mmmask3d.apis.tool_stages import (
-    evaluation_stage,
-    export_stage,
-    metrics_of,
-    training_stage,
-)
 from mmmask3d.evaluation.masked_depth_metric import format_table
+from mmmask3d.steps import (
+    Step,
+    StepFailed,
+    evaluation_step,
+    export_step,
+    show_counts,
+    step,
+    training_step,
+)
 
 TOOLS = Path(__file__).resolve().parent
 CONFIGS = TOOLS.parent / 'configs'
@@ -56,15 +58,15 @@ TINY = Budget(2, 1, 2, (128, 96), 1, SMALL_BATCHES)
 class Steps(NamedTuple):
     """The steps of the demo, in the order they run."""
 
-    data: Stage
-    pretrain: Stage
-    depth: Stage
-    pictures: Stage
-    export: Stage
-    finetune: Stage
-    scratch: Stage
-    finetune_miou: Stage
-    scratch_miou: Stage
+    data: Step
+    pretrain: Step
+    depth: Step
+    pictures: Step
+    export: Step
+    finetune: Step
+    scratch: Step
+    finetune_miou: Step
+    scratch_miou: Step
 
 
 TITLES = Steps(
@@ -105,10 +107,9 @@ def plan(out: Path, data: Path, seed: int, budget: Budget) -> Steps:
         f'--rooms={budget.rooms}', f'--val-rooms={budget.val_rooms}', f'--views={budget.views}',
         '--seed=0', '--size', *map(str, budget.frame_size),
     ]  # fmt: skip
-    rooms = stage(
+    rooms = step(
         out,
         'data',
-        dict(folder=str(data), generate=generate),
         lambda folder: [
             TOOLS / 'dataset_converters/generate_rooms.py', '--out', data, '--workers=2',
             '--contact-sheet', folder / 'contact_sheet.png', *generate,
@@ -121,33 +122,28 @@ def plan(out: Path, data: Path, seed: int, budget: Budget) -> Steps:
     loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
     common = [f'{name}.dataset.data_root={data}' for name in loaders]
     common += [f'randomness.seed={seed}', *budget.overrides]
-    pretrain = training_stage(out, 'pretrain', PRETRAIN, common, TOOLS)
-    depth = evaluation_stage(out, 'pretrain-depth', PRETRAIN, common, TOOLS, pretrain)
-    pictures = stage(
+    pretrain = training_step(out, 'pretrain', PRETRAIN, common, TOOLS)
+    checkpoint = pretrain.products[0]
+    depth = evaluation_step(out, 'pretrain-depth', PRETRAIN, common, TOOLS, checkpoint)
+    pictures = step(
         out,
         'pictures',
-        dict(after=pretrain.key, num=budget.pictures),
         lambda folder: [
-            TOOLS / 'analysis_tools/visualize_reconstruction.py', PRETRAIN, pretrain.products[0],
+            TOOLS / 'analysis_tools/visualize_reconstruction.py', PRETRAIN, checkpoint,
             '--out-dir', folder, f'--num={budget.pictures}', '--cfg-options', *common,
         ],
         lambda folder: [folder / 'val_sheet.png'],
     )  # fmt: skip
-    export = export_stage(out, pretrain, TOOLS)
+    export = export_step(out, checkpoint, TOOLS)
     trained, measured = [], []
-    for name, start in (('finetune', export), ('scratch', None)):
+    for name, start in (('finetune', export.products[0]), ('scratch', None)):
         overrides = [*(o for o in common if not o.startswith('val_')), *WITHOUT_VALIDATION]
-        trained.append(training_stage(out, name, FINETUNE, overrides, TOOLS, start))
-        measured.append(evaluation_stage(out, f'{name}-miou', FINETUNE, common, TOOLS, trained[-1]))
+        training = training_step(out, name, FINETUNE, overrides, TOOLS, start)
+        trained.append(training)
+        measured.append(
+            evaluation_step(out, f'{name}-miou', FINETUNE, common, TOOLS, training.products[0])
+        )
     return Steps(rooms, pretrain, depth, pictures, export, *trained, *measured)
-
-
-def show_counts(line: str) -> str | None:
-    """About every tenth count of frames that the generator's progress bar prints."""
-    count = re.search(r'(\d+)/(\d+) \[', line)
-    if count is None or int(count[1]) % max(1, int(count[2]) // 12):
-        return None
-    return f'{count[1]} of {count[2]} frames'
 
 
 def remove_results(out: Path) -> None:
@@ -160,14 +156,19 @@ def remove_results(out: Path) -> None:
 def run(steps: Steps, say: Callable[[str], None]) -> int:
     """Run what is missing; returns the number of steps that were run."""
     done = 0
-    for number, (step, title) in enumerate(zip(steps, TITLES, strict=True), 1):
+    for number, (item, title) in enumerate(zip(steps, TITLES, strict=True), 1):
         start = time.monotonic()
-        if not step.finished:
-            say(f'[{number}/{len(steps)}] {title}: {step.folder}')
-        done += step.run()
+        if not item.finished:
+            say(f'[{number}/{len(steps)}] {title}: {item.folder}')
+        done += item.run()
         if time.monotonic() - start > 1:
             say(f'  {time.monotonic() - start:.0f} s')
     return done
+
+
+def figures(evaluation: Step) -> dict[str, float]:
+    """What a finished evaluation has measured, by name."""
+    return json.loads(evaluation.products[0].read_text())
 
 
 def report(steps: Steps) -> str:
@@ -175,10 +176,10 @@ def report(steps: Steps) -> str:
     prefix = 'masked_depth/'
     depth = {
         key[len(prefix) :]: value
-        for key, value in metrics_of(steps.depth).items()
+        for key, value in figures(steps.depth).items()
         if key.startswith(prefix)
     }
-    mious = [metrics_of(steps.finetune_miou)['mIoU'], metrics_of(steps.scratch_miou)['mIoU']]
+    mious = [figures(steps.finetune_miou)['mIoU'], figures(steps.scratch_miou)['mIoU']]
     return '\n'.join(
         [
             '',
@@ -206,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
     steps = plan(args.out, args.data, args.seed, TINY if args.tiny else FULL)
     try:
         done = run(steps, lambda text: print(text, flush=True))
-    except StageFailed as error:
+    except StepFailed as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     print(report(steps))

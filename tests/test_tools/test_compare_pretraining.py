@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmmask3d.apis.stages import Stage
-from mmmask3d.apis.tool_stages import show_training
+from mmmask3d.steps import Step, show_training
 
 ROOT = Path(__file__).parents[2]
 SEGMENTATION = """
@@ -59,7 +58,7 @@ def test_interrupted_comparison_goes_on_and_ends_with_a_table(
 ):
     script = ROOT / 'tools/benchmarks/compare_pretraining.py'
     first = subprocess.Popen([sys.executable, script, *arguments], start_new_session=True)
-    pretrain = compare.plan(compare.parse_args(arguments))[0].stages[0]
+    pretrain = compare.plan(compare.parse_args(arguments))[0].steps[0]
     deadline = time.monotonic() + 120
     while not (pretrain.folder / 'epoch_1.pth').exists():
         assert first.poll() is None
@@ -75,27 +74,27 @@ def test_interrupted_comparison_goes_on_and_ends_with_a_table(
     measurements = compare.plan(compare.parse_args(arguments))
     figures = []
     for item in measurements:
-        assert all(step.finished for step in item.stages)
+        assert all(step.finished for step in item.steps)
         assert item.seed == 4
-        figures.append(json.loads((item.stages[-1].folder / 'metrics.json').read_text())['mIoU'])
+        figures.append(json.loads((item.steps[-1].folder / 'metrics.json').read_text())['mIoU'])
     table = json.loads((tmp_path / 'work/table.json').read_text())
     assert [row['method'] for row in table['rows']] == ['mask3d', 'scratch']
     assert [row['values']['mIoU'] for row in table['rows']] == [[f] for f in figures]
-    log = (measurements[0].stages[-2].folder / 'log.txt').read_text()
-    assert f'encoder tensors from {measurements[0].stages[1].products[0]}' in log
-    assert 'encoder tensors from' not in (measurements[1].stages[0].folder / 'log.txt').read_text()
+    log = (measurements[0].steps[-2].folder / 'log.txt').read_text()
+    assert f'encoder tensors from {measurements[0].steps[1].products[0]}' in log
+    assert 'encoder tensors from' not in (measurements[1].steps[0].folder / 'log.txt').read_text()
 
     # finished: nothing is run, the table is the same
     capsys.readouterr()
-    monkeypatch.setattr(Stage, '_execute', lambda *_: pytest.fail('a finished stage was run'))
+    monkeypatch.setattr(Step, '_execute', lambda *_: pytest.fail('a finished step was run'))
     assert compare.main(arguments) == 0
     assert capsys.readouterr().out.startswith((tmp_path / 'work/table.md').read_text())
 
 
-def test_changed_options_and_files_are_other_stages(compare, arguments, tiny_config):
+def test_changed_options_and_files_are_other_steps(compare, arguments, tiny_config):
     def folders(*extra):
         plan = compare.plan(compare.parse_args([*arguments, *extra]))
-        return [[step.folder.name for step in item.stages] for item in plan]
+        return [[step.folder.name for step in item.steps] for item in plan]
 
     before = folders()
     assert folders() == before
@@ -120,14 +119,14 @@ def test_plan_has_every_method_seed_and_setting(compare, arguments):
         for method in ('mask3d', 'scratch')
         for setting in ('fine-tuned', 'frozen')
     ]
-    assert [len(item.stages) for item in plan] == [4, 4, 2, 2] * 2
-    assert plan[0].stages[:2] == plan[1].stages[:2]
-    assert len({item.stages[-1].folder for item in plan}) == 8
+    assert [len(item.steps) for item in plan] == [4, 4, 2, 2] * 2
+    assert plan[0].steps[:2] == plan[1].steps[:2]
+    assert len({item.steps[-1].folder for item in plan}) == 8
     for item in plan:
-        for step in item.stages:
+        for step in item.steps:
             if step.command[0].endswith('train.py'):
                 assert f'randomness.seed={item.seed}' in step.command
-        frozen = 'model.backbone.frozen_stages=2' in item.stages[-2].command
+        frozen = 'model.backbone.frozen_stages=2' in item.steps[-2].command
         assert frozen == (item.setting == 'frozen')
 
 

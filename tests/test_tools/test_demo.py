@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from mmmask3d.apis.stages import Stage
+from mmmask3d.steps import Step
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_demo_runs_reports_and_runs_again_only_what_is_missing(demo, tmp_path, c
     assert 'encoder tensors from' not in (steps.scratch.folder / 'log.txt').read_text()
 
     ran = []
-    monkeypatch.setattr(Stage, '_execute', lambda step, *_: ran.append(step.folder) or 1)
+    monkeypatch.setattr(Step, '_execute', lambda step, *_: ran.append(step.folder) or 1)
     assert demo.main(arguments) == 0
     again = capsys.readouterr().out
     assert 'Everything was there already' in again

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from mmmask3d.apis import get_model
-from mmmask3d.apis.stages import Stage
 from mmmask3d.checkpoints.files import load_checkpoint_file
 from mmmask3d.conversion.command_line import build_parser
 from mmmask3d.conversion.rooms.converter import RoomsConverter
 from mmmask3d.engine.run_config import load_config
+from mmmask3d.steps import Step
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_the_shipped_weights_are_made_by_one_command(load_tool, tmp_path, monkey
             step.products[0].write_text('{"masked_depth/rmse": 0.5}')
         return 0
 
-    monkeypatch.setattr(Stage, '_execute', execute)
+    monkeypatch.setattr(Step, '_execute', execute)
     assert tool.main(arguments) == 0, capsys.readouterr().err
     assert ran == [
         'dataset_converters/generate_rooms.py', 'train.py', 'test.py', 'misc/publish_model.py',

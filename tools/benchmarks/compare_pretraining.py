@@ -8,9 +8,8 @@ without a pre-training.
         --methods mask3d mae rgb2depth scratch --seeds 0 1 2 --work-dir work_dirs/compare \
         --downstream configs/segmentation/mask3d-tiny_fcn_rooms-240x320.py
 
-The same call again goes on where the last one stopped. A finished stage is recognised by a hash of
-its config, overrides and predecessors; with any of them changed it is another stage in another
-folder, so adding a method or a seed costs only what is new.
+The same call again goes on where the last one stopped. With another config, override or
+predecessor a step works in another folder, so adding a method or a seed costs only what is new.
 """
 
 # ruff: noqa: E402
@@ -29,15 +28,15 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmpretrain.models import VisionTransformer
 
-from mmmask3d.apis.stages import Stage, StageFailed
-from mmmask3d.apis.tool_stages import (
-    evaluation_stage,
-    export_stage,
-    metrics_of,
-    resolve_config,
-    training_stage,
-)
 from mmmask3d.atomic_file import write_file
+from mmmask3d.steps import (
+    Step,
+    StepFailed,
+    evaluation_step,
+    export_step,
+    resolve_config,
+    training_step,
+)
 
 TOOLS = Path(__file__).resolve().parents[1]
 PRETRAIN_CONFIGS = TOOLS.parent / 'configs/mask3d'
@@ -166,16 +165,16 @@ def check_comparable(pretrain: dict[str, Config], downstream: Config, downstream
 
 
 class Measurement(NamedTuple):
-    """One fine-tuning of one method: its place in the table and the stages that lead to it."""
+    """One fine-tuning of one method: its place in the table and the steps that lead to it."""
 
     method: str
     seed: int
     setting: str  # 'fine-tuned' or 'frozen'
-    stages: tuple[Stage, ...]  # in order; the last one evaluates
+    steps: tuple[Step, ...]  # in order; the last one evaluates
 
 
 def plan(args: argparse.Namespace) -> list[Measurement]:
-    """Lay out all stages; nothing is run.
+    """Lay out all steps; nothing is run.
 
     Raises:
         FileNotFoundError: A config does not exist.
@@ -203,19 +202,18 @@ def plan(args: argparse.Namespace) -> list[Measurement]:
         for method, config in configs.items():
             root = args.work_dir / method / f'seed{seed}'
             seeded = f'randomness.seed={seed}'
-            before: tuple[Stage, ...] = ()
+            before: tuple[Step, ...] = ()
             if config is not None:
-                pretrain = training_stage(
+                pretrain = training_step(
                     root, 'pretrain', config, [*args.pretrain_cfg_options, seeded], TOOLS
                 )
-                before = (pretrain, export_stage(root, pretrain, TOOLS))
+                before = (pretrain, export_step(root, pretrain.products[0], TOOLS))
+            encoder = before[-1].products[0] if before else None
             for setting, name, extra in settings:
                 overrides = [*args.downstream_cfg_options, *extra, seeded]
-                training = training_stage(
-                    root, name, args.downstream, overrides, TOOLS, before[-1] if before else None
-                )
-                evaluation = evaluation_stage(
-                    root, f'{name}-test', args.downstream, overrides, TOOLS, training
+                training = training_step(root, name, args.downstream, overrides, TOOLS, encoder)
+                evaluation = evaluation_step(
+                    root, f'{name}-test', args.downstream, overrides, TOOLS, training.products[0]
                 )
                 measurements.append(
                     Measurement(method, seed, setting, (*before, training, evaluation))
@@ -241,13 +239,13 @@ def collect(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
     """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for item in measurements:
-        if not item.stages[-1].finished:
+        if not item.steps[-1].finished:
             continue
-        figures = metrics_of(item.stages[-1])
+        figures = json.loads(item.steps[-1].products[0].read_text())
         known = [name for name in METRICS if name in figures]
         if not known:
             raise ValueError(
-                f'{item.stages[-1].products[0]}: holds none of {", ".join(METRICS)}; found '
+                f'{item.steps[-1].products[0]}: holds none of {", ".join(METRICS)}; found '
                 f'{", ".join(figures)}. The evaluator of the downstream config has to report one.'
             )
         row = rows.setdefault(
@@ -297,7 +295,7 @@ def write_table(measurements: Sequence[Measurement], work_dir: Path) -> str:
     if not rows:
         return 'No measurement is finished.'
     table = format_rows(rows)
-    done = sum(item.stages[-1].finished for item in measurements)
+    done = sum(item.steps[-1].finished for item in measurements)
     note = '' if done == len(measurements) else f'\n\n{done} of {len(measurements)} measurements.'
     write_file(work_dir / 'table.md', (table + note + '\n').encode())
     content = dict(rows=rows, measurements=len(measurements), finished=done)
@@ -311,7 +309,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         measurements = plan(args)
         for number, item in enumerate(measurements, 1):
-            for step in item.stages:
+            for step in item.steps:
                 if not step.finished:
                     print(
                         f'[{number}/{len(measurements)}] {item.method}, seed {item.seed}, '
@@ -320,7 +318,7 @@ def main(argv: list[str] | None = None) -> int:
                     )
                     step.run()
             write_table(measurements, args.work_dir)
-    except (FileNotFoundError, ValueError, StageFailed) as error:
+    except (FileNotFoundError, ValueError, StepFailed) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     print(write_table(measurements, args.work_dir))
