@@ -1,12 +1,9 @@
 """Makes a process ready for configs of this package, as every OpenMMLab library offers it."""
 
-from mmengine import registry
+from mmengine.registry import Registry
+from mmengine.registry import init_default_scope as set_scope
 
-import mmmask3d.datasets
-import mmmask3d.engine
-import mmmask3d.evaluation
-import mmmask3d.models
-import mmmask3d.weights.index  # noqa: F401
+from mmmask3d import registry
 from mmmask3d.checkpoints.locations import install_strict_loaders
 from mmmask3d.config_scopes import register_config_scopes
 
@@ -21,7 +18,10 @@ def register_all_modules(init_default_scope: bool = True) -> None:
     Args:
         init_default_scope: Look components without a scope up in ``mmmask3d``.
     """
+    for each in vars(registry).values():
+        if isinstance(each, Registry):
+            each.import_from_location()
     install_strict_loaders()
     register_config_scopes()
     if init_default_scope:
-        registry.init_default_scope('mmmask3d')
+        set_scope('mmmask3d')

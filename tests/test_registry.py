@@ -84,3 +84,16 @@ OPTIM_WRAPPERS.build(dict(type='OptimWrapper', optimizer=torch.optim.SGD([parame
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert 'Failed to search registry' not in done.stdout + done.stderr
+
+
+def test_register_all_modules_registers_everything_and_sets_the_scope():
+    code = """
+import mmmask3d
+mmmask3d.register_all_modules()
+from mmengine.registry import DefaultScope
+from mmmask3d import registry
+print(DefaultScope.get_current_instance().scope_name,
+      [n for n in ('DATASETS', 'TRANSFORMS', 'MODELS', 'METRICS', 'HOOKS', 'LOOPS')
+       if not getattr(registry, n).module_dict])
+"""
+    assert run(code).splitlines()[-1] == 'mmmask3d []'

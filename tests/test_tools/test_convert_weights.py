@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.runner.checkpoint import CheckpointLoader
 from mmpretrain.models import VisionTransformer
 from safetensors.torch import load_file, save_file
 
 from mmmask3d.checkpoints.files import load_checkpoint_file
+from mmmask3d.checkpoints.locations import read_checkpoint
 from mmmask3d.models import Mask3DPyramid, Mask3DViT
 from mmmask3d.models import encoder_record as record
 from mmmask3d.weights import export
@@ -92,7 +92,7 @@ def test_to_timm_and_back_and_to_mmpretrain(tool, encoder, tmp_path, capsys):
     assert run(tool, capsys, timm_file, back, '--num-heads', 3)[0] == 0
     same(load_checkpoint_file(back)['state_dict'], encoder.state_dict())
     assert run(tool, capsys, timm_file, whole, '--to', 'mmpretrain', '--num-heads', 3)[0] == 0
-    loaded = CheckpointLoader.load_checkpoint(str(whole), map_location='cpu')['state_dict']
+    loaded = read_checkpoint(whole)['state_dict']
     same(loaded, {f'backbone.{k}': v for k, v in encoder.state_dict().items()})
     init_cfg = dict(type='Pretrained', checkpoint=str(whole), prefix='backbone.')
     plain = VisionTransformer(**SIZES, init_cfg=init_cfg)
