@@ -10,6 +10,7 @@ import numpy as np
 from mmmask3d.datasets.depth_io import FrameError, check_complete, decode_colour, decode_depth
 from mmmask3d.datasets.image_header import JPEG_SIGNATURE, PNG_SIGNATURE
 from mmmask3d.datasets.nearest import resize_nearest
+from mmmask3d.datasets.orientation import orientation_hint
 
 JPEG_QUALITY = 95
 #: How the colour files that are stored as they are begin, by suffix.
@@ -106,7 +107,8 @@ def bring_to_size(
             is_file = isinstance(original, bytes)
             result[kind] = CheckedBytes(original, array.shape) if is_file else original
         else:
-            result[kind] = _resized(kind, array, size, where)
+            hint = orientation_hint(original) if isinstance(original, bytes) else ''
+            result[kind] = _resized(kind, array, size, where, hint)
     return result
 
 
@@ -124,12 +126,15 @@ def _check_type(kind: str, array: np.ndarray, where: str) -> None:
         raise TypeError(f'{where}: {kind} is {array.shape} {array.dtype}, expected {expected}')
 
 
-def _resized(kind: str, array: np.ndarray, size: tuple[int, int], where: str) -> np.ndarray:
+def _resized(
+    kind: str, array: np.ndarray, size: tuple[int, int], where: str, hint: str
+) -> np.ndarray:
     height, width = array.shape[:2]
     if abs(width * size[1] / (height * size[0]) - 1) > _ASPECT_TOLERANCE:
         raise FrameError(
             f'{where}: {kind} of {width}x{height} (width x height) would be distorted by bringing '
-            f'it to {size[0]}x{size[1]}. Choose --size with the aspect ratio of the data set.'
+            f'it to {size[0]}x{size[1]}.'
+            + (hint or ' Choose --size with the aspect ratio of the data set.')
         )
     if array.ndim == 3:
         # Area averages over all source pixels, so that shrinking does not alias.

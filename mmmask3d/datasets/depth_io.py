@@ -10,64 +10,69 @@ from io import BytesIO
 
 import cv2
 import numpy as np
+from PIL import Image
 
+from mmmask3d.datasets.frame_error import FrameError
 from mmmask3d.datasets.image_header import (
-    JPEG_SIGNATURE,
-    PNG_SIGNATURE,
+    DeclaredImage,
+    declared_image,
     declared_size,
+    describe,
+    file_format,
+    jpeg_damage,
     png_damage,
 )
+from mmmask3d.datasets.tiff import read_tiff
 
 #: Pixels a file may declare, 134 million: five times the largest frames of public RGB-D data sets
 #: (ETH3D, 24 million), decoded into 400 MB at most.
 MAX_PIXELS = 2**27
-_PNG_COLOUR_TYPES = {
-    2: '3 channels (RGB)',
-    3: 'a colour palette',
-    4: '2 channels (grey and alpha)',
-    6: '4 channels (RGBA)',
+#: Colour formats that Pillow decodes, by its names of them.
+_PILLOW_FORMATS = {
+    'AVIF': 'AVIF',
+    'BMP': 'BMP',
+    'GIF': 'GIF',
+    'JPEG 2000': 'JPEG2000',
+    'PNM': 'PPM',
+    'WebP': 'WEBP',
+}
+_PILLOW_MODES = '1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX'
+_CHANNELS = {
+    'RGB': '3 channels (RGB)',
+    'palette': 'a colour palette',
+    'grey with alpha': '2 channels (grey and alpha)',
+    'RGBA': '4 channels (RGBA)',
+}
+_NO_DEPTH = {
+    'JPEG': 'JPEG is lossy: it blends readings with holes',
+    'ZIP or NPZ': 'an archive does not say which of its arrays is depth',
+    'PFM': 'PFM files differ in their order of rows',
 }
 _COLOUR_AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-_NPY_SIGNATURE = b'\x93NUMPY'
 _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_JPEG_START_OF_SCAN = b'\xff\xda'
-_JPEG_END = b'\xff\xd9'
-
-
-class FrameError(ValueError):
-    """One frame of a data set cannot be used: unreadable file, wrong type, sizes that differ.
-
-    A class of its own so that ``on_error='drop'`` skips bad *frames* only and never hides a
-    wrong configuration or a programming error.
-    """
 
 
 def check_complete(content: bytes, path: str) -> None:
     """Raise where a PNG or JPEG file ends too early.
 
     OpenCV releases differ: some return the half they could decode, filled up with zeros or grey,
-    which would pass for a frame. Other formats are not looked at.
+    which would pass for a frame. Other formats are not looked at, nor what follows the end: the
+    video of a motion photo, a second picture.
 
     Args:
         content: The bytes of the file.
         path: Its name, for the message.
 
     Raises:
-        FrameError: The end marker is missing.
+        FrameError: It ends before its end marker.
     """
-    if content.startswith(PNG_SIGNATURE):
-        kind, damage = 'PNG', png_damage(content)
-    elif content.startswith(JPEG_SIGNATURE):
-        # An embedded thumbnail has an end marker too, hence "after the last scan began".
-        complete = content.endswith(_JPEG_END) or (
-            content.rfind(_JPEG_END) > content.rfind(_JPEG_START_OF_SCAN) > 0
-        )
-        kind, damage = 'JPEG', '' if complete else 'no end-of-image marker'
-    else:
+    kind = file_format(content)
+    if kind not in ('PNG', 'JPEG'):
         return
+    damage = png_damage(content) if kind == 'PNG' else jpeg_damage(content)
     if damage:
         raise FrameError(
             f'{path}: truncated {kind} file ({len(content)} bytes, {damage}). '
@@ -79,7 +84,7 @@ def check_size(content: bytes, path: str) -> None:
     """Raise where a PNG or JPEG file declares a size that no frame has.
 
     Without decoding it, since a file of a few bytes can declare any. Other formats are not looked
-    at; OpenCV refuses them beyond 2^30 pixels.
+    at here.
 
     Args:
         content: The bytes of the file.
@@ -89,7 +94,12 @@ def check_size(content: bytes, path: str) -> None:
         FrameError: It declares no pixel, or more than :data:`MAX_PIXELS`.
     """
     size = declared_size(content)
-    if size is not None and not 0 < size[0] * size[1] <= MAX_PIXELS:
+    if size is not None:
+        _check_pixels(size, path)
+
+
+def _check_pixels(size: tuple[int, int], path: str) -> None:
+    if not 0 < size[0] * size[1] <= MAX_PIXELS:
         raise FrameError(
             f'{path}: declares {size[1]}x{size[0]} pixels (width x height), expected 1 to '
             f'{MAX_PIXELS} in all. The file is damaged; copy or convert it again.'
@@ -99,24 +109,41 @@ def check_size(content: bytes, path: str) -> None:
 def decode_colour(content: bytes, path: str, backend: str = 'cv2') -> np.ndarray:
     """Decode a colour image.
 
-    EXIF orientation is ignored: the depth file carries none, so turning only the colour image
-    would tear the pair apart.
+    Pixels come as they are stored. EXIF orientation is ignored: the depth file carries none, so
+    turning only the colour image would tear the pair apart. Grey becomes three equal channels,
+    alpha is left out, and of 16 bits per channel the upper 8 are taken.
+
+    JPEG, PNG, TIFF (8 or 16 bits), BMP, GIF, WebP, AVIF, JPEG 2000 and PNM, told apart by their
+    first bytes. docs/data_format.md says what is refused.
 
     Args:
         content: The bytes of the file.
         path: Its name, for the message.
-        backend: Decoder of :func:`mmcv.imfrombytes` ('cv2', 'turbojpeg', 'pillow').
+        backend: Decoder of JPEG and PNG, see :func:`mmcv.imfrombytes` ('cv2', 'turbojpeg',
+            'pillow').
 
     Returns:
         (H, W, 3) uint8, channels in BGR order.
 
     Raises:
-        FrameError: The file is empty, truncated, not an image, or too large.
+        FrameError: The file is empty, truncated, too large, not one image, or its values are no
+            RGB.
     """
     if not content:
         raise FrameError(f'{path}: the file is empty, expected a colour image.')
+    kind = file_format(content)
+    if kind == 'TIFF':
+        return _tiff_colour(content, path)
+    if kind in _PILLOW_FORMATS:
+        return _decode_with_pillow(content, path, kind)
+    if kind not in ('JPEG', 'PNG'):
+        raise FrameError(
+            f'{path}: expected a colour image, found {describe(content)}, which is not read. Save '
+            f'colour as JPEG or PNG first.'
+        )
     check_complete(content, path)
     check_size(content, path)
+    _check_colour(content, path)
     flag = 'color' if backend == 'turbojpeg' else 'color_ignore_orientation'
     try:
         if backend == 'cv2':
@@ -129,16 +156,82 @@ def decode_colour(content: bytes, path: str, backend: str = 'cv2') -> np.ndarray
         raise FrameError(f'{path}: cannot be decoded as a colour image ({error}).') from error
     if image is None:
         raise FrameError(
-            f'{path}: cannot be decoded as a colour image ({len(content)} bytes, starts with '
-            f'{content[:8]!r}). The file is damaged or no image.'
+            f'{path}: cannot be decoded as a colour image ({describe(content)}, {len(content)} '
+            f'bytes). The file is damaged; copy or convert it again.'
         )
     return image
+
+
+def is_rgb(found: DeclaredImage) -> bool:
+    """Whether colour of 8 bits follows from what a JPEG or PNG file declares."""
+    if found.format == 'JPEG':
+        return found.bits == 8 and found.kind in ('grey', 'colour')
+    return found.bits != 16 or found.kind not in ('grey', 'grey with alpha')
+
+
+def _check_colour(content: bytes, path: str) -> None:
+    found = declared_image(content)
+    if found is None or is_rgb(found):
+        return
+    if found.format == 'PNG':
+        raise FrameError(_grey_of_16_bits(path))
+    raise FrameError(
+        f'{path}: a JPEG of {found.kind} with {found.bits} bits, expected grey or colour of 8 '
+        f'bits. What its RGB is depends on the program that converts it; save it as RGB first.'
+    )
+
+
+def _grey_of_16_bits(path: str) -> str:
+    return (
+        f'{path}: expected a colour image, found grey of 16 bits, as depth is stored. Are the '
+        f"colour and depth folders swapped (data_prefix['img_path'])? Save an infrared image as 8 "
+        f'bits.'
+    )
+
+
+def _tiff_colour(content: bytes, path: str) -> np.ndarray:
+    image = read_tiff(content, path, MAX_PIXELS)
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    if image.dtype == np.uint16 and channels <= 2:
+        raise FrameError(_grey_of_16_bits(path))
+    if image.dtype not in (np.uint8, np.uint16) or channels > 4:
+        raise FrameError(
+            f'{path}: expected a colour image of 8 bits, found a TIFF file of {channels} channels '
+            f'of {image.dtype}. Save colour as JPEG or PNG first.'
+        )
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    if channels <= 2:
+        grey = image.reshape(*image.shape[:2], channels)[..., :1]
+        return np.repeat(grey, 3, axis=2)
+    return np.ascontiguousarray(image[..., 2::-1])
+
+
+def _decode_with_pillow(content: bytes, path: str, kind: str) -> np.ndarray:
+    try:
+        with Image.open(BytesIO(content), formats=[_PILLOW_FORMATS[kind]]) as image:
+            _check_pixels((image.height, image.width), path)
+            frames = getattr(image, 'n_frames', 1)
+            if frames > 1 or image.mode not in _PILLOW_MODES:
+                raise FrameError(
+                    f'{path}: a {kind} file of {frames} image(s) of mode {image.mode}, expected '
+                    f'one of 8 bits per channel. Save colour as JPEG or PNG first.'
+                )
+            return np.ascontiguousarray(np.asarray(image.convert('RGB'))[..., ::-1])
+    except FrameError:
+        raise
+    except Exception as error:
+        # Pillow lets through whatever damage leads to: OSError, SyntaxError, struct.error, ...
+        raise FrameError(
+            f'{path}: cannot be decoded as a {kind} image ({type(error).__name__}: {error}). Copy '
+            f'the file again if it is damaged, or save it as JPEG or PNG first.'
+        ) from error
 
 
 def decode_depth(content: bytes, path: str) -> np.ndarray:
     """Decode a stored depth map without interpreting its values.
 
-    8- or 16-bit single-channel PNG, or ``.npy`` of any integer or float type; told apart by
+    8- or 16-bit single-channel PNG, ``.npy`` or TIFF of any integer or float type; told apart by
     their first bytes, not by the file name. JPEG is refused: lossy compression blends readings
     with the "no reading" code.
 
@@ -154,15 +247,29 @@ def decode_depth(content: bytes, path: str) -> np.ndarray:
     """
     if not content:
         raise FrameError(f'{path}: the file is empty, expected a depth map.')
-    if content.startswith(_NPY_SIGNATURE):
+    kind = file_format(content)
+    if kind == 'NPY':
         return _decode_npy(content, path)
-    if content.startswith(PNG_SIGNATURE):
+    if kind == 'PNG':
         return _decode_png(content, path)
-    what = 'a JPEG, which is lossy' if content.startswith(JPEG_SIGNATURE) else 'something else'
+    if kind == 'TIFF':
+        raw = read_tiff(content, path, MAX_PIXELS)
+        if raw.ndim != 2:
+            raise FrameError(_several_channels(path, f'{raw.shape[2]} channels'))
+        return raw
+    reason = f' ({_NO_DEPTH[kind]})' if kind in _NO_DEPTH else ''
     raise FrameError(
-        f'{path}: expected depth as 8- or 16-bit single-channel PNG or as .npy, found {what} '
-        f'(starts with {content[:8]!r}). Convert the depth files, or check depth_suffix and '
-        f"data_prefix['depth_path']."
+        f'{path}: expected depth as 8- or 16-bit single-channel PNG, .npy or TIFF, found '
+        f'{describe(content)}{reason}. Save depth as (H, W) float32 with numpy.save, or as 16-bit '
+        f"PNG, first; or check depth_suffix and data_prefix['depth_path']."
+    )
+
+
+def _several_channels(path: str, found: str) -> str:
+    return (
+        f'{path}: expected a single-channel depth map, found {found}. This looks like a colour '
+        f'image or a colour-mapped rendering of depth; give the raw depth files '
+        f"(data_prefix['depth_path'], depth_suffix)."
     )
 
 
@@ -197,19 +304,16 @@ def _decode_npy(content: bytes, path: str) -> np.ndarray:
 def _decode_png(content: bytes, path: str) -> np.ndarray:
     check_complete(content, path)
     check_size(content, path)
-    # IHDR is always the first chunk: byte 24 is the bit depth, byte 25 the colour type. Asked
-    # here because OpenCV widens 1, 2 and 4 bits, which changes the stored values.
-    if content[12:16] != b'IHDR':
+    found = declared_image(content)
+    if found is None or found.kind is None:
         raise FrameError(f'{path}: damaged PNG file (no IHDR chunk). Copy or convert it again.')
-    bits, colour_type = content[24], content[25]
-    if colour_type in _PNG_COLOUR_TYPES:
+    if found.kind != 'grey':
+        raise FrameError(_several_channels(path, _CHANNELS.get(found.kind, found.kind)))
+    if found.bits not in (8, 16):  # OpenCV widens 1, 2 and 4 bits, which changes the values
         raise FrameError(
-            f'{path}: expected a single-channel depth map, found {_PNG_COLOUR_TYPES[colour_type]}. '
-            f'This looks like a colour image or a colour-mapped rendering of depth; give the raw '
-            f"depth files (data_prefix['depth_path'], depth_suffix)."
+            f'{path}: expected 8 or 16 bits per depth value, found {found.bits}. Save the values '
+            f'as 8 bits.'
         )
-    if bits not in (8, 16):
-        raise FrameError(f'{path}: expected 8 or 16 bits per depth value, found {bits}.')
     try:
         raw = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:

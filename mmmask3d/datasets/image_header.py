@@ -1,37 +1,98 @@
-"""What a PNG or JPEG file declares, read without decoding it.
+"""What an image file says of itself, read without decoding it.
 
 A damaged or hostile file of a few bytes can declare billions of pixels, or a PNG chunk of two
 gigabytes. A decoder may make room for either before it finds that they are not there (OpenCV 4.12
-does for both), so this is looked at first.
+does for both), so this is looked at first. PNG chunks and JPEG segments are followed by their
+lengths; bytes are never searched for, since a thumbnail or a video after the image holds any.
 """
 
+import re
+import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 JPEG_SIGNATURE = b'\xff\xd8\xff'
+NPY_SIGNATURE = b'\x93NUMPY'
 _PNG_START = PNG_SIGNATURE + b'\x00\x00\x00\rIHDR'
 _PNG_CHUNK_BYTES = 12  # of a chunk without its data: length, type, CRC
+_PNG_KINDS = {0: 'grey', 2: 'RGB', 3: 'palette', 4: 'grey with alpha', 6: 'RGBA'}
+_JPEG_KINDS = {1: 'grey', 3: 'colour', 4: 'CMYK'}
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # ITU-T T.81, table B.1
 _JPEG_WITHOUT_LENGTH = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
-_JPEG_ENDS = frozenset({0xD9, 0xDA})  # the size stands before the first scan
+_JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
+# In a scan, FF stands before 00 (a byte of data), before a restart marker or fills up (B.1.1.5).
+_JPEG_SCAN_ENDS = re.compile(rb'\xff[^\x00\xff\xd0-\xd7]', re.DOTALL)
+_JPEG_AFTER_SCAN = frozenset({0xC4, 0xCC, *range(0xD9, 0xDE), *range(0xE0, 0xF0), 0xFE})
+
+#: First bytes of formats by name; what the project reads and what people give it.
+_FIRST_BYTES = (
+    (JPEG_SIGNATURE, 'JPEG'),
+    (PNG_SIGNATURE, 'PNG'),
+    (NPY_SIGNATURE, 'NPY'),
+    (b'II*\0\x10\0\0\0CR', 'camera RAW'),
+    ((b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'), 'TIFF'),
+    ((b'FUJIFILMCCD-RAW', b'IIRO', b'IIRS', b'IIU\0'), 'camera RAW'),
+    (b'BM', 'BMP'),
+    ((b'GIF87a', b'GIF89a'), 'GIF'),
+    ((b'\0\0\0\x0cjP  \r\n\x87\n', b'\xffO\xffQ'), 'JPEG 2000'),
+    ((b'\0\0\0\x0cJXL \r\n\x87\n', b'\xff\n'), 'JPEG XL'),
+    (b'v/1\x01', 'OpenEXR'),
+    (b'#?RADIANCE', 'Radiance HDR'),
+    ((b'Pf', b'PF'), 'PFM'),
+    ((b'P1', b'P2', b'P3', b'P4', b'P5', b'P6'), 'PNM'),
+    (b'8BPS', 'Photoshop'),
+    (b'PK\x03\x04', 'ZIP or NPZ'),
+    (b'\x89HDF\r\n\x1a\n', 'HDF5'),
+    (b'\x1f\x8b', 'gzip'),
+    (b'%PDF', 'PDF'),
+    (b'version https://git-lfs', 'Git LFS pointer'),
+    ((b'<!DOCTYPE', b'<!doctype', b'<html'), 'HTML page'),
+)
+_BRANDS = (  # of ISO base media files, in the order in which they are asked for
+    ((b'avif', b'avis'), 'AVIF'),
+    ((b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1'), 'HEIC'),
+    ((b'crx ',), 'camera RAW'),
+)
 
 
 class DeclaredImage(NamedTuple):
     """What a file says of itself.
 
     Attributes:
-        kind: 'PNG' or 'JPEG'.
+        format: 'PNG' or 'JPEG'.
         height: In pixels.
         width: In pixels.
         bits: Per channel; None where the file ends before.
-        code: Colour type of a PNG, number of components of a JPEG; None where the file ends before.
+        kind: 'grey', 'RGB', 'RGBA', 'palette', 'grey with alpha' (PNG); 'grey', 'colour', 'CMYK'
+            (JPEG); another number in words; None where the file ends before.
     """
 
-    kind: str
+    format: str
     height: int
     width: int
     bits: int | None
-    code: int | None
+    kind: str | None
+
+
+def file_format(content: bytes) -> str:
+    """Name of a file's format by its first bytes; '' where it is none that is known here."""
+    for start, name in _FIRST_BYTES:
+        if content.startswith(start):
+            return name
+    if content[:4] == b'RIFF' and content[8:12] == b'WEBP':
+        return 'WebP'
+    if content[4:8] == b'ftyp':
+        length = int.from_bytes(content[:4], 'big')
+        brands = {content[i : i + 4] for i in (8, *range(16, min(length, 256), 4))}
+        return next((name for known, name in _BRANDS if brands & set(known)), 'MP4 or MOV')
+    return ''
+
+
+def describe(content: bytes) -> str:
+    """What a file is, as part of a message: its format, or how it begins."""
+    name = file_format(content)
+    return f'the format {name}' if name else f'{len(content)} bytes that start with {content[:8]!r}'
 
 
 def declared_size(content: bytes) -> tuple[int, int] | None:
@@ -51,41 +112,81 @@ def declared_image(content: bytes) -> DeclaredImage | None:
     """
     if content.startswith(_PNG_START) and len(content) >= 24:
         width, height = (int.from_bytes(content[i : i + 4], 'big') for i in (16, 20))
-        return DeclaredImage('PNG', height, width, _byte(content, 24), _byte(content, 25))
-    return _jpeg_image(content) if content.startswith(JPEG_SIGNATURE) else None
+        kind = _kind(content, 25, _PNG_KINDS, 'colour type {}')
+        return DeclaredImage('PNG', height, width, _byte(content, 24), kind)
+    if not content.startswith(JPEG_SIGNATURE):
+        return None
+    for marker, at in _jpeg_segments(content):
+        if marker in _JPEG_FRAMES and at + 9 <= len(content):
+            height, width = (int.from_bytes(content[i : i + 2], 'big') for i in (at + 5, at + 7))
+            kind = _kind(content, at + 9, _JPEG_KINDS, '{} components')
+            return DeclaredImage('JPEG', height, width, content[at + 4], kind)
+        if marker == _JPEG_SCAN:  # the size stands before the first scan
+            return None
+    return None
 
 
 def _byte(content: bytes, position: int) -> int | None:
     return content[position] if position < len(content) else None
 
 
-def _jpeg_image(content: bytes) -> DeclaredImage | None:
+def _kind(content: bytes, position: int, names: dict[int, str], other: str) -> str | None:
+    code = _byte(content, position)
+    return None if code is None else names.get(code, other.format(code))
+
+
+def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
+    """Markers of a JPEG image and where they stand, up to its end marker.
+
+    What stands between segments is skipped, as libjpeg does.
+    """
     position = 2
-    # What stands between segments is skipped, as libjpeg does, or it would hide the size.
-    while (position := content.find(b'\xff', position)) >= 0 and position + 9 <= len(content):
+    while (position := content.find(b'\xff', position)) >= 0 and position + 1 < len(content):
         marker = content[position + 1]
-        if marker in _JPEG_FRAMES:
-            height, width = (
-                int.from_bytes(content[i : i + 2], 'big') for i in (position + 5, position + 7)
-            )
-            bits, components = content[position + 4], _byte(content, position + 9)
-            return DeclaredImage('JPEG', height, width, bits, components)
-        if marker in _JPEG_ENDS:
-            return None
         if marker == 0xFF:  # a fill byte
             position += 1
-        elif marker in _JPEG_WITHOUT_LENGTH:
+            continue
+        yield marker, position
+        if marker == _JPEG_END:
+            return
+        if marker in _JPEG_WITHOUT_LENGTH:
             position += 2
-        else:
-            position += 2 + max(2, int.from_bytes(content[position + 2 : position + 4], 'big'))
-    return None
+            continue
+        position += 2 + max(2, int.from_bytes(content[position + 2 : position + 4], 'big'))
+        if marker == _JPEG_SCAN:
+            found = _JPEG_SCAN_ENDS.search(content, position)
+            if found is None:
+                return
+            position = found.start()
 
 
-def png_damage(content: bytes) -> str:
+def jpeg_damage(content: bytes) -> str:
+    """Follow the segments and scans of a JPEG file from its signature to its end marker.
+
+    Args:
+        content: The bytes of the file.
+
+    Returns:
+        What is missing; '' if nothing is. What follows the end marker (the video of a motion
+        photo, further pictures) is not looked at.
+    """
+    scans = 0
+    for marker, at in _jpeg_segments(content):
+        if marker == _JPEG_END:
+            return '' if scans else 'no picture before its end marker'
+        if scans and marker not in _JPEG_AFTER_SCAN:
+            return f'its pixels break off before byte {at}'
+        scans += marker == _JPEG_SCAN
+    return 'no end-of-image marker'
+
+
+def png_damage(content: bytes, checksums: bool = False) -> str:
     """Follow the chunks of a PNG file from its signature to IEND.
 
     Args:
         content: The bytes of the file.
+        checksums: Whether to verify that of every chunk. Decoders verify those of the chunks they
+            need, and differ in what they make of a wrong one.
 
     Returns:
         What is wrong and at which byte; '' if nothing is. What follows IEND is not looked at.
@@ -95,7 +196,12 @@ def png_damage(content: bytes) -> str:
         length = int.from_bytes(content[position : position + 4], 'big')
         if length > left:
             return f'the chunk at byte {position} declares {length} bytes, {left} are left'
+        after = position + _PNG_CHUNK_BYTES + length
+        if checksums:
+            stored = int.from_bytes(content[after - 4 : after], 'big')
+            if zlib.crc32(memoryview(content)[position + 4 : after - 4]) != stored:
+                return f'the checksum of the chunk at byte {position} ({length} bytes) is wrong'
         if content[position + 4 : position + 8] == b'IEND':
             return ''
-        position += _PNG_CHUNK_BYTES + length
+        position = after
     return f'no IEND chunk from byte {position} on'

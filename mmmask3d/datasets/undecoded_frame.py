@@ -7,8 +7,8 @@ import cv2
 import mmcv
 import numpy as np
 
-from mmmask3d.datasets.depth_io import FrameError, to_readings
-from mmmask3d.datasets.image_header import declared_size
+from mmmask3d.datasets.depth_io import FrameError, is_rgb, to_readings
+from mmmask3d.datasets.image_header import declared_image
 from mmmask3d.datasets.nearest import resize_nearest
 
 Box = tuple[int, int, int, int]  # top, left, height, width
@@ -23,16 +23,20 @@ _FLAGS = {
 
 
 def jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """Size of a JPEG image after its header.
+    """Size of a JPEG image of grey or colour after its header.
 
     Args:
         content: The bytes of a file.
 
     Returns:
-        (height, width); None for another format or a header that does not say.
+        (height, width); None for another format, a header that does not say, and what
+        :func:`~mmmask3d.datasets.depth_io.decode_colour` refuses.
     """
-    size = declared_size(content) if content.startswith(b'\xff\xd8') else None
-    return size if size is None or min(size) > 0 else None
+    found = declared_image(content)
+    if found is None or found.format != 'JPEG' or not is_rgb(found):
+        return None
+    size = found.height, found.width
+    return size if min(size) > 0 else None
 
 
 def decode_jpeg(

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +16,8 @@ from mmmask3d.datasets.depth_io import (
     decode_depth,
     to_readings,
 )
-from mmmask3d.datasets.image_header import PNG_SIGNATURE
+from mmmask3d.datasets.image_header import file_format, png_damage
+from mmmask3d.datasets.orientation import orientation_hint
 from mmmask3d.inspection.sources import LabelMaps, Source
 from mmmask3d.visualization.edges import EdgePair, edge_pair
 
@@ -135,7 +135,8 @@ def measure(source: Source, index: int, edges: bool = False) -> tuple[Measures, 
                 'size-mismatch',
                 found.depth_path,
                 f'depth is {depth.shape[1]}x{depth.shape[0]} (width x height), its colour image '
-                f'{found.img_path} {colour.shape[1]}x{colour.shape[0]}',
+                f'{found.img_path} {colour.shape[1]}x{colour.shape[0]}.'
+                + orientation_hint(bytes(fileio.get(found.img_path, source.backend_args))),
             )
         )
         return found, None
@@ -290,33 +291,11 @@ def _read(found: Measures, path: str, backend_args: dict | None) -> bytes | None
     except FrameError as error:
         found.problems.append(_from(error, 'truncated', path))
         return None
-    damage = png_damage(content)
+    damage = file_format(content) == 'PNG' and png_damage(content, checksums=True)
     if damage:
         found.problems.append(Problem('damaged', path, damage))
         return None
     return content
-
-
-def png_damage(content: bytes) -> str:
-    """Say where a PNG file contradicts its own checksums; '' for an intact file or another format.
-
-    Decoders differ in what they make of a damaged chunk; some return a picture.
-    """
-    if not content.startswith(PNG_SIGNATURE):
-        return ''
-    at = len(PNG_SIGNATURE)
-    while at + 12 <= len(content):
-        length = int.from_bytes(content[at : at + 4], 'big')
-        end = at + 8 + length
-        if end + 4 > len(content):
-            return f'the chunk at byte {at} says it has {length} bytes, beyond the end of the file'
-        stored = int.from_bytes(content[end : end + 4], 'big')
-        if zlib.crc32(memoryview(content)[at + 4 : end]) != stored:
-            return f'the checksum of the chunk at byte {at} ({length} bytes) is wrong'
-        if content[at + 4 : at + 8] == b'IEND':
-            return ''
-        at = end + 4
-    return f'ends at byte {len(content)} within a chunk'
 
 
 def _from(error: FrameError, code: str, path: str) -> Problem:

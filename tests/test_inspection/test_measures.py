@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmmask3d.inspection.measures import measure, png_damage, spread_indices
+from mmmask3d.inspection.measures import measure, spread_indices
 from mmmask3d.inspection.sources import LabelMaps, open_folder
 
 
@@ -54,20 +54,6 @@ def test_limits_and_steps(folder):
     assert (limited.at_highest, limited.at_next) == (1, 0)
 
 
-def test_every_changed_byte_of_a_png_is_noticed():
-    """Signature aside, which decides what the file is."""
-    content = bytearray(cv2.imencode('.png', np.arange(48, dtype=np.uint8).reshape(6, 8))[1])
-    assert png_damage(bytes(content)) == ''
-    for at in range(8, len(content)):
-        changed = bytearray(content)
-        changed[at] ^= 0x10
-        assert png_damage(bytes(changed)), at
-    for end in range(8, len(content)):
-        assert png_damage(bytes(content[:end])), end
-    assert png_damage(b'no png') == ''
-    assert png_damage(bytes(content) + b'trailing') == ''
-
-
 @pytest.mark.parametrize(
     ('kind', 'write', 'code', 'message'),
     [
@@ -75,7 +61,7 @@ def test_every_changed_byte_of_a_png_is_noticed():
         ('rgb', lambda c: c[:-30], 'truncated', 'the chunk at byte 33 declares'),
         ('depth', lambda c: c[: len(c) // 2], 'truncated', 'the chunk at byte 33 declares'),
         ('depth', lambda c: c[:60] + bytes([c[60] ^ 1]) + c[61:], 'damaged', 'checksum of the'),
-        ('rgb', lambda c: b'GIF89a' + c, 'unreadable', 'cannot be decoded'),
+        ('rgb', lambda c: b'GIF89a' + c, 'unreadable', 'as a GIF image'),
         ('depth', lambda c: b'GIF89a' + c, 'unreadable', 'expected depth as'),
     ],
 )

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mmmask3d.conversion.paths import SourceError
+from mmmask3d.datasets.image_header import file_format
 
 _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15
@@ -87,7 +88,7 @@ def read_mat5(
 
 
 def _byte_order(path: Path, data: bytes) -> str:
-    if b'\x89HDF\r\n\x1a\n' in data[:520]:
+    if any(file_format(data[at : at + 8]) == 'HDF5' for at in (0, 512)):
         raise SourceError(
             f'{path}: a MATLAB file of version 7.3 (HDF5), expected version 5 as distributed.'
         )

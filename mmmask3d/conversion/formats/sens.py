@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmmask3d.conversion.formats.image_header import LARGEST_SIDE, read_image_header
+from mmmask3d.conversion.formats.source_image import LARGEST_SIDE, read_image_header
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.datasets.depth_io import FrameError, decode_colour
 
@@ -335,10 +335,10 @@ class SensReader:
                 raise FrameError(f'{where}: {len(frame.colour)} bytes, expected {wanted}.')
             return
         found = read_image_header(frame.colour, where)
-        if found.kind != kind.upper() or (found.width, found.height) != expected:
+        if found.format != kind.upper() or (found.width, found.height) != expected:
             raise FrameError(
-                f'{where}: a {found.kind} of {found.width}x{found.height}, the header of the file '
-                f'promises {kind.upper()} of {expected[0]}x{expected[1]}.'
+                f'{where}: a {found.format} of {found.width}x{found.height}, the header of the '
+                f'file promises {kind.upper()} of {expected[0]}x{expected[1]}.'
             )
 
     def depth(self, frame: SensFrame) -> np.ndarray:

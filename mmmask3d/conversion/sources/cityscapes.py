@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
-from mmmask3d.conversion.formats.png_source import read_colour_png, read_png_map
+from mmmask3d.conversion.formats.source_image import read_colour, read_map
 from mmmask3d.conversion.frame import Frame, store_depth
 from mmmask3d.conversion.paths import SourceError, require, safe_name
 from mmmask3d.datasets.depth_io import FrameError
@@ -214,9 +214,9 @@ class CityscapesConverter(Converter):
         """Read a frame: depth, and labels where they are public."""
         stem = locator
         colour_path = self._path(opened, 'leftImg8bit', stem + _COLOUR)
-        image, size = read_colour_png(colour_path)
+        image, size = read_colour(colour_path, '.png')
         disparity_path = self._path(opened, 'disparity', f'{stem}_disparity.png')
-        stored = read_png_map(disparity_path, np.uint16)
+        stored = read_map(disparity_path, 16)
         _check_size(stored, disparity_path, size, colour_path)
         camera = read_camera(self._path(opened, 'camera', f'{stem}_camera.json'))
         depth, valid = depth_from_disparity(stored, *camera)
@@ -228,7 +228,7 @@ class CityscapesConverter(Converter):
         if self.labels and opened.split in _LABELLED:
             frame.images['label'] = _TRAIN_IDS[ids]
             path = self._path(opened, 'gtFine', f'{stem}_gtFine_instanceIds.png')
-            instances = read_png_map(path, np.uint16)
+            instances = read_map(path, 16)
             _check_size(instances, path, size, colour_path)
             frame.images['instance'] = instances
             frame.categories, frame.crowds = self._things(instances, path)
@@ -241,7 +241,7 @@ class CityscapesConverter(Converter):
         for package in ('gtFine', 'gtCoarse'):
             path = self._path(city, package, f'{stem}_{package}_labelIds.png')
             if path.is_file():
-                ids = read_png_map(path, np.uint8)
+                ids = read_map(path, 8)
                 _check_size(ids, path, size, colour_path)
                 if ids.max() > _LAST_ID:
                     raise FrameError(

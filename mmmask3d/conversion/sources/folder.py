@@ -7,16 +7,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
+<<<<<<< HEAD
 from mmmask3d.conversion.frame import SIGNATURES, Frame, store_depth
 from mmmask3d.conversion.pairs import PairFinder, above_zero, spread
+=======
+from mmmask3d.conversion.formats.source_image import read_colour
+from mmmask3d.conversion.frame import Frame, store_depth
+from mmmask3d.conversion.pairs import PairFinder, spread
+>>>>>>> 876c1ee (Files come as stored or are refused by name; TIFF depth of every type; JPEG ends are followed, not searched for; colour turned as shown on request)
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.units import UNITS, stored_per_metre
 from mmmask3d.conversion.val_split import add_argument as add_val_argument
 from mmmask3d.conversion.val_split import with_validation
+<<<<<<< HEAD
 from mmmask3d.datasets.confidence import nothing_sure, read_confidence
 from mmmask3d.datasets.depth_io import (
     FrameError,
@@ -25,19 +31,16 @@ from mmmask3d.datasets.depth_io import (
     to_readings,
     zero_where_invalid,
 )
+=======
+from mmmask3d.datasets.depth_io import FrameError, decode_colour, decode_depth, to_readings
+from mmmask3d.datasets.orientation import orientation_hint
+>>>>>>> 876c1ee (Files come as stored or are refused by name; TIFF depth of every type; JPEG ends are followed, not searched for; colour turned as shown on request)
 
 _RELATIVE = 'relative'
 _MILLIMETRES = 1000.0
 _LARGEST = 65535 / _MILLIMETRES  # metres in 16 bits
 _SAMPLE = 8  # depth files looked at for the unit
 _PLAUSIBLE = 0.3, 30.0  # metres, median of a scene
-_LEFT_TO_CONVERT = {
-    '.exr': 'OpenCV reads EXR only where OPENCV_IO_ENABLE_OPENEXR=1 is set, and not safely',
-    '.npz': 'an archive of arrays does not say which one is depth',
-    '.pfm': 'PFM files differ in their order of rows',
-    '.jpg': 'JPEG is lossy: it blends readings with holes',
-    '.jpeg': 'JPEG is lossy: it blends readings with holes',
-}
 
 
 class PairsConverter(Converter):
@@ -46,6 +49,7 @@ class PairsConverter(Converter):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
         self.val: float | None = args.val
+        self.shown: bool = args.orientation == 'shown'
         self.pairs = PairFinder(args.source, args, args.out)
         self.min_confidence: float | None = args.min_confidence
         if self.min_confidence is not None:
@@ -59,9 +63,17 @@ class PairsConverter(Converter):
         """See :class:`Converter`."""
         PairFinder.add_arguments(parser)
         add_val_argument(parser)
+        parser.add_argument(
+            '--orientation',
+            choices=['stored', 'shown'],
+            default='stored',
+            help='depth fits colour as its pixels are stored, or as its EXIF orientation (phones) '
+            'has it shown, to which colour is then turned',
+        )
 
     def options(self) -> dict:
         """See :class:`Converter`. The validation share is no content of a frame, so not here."""
+<<<<<<< HEAD
         return {**self.pairs.options(), 'min_confidence': self.min_confidence}
 
     def _check_threshold(self, minimum: float) -> None:
@@ -114,6 +126,9 @@ class PairsConverter(Converter):
         if not sure.any():
             raise FrameError(nothing_sure(confidence, valid, self.min_confidence, str(path)))
         return sure, float(1 - np.count_nonzero(sure) / np.count_nonzero(valid))
+=======
+        return {**self.pairs.options(), 'orientation': 'shown' if self.shown else 'stored'}
+>>>>>>> 876c1ee (Files come as stored or are refused by name; TIFF depth of every type; JPEG ends are followed, not searched for; colour turned as shown on request)
 
     def sources(self) -> list[Path]:
         """The folder, as one."""
@@ -132,12 +147,9 @@ class PairsConverter(Converter):
         """All frames, and with ``--val`` those to train on and to validate on."""
         return with_validation(names, self.val)
 
-    def read_colour(self, path: Path) -> np.ndarray | bytes:
-        """Read a colour file: its bytes where they can be stored as they are."""
-        content = path.read_bytes()
-        if content.startswith(SIGNATURES[self.suffixes['rgb']]):
-            return content
-        return decode_colour(content, str(path))
+    def read_colour(self, path: Path) -> tuple[bytes | np.ndarray, tuple[int, int]]:
+        """Read a colour file, see :func:`~mmmask3d.conversion.formats.source_image.read_colour`."""
+        return read_colour(path, self.suffixes['rgb'], self.shown)
 
 
 class FolderConverter(PairsConverter):
@@ -154,11 +166,16 @@ class FolderConverter(PairsConverter):
         self.out: Path = args.out
         if self.in_place and (args.size or args.depth_format != 'png'):
             raise SourceError('--in-place leaves files as they are: no --size, no --depth-format.')
+<<<<<<< HEAD
         if self.in_place and self.min_confidence is not None:
             raise SourceError(
                 '--in-place leaves files as they are: no --min-confidence. RGBDDataset applies it: '
                 "min_confidence, and data_prefix['confidence_path']."
             )
+=======
+        if self.in_place and self.shown:
+            raise SourceError('--in-place leaves files as they are: no --orientation shown.')
+>>>>>>> 876c1ee (Files come as stored or are refused by name; TIFF depth of every type; JPEG ends are followed, not searched for; colour turned as shown on request)
         sample = self._sample()
         self.unit: float | str = args.unit or self._ask(sample)
         # What the first file holds, all must: it decides how depth is stored and its scale.
@@ -240,7 +257,7 @@ class FolderConverter(PairsConverter):
         sample, problems = {}, []
         for pair in spread(self.pairs.find().pairs, _SAMPLE):
             try:
-                sample[pair.depth] = read_depth(self.source / pair.depth)
+                sample[pair.depth] = _read_depth(self.source / pair.depth)
             except (FrameError, OSError) as error:
                 problems.append(str(error))
         if not sample:
@@ -293,9 +310,15 @@ class FolderConverter(PairsConverter):
 
     def read(self, opened: Path, locator: tuple[str, ...]) -> Frame:
         """Read a pair."""
+<<<<<<< HEAD
         colour_path, depth_path = (opened / part for part in locator[:2])
         extra = dict(zip(('rgb', 'depth', 'confidence'), locator, strict=False))
         raw = read_depth(depth_path)
+=======
+        colour_path, depth_path = (opened / part for part in locator)
+        extra = dict(zip(('rgb', 'depth'), locator, strict=True))
+        raw = _read_depth(depth_path)
+>>>>>>> 876c1ee (Files come as stored or are refused by name; TIFF depth of every type; JPEG ends are followed, not searched for; colour turned as shown on request)
         if raw.dtype != self.dtype:
             raise FrameError(
                 f'{depth_path}: depth of {raw.dtype}, but {self.dtype} in the first file. Files of '
@@ -321,21 +344,23 @@ class FolderConverter(PairsConverter):
                     f'of mm. Give --max-depth, or keep it with --depth-format npy.'
                 )
             stored = store_depth(depth, valid, _MILLIMETRES)
+<<<<<<< HEAD
         images = {'rgb': self.read_colour(colour_path), 'depth': stored}
         return Frame(images, extra=extra, unsure=unsure)
+=======
+        return Frame({'rgb': self.read_colour(colour_path)[0], 'depth': stored}, extra=extra)
+>>>>>>> 876c1ee (Files come as stored or are refused by name; TIFF depth of every type; JPEG ends are followed, not searched for; colour turned as shown on request)
 
     def _check_in_place(
         self, colour: Path, depth: Path, shape: tuple[int, int], locator: tuple[str, str]
     ) -> None:
-        if depth.suffix.lower() not in ('.png', '.npy'):
-            raise FrameError(
-                f'{depth}: RGBDDataset reads depth as PNG or .npy. Convert without --in-place.'
-            )
-        found = decode_colour(colour.read_bytes(), str(colour)).shape[:2]
+        content = colour.read_bytes()
+        found = decode_colour(content, str(colour)).shape[:2]
         if found != shape:
             raise FrameError(
                 f'{colour} is {found[0]}x{found[1]}, {depth} is {shape[0]}x{shape[1]} (height x '
                 f'width), and RGBDDataset reads pairs of one size. Convert without --in-place.'
+                + orientation_hint(content)
             )
         line = '\t'.join(locator)
         if (
@@ -370,39 +395,8 @@ class FolderConverter(PairsConverter):
         }
 
 
-def read_depth(path: Path) -> np.ndarray:
-    """Read a depth file as it is stored.
-
-    PNG and ``.npy`` as :func:`~mmmask3d.datasets.depth_io.decode_depth`, and TIFF.
-
-    Args:
-        path: The file.
-
-    Returns:
-        (H, W), of an integer or float type.
-
-    Raises:
-        FrameError: It cannot be read as depth.
-        OSError: It cannot be read at all.
-    """
-    suffix = path.suffix.lower()
-    if suffix in _LEFT_TO_CONVERT:
-        raise FrameError(
-            f'{path}: {_LEFT_TO_CONVERT[suffix]}. Save depth as (H, W) float32 with numpy.save, or '
-            f'as 16-bit PNG, first.'
-        )
-    content = path.read_bytes()
-    if suffix not in ('.tif', '.tiff') or not content:
-        return decode_depth(content, str(path))
-    try:
-        raw = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise FrameError(f'{path}: cannot be decoded as a TIFF file ({error}).') from error
-    if raw is None:
-        raise FrameError(f'{path}: cannot be decoded as a TIFF file; it is damaged or truncated.')
-    if raw.ndim != 2 or raw.dtype.kind not in 'uif':
-        raise FrameError(f'{path}: expected one channel, found {raw.shape} {raw.dtype}.')
-    return raw
+def _read_depth(path: Path) -> np.ndarray:
+    return decode_depth(path.read_bytes(), str(path))
 
 
 def _unit(text: str) -> float | str:

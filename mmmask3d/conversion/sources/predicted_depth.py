@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from mmmask3d.conversion.frame import Frame
-from mmmask3d.conversion.sources.folder import PairsConverter, read_depth
-from mmmask3d.datasets.depth_io import FrameError, decode_colour
-from mmmask3d.datasets.image_header import declared_size
+from mmmask3d.conversion.sources.folder import PairsConverter
+from mmmask3d.datasets.depth_io import FrameError, decode_colour, decode_depth
+from mmmask3d.datasets.image_header import declared_image
 from mmmask3d.datasets.nearest import resize_nearest
+from mmmask3d.datasets.orientation import orientation_hint
 
 KINDS = ('depth', 'inverse')
 _LARGEST = 65535
 _SAME_ASPECT = 0.03
-_RGB_PNG = b'\x08\x02'  # bits and colour type, bytes 24 and 25 of a PNG file
 _OUTLIERS = 1, 99  # percentiles
 _LEAST_SPREAD = 0.01  # of the range, between these
 
@@ -81,9 +81,25 @@ class PredictedDepthConverter(PairsConverter):
 
     def read(self, opened: Path, locator: tuple[str, ...]) -> Frame:
         """Read a colour file and its prediction."""
+<<<<<<< HEAD
         colour_path, depth_path = (opened / part for part in locator[:2])
         colour = self.read_colour(colour_path)
         values = read_prediction(depth_path).astype(np.float64)
+=======
+        colour_path, depth_path = (opened / part for part in locator)
+        colour, colour_size = self.read_colour(colour_path)
+        values = read_prediction(depth_path).astype(np.float64)
+        if _same_aspect(colour_size, values.shape) and not _same_aspect(
+            colour_size, values.shape[::-1]
+        ):
+            # cv2.imread turns what it gives to a network, so this is a prediction of that picture.
+            hint = orientation_hint(colour_path.read_bytes())
+            if hint:
+                raise FrameError(f'{depth_path}: fits {colour_path} turned by 90 degrees.{hint}')
+        size = self.size or _common_size(colour_size, values.shape[::-1])
+        if size != values.shape[::-1]:
+            values = resize_nearest(values, size)
+>>>>>>> 876c1ee (Files come as stored or are refused by name; TIFF depth of every type; JPEG ends are followed, not searched for; colour turned as shown on request)
         valid = np.isfinite(values) & ~np.isin(values, self.invalid)
         if self.max_value is not None:
             valid &= values <= self.max_value
@@ -149,7 +165,7 @@ def relative_target(
 
 
 def read_prediction(path: Path) -> np.ndarray:
-    """Read a prediction as it is stored: see :func:`read_depth`, and grey as 8-bit RGB PNG.
+    """Read a prediction as it is stored: see :func:`decode_depth`, and grey as 8-bit RGB PNG.
 
     Args:
         path: The file.
@@ -161,11 +177,10 @@ def read_prediction(path: Path) -> np.ndarray:
         FrameError: It cannot be read, or is a picture in false colours.
         OSError: It cannot be read at all.
     """
-    if path.suffix.lower() != '.png':
-        return read_depth(path)
     content = path.read_bytes()
-    if content[24:26] != _RGB_PNG:
-        return read_depth(path)
+    found = declared_image(content)
+    if found is None or (found.format, found.bits, found.kind) != ('PNG', 8, 'RGB'):
+        return decode_depth(content, str(path))
     image = decode_colour(content, str(path))
     if (image != image[..., :1]).any():
         raise FrameError(
@@ -175,15 +190,6 @@ def read_prediction(path: Path) -> np.ndarray:
     return image[..., 0]
 
 
-def _size_of(colour: np.ndarray | bytes, path: Path) -> tuple[int, int]:
-    if isinstance(colour, bytes):
-        size = declared_size(colour)
-        if size is not None:
-            return size[::-1]
-        colour = decode_colour(colour, str(path))
-    return colour.shape[1::-1]
-
-
 def _common_size(colour: tuple[int, int], prediction: tuple[int, int]) -> tuple[int, int]:
     """(width, height) of the output: nothing is enlarged, unless it was squeezed into a square.
 
@@ -191,7 +197,9 @@ def _common_size(colour: tuple[int, int], prediction: tuple[int, int]) -> tuple[
     down to it, as enlarging a prediction would not add anything. A prediction of another aspect
     ratio covers the same view and is brought to the size of the colour image.
     """
-    (width, height), (w, h) = colour, prediction
-    if abs(width * h / (height * w) - 1) > _SAME_ASPECT:
-        return colour
-    return prediction if w * h < width * height else colour
+    smaller = prediction[0] * prediction[1] < colour[0] * colour[1]
+    return prediction if smaller and _same_aspect(colour, prediction) else colour
+
+
+def _same_aspect(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    return abs(size[0] * other[1] / (size[1] * other[0]) - 1) <= _SAME_ASPECT

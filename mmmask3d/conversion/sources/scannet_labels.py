@@ -13,13 +13,11 @@ https://github.com/ScanNet/ScanNet, commit 3830fce: README.md,
 import csv
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from mmmask3d.conversion.formats.image_header import read_image_header
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.datasets.classes import NYU40_CLASSES, SCANNET18_CLASSES, SCANNET20_NYU40_IDS
-from mmmask3d.datasets.depth_io import FrameError, check_complete
+from mmmask3d.datasets.depth_io import FrameError
 
 _NUM_NYU40 = len(NYU40_CLASSES)
 _UNKNOWN = 255
@@ -82,34 +80,6 @@ def _add(table: np.ndarray, row: dict, where: str) -> None:
     if table[number] not in (_UNKNOWN, label):
         raise SourceError(f'{where}: maps id {number} to {label}, before to {table[number]}.')
     table[number] = label
-
-
-def decode_map(content: bytes, where: str, bits: tuple[int, ...]) -> np.ndarray:
-    """Decode a PNG of ids.
-
-    Args:
-        content: The file.
-        where: Its name, for messages.
-        bits: Accepted bits per pixel.
-
-    Returns:
-        (H, W), uint8 or uint16 as stored.
-
-    Raises:
-        FrameError: It is damaged, or not a grey PNG of these bits.
-    """
-    check_complete(content, where)
-    header = read_image_header(content, where)
-    if header.kind != 'PNG' or header.channels != 1 or header.bits not in bits:
-        raise FrameError(
-            f'{where}: a {header.kind} of {header.channels} x {header.bits} bits, expected a '
-            f'grey PNG of {" or ".join(map(str, bits))} bits: the ids as distributed, not a '
-            f'colour-coded picture of them.'
-        )
-    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if decoded is None or decoded.shape != (header.height, header.width):
-        raise FrameError(f'{where}: cannot be decoded, the file is damaged.')
-    return decoded
 
 
 def nyu40_of_ids(ids: np.ndarray, label_map: np.ndarray, where: str) -> np.ndarray:

@@ -12,15 +12,14 @@ import numpy as np
 
 from mmmask3d.conversion.converter import FrameRef, Plan
 from mmmask3d.conversion.formats.archive import Archive
-from mmmask3d.conversion.formats.image_header import read_image_header
 from mmmask3d.conversion.formats.sens import SensEntry, SensReader
+from mmmask3d.conversion.formats.source_image import decode_map, read_image_header
 from mmmask3d.conversion.frame import Frame, store_depth
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.sources.scannet_labels import (
     LABEL20_OF_NYU40,
     categories_by_label,
     check_nyu40,
-    decode_map,
     nyu40_of_ids,
     split_joint_ids,
 )

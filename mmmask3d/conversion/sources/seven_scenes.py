@@ -10,11 +10,11 @@ import numpy as np
 
 from mmmask3d.conversion import units
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
-from mmmask3d.conversion.formats.png_source import read_colour_png, read_png_map
 from mmmask3d.conversion.formats.registration import Camera, register_depth
+from mmmask3d.conversion.formats.source_image import read_colour, read_map
 from mmmask3d.conversion.frame import Frame, store_depth
 from mmmask3d.conversion.paths import SourceError, require, safe_name
-from mmmask3d.datasets.depth_io import FrameError, decode_colour
+from mmmask3d.datasets.depth_io import FrameError
 
 # The data set comes without a calibration; its authors say that the cameras were not calibrated,
 # and name the intrinsics of the depth camera that their reconstruction used. Everything here is
@@ -194,16 +194,14 @@ class SevenScenesConverter(Converter):
         stem, has_pose = locator
         folder = self._folder(opened)
         colour_path, depth_path = folder / (stem + _COLOUR), folder / (stem + _DEPTH)
-        image, size = read_colour_png(colour_path)
-        stored = read_png_map(depth_path, np.uint16)
+        image, size = read_colour(colour_path, self.suffixes['rgb'])
+        stored = read_map(depth_path, 16)
         for path, found in ((colour_path, size), (depth_path, stored.shape[::-1])):
             if found != SIZE:
                 raise FrameError(
                     f'{path}: {found[0]}x{found[1]} pixels, expected {SIZE[0]}x{SIZE[1]}, which '
                     f'the constants of the registration belong to.'
                 )
-        if self.jpeg:
-            image = decode_colour(image, str(colour_path))
         extra = {}
         if has_pose:
             to_world = _read_pose(folder / (stem + _POSE))

@@ -6,13 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from PIL import Image
 
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.formats.mat5 import read_mat5
@@ -23,11 +21,12 @@ from mmmask3d.conversion.formats.mat73 import (
     open_mat73,
     read_part,
 )
+from mmmask3d.conversion.formats.source_image import decode_map, read_image_header
 from mmmask3d.conversion.frame import Frame
 from mmmask3d.conversion.paths import SourceError, path_inside, require, safe_name
 from mmmask3d.conversion.sources.nyuv2 import positive_metres
 from mmmask3d.datasets.classes import SUNRGBD37_CLASSES
-from mmmask3d.datasets.depth_io import FrameError, decode_depth
+from mmmask3d.datasets.depth_io import FrameError
 
 TREE = 'SUNRGBD'
 TOOLBOX = 'SUNRGBDtoolbox'
@@ -37,7 +36,6 @@ ALL_SPLIT = 'traintestSUNRGBD/allsplit.mat'
 _DOCS = 'See docs/datasets/sunrgbd.md.'
 #: The lists name frames by paths of the authors' machine: /n/fs/sun3d/data/SUNRGBD/kv1/...
 _BEFORE_TREE = re.compile(r'^(?:.*?/)?SUNRGBD/')
-_LARGEST_SIDE = 8192
 _LARGEST_SPLIT = 64 * 2**20  # bytes
 _LARGEST_META = 2 * 2**30  # boxes of all frames, unpacked
 
@@ -312,9 +310,7 @@ def read_depth(path: Path, max_depth: float, shape: tuple[int, int] | None = Non
     """
     content = path.read_bytes()
     _check_header(content, 'PNG', path, shape)
-    stored = decode_depth(content, str(path))
-    if stored.dtype != np.uint16:
-        raise FrameError(f'{path}: {stored.dtype}, expected 16 bits per depth value.')
+    stored = decode_map(content, str(path), (16,))
     depth = unrotate(stored)
     return np.where(depth < 1000 * max_depth, depth, 0).astype(np.uint16)
 
@@ -335,20 +331,9 @@ def _check_header(
     content: bytes, kind: str, path: Path, shape: tuple[int, int] | None = None
 ) -> None:
     """Check format and size as declared, before anything of that size is allocated."""
-    try:
-        with Image.open(BytesIO(content), formats=[kind]) as image:
-            width, height = image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    header = read_image_header(content, str(path), (kind,))
+    if shape is not None and (header.height, header.width) != shape:
         raise FrameError(
-            f'{path}: cannot be read as {kind} ({error}; {len(content)} bytes, starts with '
-            f'{content[:8]!r}). The file is damaged; unpack it again.'
-        ) from error
-    if not (1 <= width <= _LARGEST_SIDE and 1 <= height <= _LARGEST_SIDE):
-        raise FrameError(
-            f'{path}: declares {width}x{height} pixels, expected sides of 1 to {_LARGEST_SIDE}.'
-        )
-    if shape is not None and (height, width) != shape:
-        raise FrameError(
-            f'{path}: {width}x{height}, but the raw depth of this frame is {shape[1]}x{shape[0]}; '
-            f'expected one size, since they are registered.'
+            f'{path}: {header.width}x{header.height}, but the raw depth of this frame is '
+            f'{shape[1]}x{shape[0]}; expected one size, since they are registered.'
         )

@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from mmmask3d.conversion import units
 from mmmask3d.conversion.association import associate
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
-from mmmask3d.conversion.formats.png_source import read_colour_png, read_png_map
+from mmmask3d.conversion.formats.source_image import read_colour, read_map
 from mmmask3d.conversion.frame import Frame
 from mmmask3d.conversion.paths import SourceError, path_inside, safe_name
-from mmmask3d.datasets.depth_io import FrameError, decode_colour
+from mmmask3d.datasets.depth_io import FrameError
 
 _NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
 _STORED_PER_METRE = 5000.0
@@ -238,16 +236,15 @@ class TUMConverter(Converter):
         """Read the two files of a pair."""
         colour_name, depth_name, extra = locator
         folder = self.source / opened
-        image, size = read_colour_png(folder / colour_name)
-        depth = read_png_map(folder / depth_name, np.uint16)
+        image, size = read_colour(folder / colour_name, self.suffixes['rgb'])
+        depth_path = folder / depth_name
+        depth = read_map(depth_path, 16)
         if depth.shape[::-1] != size:
             raise FrameError(
-                f'{folder / depth_name}: {depth.shape[1]}x{depth.shape[0]} pixels, '
+                f'{depth_path}: {depth.shape[1]}x{depth.shape[0]} pixels, '
                 f'{folder / colour_name} has {size[0]}x{size[1]}. Depth of this format is '
                 f'registered to colour pixel for pixel; these two are not.'
             )
-        if self.jpeg:
-            image = decode_colour(image, str(folder / colour_name))
         return Frame({'rgb': image, 'depth': depth}, extra=extra)
 
 

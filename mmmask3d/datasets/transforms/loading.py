@@ -18,6 +18,7 @@ from mmmask3d.datasets.depth_io import (
     to_readings,
     zero_where_invalid,
 )
+from mmmask3d.datasets.orientation import orientation_hint
 from mmmask3d.datasets.undecoded_frame import UndecodedFrame, jpeg_size
 from mmmask3d.registry import TRANSFORMS
 
@@ -91,6 +92,7 @@ class LoadRGBD(BaseTransform):
                 f"frame '{results['frame']}': colour and depth differ in size: {img_path} is "
                 f'{size[0]}x{size[1]}, {depth_path} is {raw.shape[0]}x{raw.shape[1]} '
                 f'(height x width). Register depth to colour and resize it (nearest) first.'
+                + orientation_hint(content)
             )
         settings = (
             results['depth_scale'],

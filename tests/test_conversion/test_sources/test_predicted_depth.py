@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from mmmask3d.conversion.command_line import run
 from mmmask3d.conversion.sources.predicted_depth import (
@@ -248,6 +249,24 @@ def test_sizes(tmp_path, prediction, colour, options, expected):
     if expected[0] >= prediction[0] or prediction[0] % expected[0]:
         np.testing.assert_array_equal(valid, ~np.isnan(picked))
         assert np.abs(back[valid] - picked[valid]).max() < 0.05
+
+
+def test_a_prediction_of_the_picture_as_shown_is_not_squeezed(tmp_path, capsys):
+    """cv2.imread turns a phone's picture, so the network saw it upright."""
+    source = make(tmp_path / 'in', np.rot90(METRES, -1))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(COLOUR[..., ::-1]).save(source / 'rgb/a.png', exif=exif)
+    (source / 'rgb/a.jpg').unlink()
+    seen = cv2.imread(str(source / 'rgb/a.png'))
+    assert seen.shape[:2] == (WIDTH, HEIGHT)
+    options = ('--kind=depth', '--rgb=rgb/*.png', '--depth-format=npy')
+    convert(source, tmp_path / 'out', *options, code=1)
+    assert 'EXIF orientation 6' in capsys.readouterr().err
+    frame = load(convert(source, tmp_path / 'cured', *options, '--orientation', 'shown'))
+    np.testing.assert_array_equal(frame['img'], seen)
+    order = np.argsort(frame['depth'], axis=None)
+    np.testing.assert_array_equal(order, np.argsort(np.rot90(METRES, -1), axis=None))
 
 
 def test_grey_saved_as_rgb_is_read_and_false_colours_are_refused(tmp_path):

@@ -10,7 +10,6 @@ from mmmask3d.conversion.sources.scannet_labels import (
     LABEL20_OF_NYU40,
     categories_by_label,
     check_nyu40,
-    decode_map,
     nyu40_of_ids,
     read_label_map,
     split_joint_ids,
@@ -121,26 +120,7 @@ def png(array):
     return data.tobytes()
 
 
-@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
-def test_maps_by_value(dtype):
-    ids = np.arange(60, dtype=dtype).reshape(6, 10) * 4
-    found = decode_map(png(ids), 'a', (8, 16))
-    assert found.dtype == dtype
-    np.testing.assert_array_equal(found, ids)
-
-
-def test_pictures_of_labels_are_refused():
-    ids = np.arange(60, dtype=np.uint8).reshape(6, 10)
-    with pytest.raises(FrameError, match=r'a: a PNG of 3 x 8 bits, expected a grey PNG of 16'):
-        decode_map(png(np.stack([ids] * 3, -1)), 'a', (16,))
-    with pytest.raises(FrameError, match='a: a PNG of 1 x 16 bits'):
-        decode_map(png(ids.astype(np.uint16)), 'a', (8,))
-    with pytest.raises(FrameError, match='a: truncated PNG'):
-        decode_map(png(ids)[:-6], 'a', (8,))
-    done, jpeg = cv2.imencode('.jpg', ids)
-    assert done
-    with pytest.raises(FrameError, match='a: a JPEG of 1 x 8 bits'):
-        decode_map(jpeg.tobytes(), 'a', (8,))
+def test_labels_beyond_nyu40_are_refused():
     with pytest.raises(FrameError, match='a: has the label 41'):
         check_nyu40(np.full((2, 2), 41, np.uint8), 'a')
 

@@ -284,7 +284,7 @@ def test_partners_that_are_missing(tmp_path):
         ('depth.png', cv2.imencode('.png', np.zeros((48, 64), np.uint16))[1].tobytes(), '64x48'),
         ('depth.png', cv2.imencode('.png', np.zeros((480, 640), np.uint8))[1].tobytes(), '8 bits'),
         ('depth.png', cv2.imencode('.png', depth_map(0))[1].tobytes()[:999], 'truncated PNG'),
-        ('color.png', b'', 'expected a PNG'),
+        ('color.png', b'', 'the file is empty'),
         ('pose.txt', b'1 0 0 0\n0 1 0 0\n0 0 1 0\n', 'expected 4 rows of a pose, found 3'),
         ('pose.txt', b'1 0 0 0\n0 1 0\n0 0 1 0\n0 0 0 1\n', r'pose\.txt:2: expected 4 finite'),
         ('pose.txt', b'1 0 0 0\n\n0 1 nan 0\n0 0 1 0\n0 0 0 1\n', r'pose\.txt:3: expected 4'),

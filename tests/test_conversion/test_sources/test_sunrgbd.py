@@ -305,18 +305,22 @@ DEPTH, IMAGE, FILLED = f'depth/{FIRST[2]}', f'image/{FIRST[1]}', f'depth_bfx/{FI
 @pytest.mark.parametrize(
     ('file', 'content', 'message'),
     [
-        (DEPTH, b'', '103.png: cannot be read as PNG .* 0 bytes'),
-        (DEPTH, b'text', 'cannot be read as PNG'),
+        (DEPTH, b'', '103.png: expected a PNG image, found 0 bytes'),
+        (DEPTH, b'text', 'expected a PNG image, found 4 bytes'),
         (DEPTH, encoded(np.ones(SHAPE, np.uint16))[:-20], 'truncated PNG'),
-        (DEPTH, encoded(np.ones(SHAPE, np.uint8)), 'uint8, expected 16 bits'),
-        (DEPTH, encoded(np.ones((*SHAPE, 3), np.uint8)), 'single-channel depth map, found 3'),
-        (DEPTH, encoded(np.ones((*SHAPE, 3), np.uint8), '.jpg'), 'cannot be read as PNG'),
-        (DEPTH, png_header(50_000, 50_000), 'declares 50000x50000 pixels|exceeds limit'),
-        (DEPTH, png_header(9000, 10), 'declares 9000x10 pixels, expected sides of 1 to 8192'),
+        (
+            DEPTH,
+            encoded(np.ones(SHAPE, np.uint8)),
+            'expected a grey PNG of 16 bits, found grey of 8 bits',
+        ),
+        (DEPTH, encoded(np.ones((*SHAPE, 3), np.uint8)), 'grey PNG of 16 bits, found RGB of 8'),
+        (DEPTH, encoded(np.ones((*SHAPE, 3), np.uint8), '.jpg'), 'found the format JPEG'),
+        (DEPTH, png_header(50_000, 50_000), 'declares 50000x50000 pixels'),
+        (DEPTH, png_header(9000, 10), 'declares 9000x10 pixels .* 1 to 8192 a side'),
         (DEPTH, png_header(SHAPE[1], SHAPE[0]), r'103\.png'),
         (DEPTH, None, r'No such file .*103\.png'),
-        (IMAGE, b'', '103.jpg: cannot be read as JPEG'),
-        (IMAGE, encoded(np.zeros((*SHAPE, 3), np.uint8)), 'cannot be read as JPEG'),
+        (IMAGE, b'', '103.jpg: expected a JPEG image, found 0 bytes'),
+        (IMAGE, encoded(np.zeros((*SHAPE, 3), np.uint8)), 'found the format PNG'),
         (IMAGE, encoded(np.zeros((106, 146, 3), np.uint8), '.jpg'), '146x106, but .* is 73x53'),
         (IMAGE, None, r'No such file .*103\.jpg'),
         (FILLED, encoded(np.ones((52, 73), np.uint16)), 'depth_bfx.*73x52, but .* is 73x53'),
@@ -337,13 +341,13 @@ def test_damaged_frame(source, file, content, message):
 
 def test_what_is_damaged_is_named_and_the_others_are_kept(source, tmp_path, capsys):
     colour = source / 'SUNRGBD' / FRAMES[0][0] / IMAGE
-    colour.write_bytes(colour.read_bytes()[:-30])  # found when it is decoded
+    colour.write_bytes(colour.read_bytes()[:-30])  # found when it is read
     (source / 'SUNRGBD' / FRAMES[1][0] / 'depth' / FRAMES[1][2]).unlink()  # found before
     out = tmp_path / 'out'
     arguments = [str(source), str(out), '--workers', '1']
     assert run(SUNRGBDConverter, arguments) == 1
     errors = capsys.readouterr().err
-    assert f'frame {FRAMES[0][0]}: {FRAMES[0][0]}: truncated JPEG' in errors
+    assert f'frame {FRAMES[0][0]}: {colour}: truncated JPEG' in errors
     assert f'{FRAMES[1][2]} does not exist, expected a file of the frame {FRAMES[1][0]}' in errors
     assert '2 parts of the data set cannot be read' in errors
     assert run(SUNRGBDConverter, [*arguments, '--on-error', 'drop']) == 0

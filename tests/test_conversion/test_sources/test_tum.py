@@ -285,6 +285,29 @@ def test_options(source, tmp_path):
     np.testing.assert_array_equal(data[0]['img'], cv2.imdecode(coded, cv2.IMREAD_COLOR))
 
 
+@pytest.mark.parametrize('options', [(), ('--jpeg',)])
+def test_a_recording_of_other_colour_formats(source, tmp_path, options):
+    """As phones and RealSense tools write them: a motion photo is stored byte for byte."""
+    root, written = source
+    image, _ = written['a'][f'{START:.6f}']
+    motion = cv2.imencode('.jpg', image)[1].tobytes() + bytes(40) + b'\xff\xda' + bytes(40)
+    for path in (root / 'a/rgb').iterdir():
+        path.write_bytes(motion)
+    for path in (root / 'b/rgb').iterdir():
+        path.write_bytes(cv2.imencode('.webp', image, [cv2.IMWRITE_WEBP_QUALITY, 101])[1])
+    assert run(TUMConverter, [str(root), str(tmp_path / 'out'), '--workers=1', *options]) == 0
+    suffix = '.jpg' if options else '.png'
+    data = load(tmp_path / 'out', img_suffix=suffix)
+    if options:
+        assert Path(data.get_data_info(0)['img_path']).read_bytes() == motion
+    stored = [data[i]['img'] for i in (0, len(data) - 1)]
+    np.testing.assert_array_equal(stored[0], cv2.imdecode(np.frombuffer(motion, np.uint8), 1))
+    if not options:
+        np.testing.assert_array_equal(stored[1], image)
+    names = [data.get_data_info(i)['frame'][0] for i in (0, len(data) - 1)]
+    assert names == ['a', 'b']
+
+
 def test_one_sequence_alone_is_named_by_its_folder(source, tmp_path):
     root, _ = source
     assert run(TUMConverter, [str(root / 'a'), str(tmp_path / 'out'), '--workers', '1']) == 0

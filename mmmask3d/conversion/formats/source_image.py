@@ -1,0 +1,108 @@
+"""Image files of a data set as distributed, looked at before they are decoded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mmmask3d.conversion.frame import SIGNATURES
+from mmmask3d.datasets.depth_io import FrameError, check_complete, decode_colour, decode_depth
+from mmmask3d.datasets.image_header import DeclaredImage, declared_image, describe, file_format
+from mmmask3d.datasets.orientation import as_shown, exif_orientation
+
+LARGEST_SIDE = 8192  # pixels; Cityscapes has 2048, ScanNet 1296
+
+
+def read_image_header(
+    content: bytes, where: str, formats: Sequence[str] = ('PNG', 'JPEG')
+) -> DeclaredImage:
+    """Read the header of a complete PNG or JPEG file.
+
+    Args:
+        content: The file.
+        where: Its name, for messages.
+        formats: Those that are expected.
+
+    Raises:
+        FrameError: Another format, a file that ends too early, no size in it, or a side of 0 or
+            more than :data:`LARGEST_SIDE` pixels.
+    """
+    if file_format(content) not in formats:
+        raise FrameError(
+            f'{where}: expected a {" or ".join(formats)} image, found {describe(content)}. Convert '
+            f'it, or unpack the data set again.'
+        )
+    check_complete(content, where)
+    header = declared_image(content)
+    if header is None or header.kind is None:
+        raise FrameError(
+            f'{where}: a damaged {file_format(content)} file, no header says its size. Copy it '
+            f'again.'
+        )
+    if not (0 < header.width <= LARGEST_SIDE and 0 < header.height <= LARGEST_SIDE):
+        raise FrameError(
+            f'{where}: declares {header.width}x{header.height} pixels (width x height), expected 1 '
+            f'to {LARGEST_SIDE} a side. The file is damaged or not of this data set.'
+        )
+    return header
+
+
+def decode_map(content: bytes, where: str, bits: Sequence[int]) -> np.ndarray:
+    """Decode a map of one channel: depth, disparity, labels, instances.
+
+    Args:
+        content: The file.
+        where: Its name, for messages.
+        bits: Accepted bits per pixel.
+
+    Returns:
+        (H, W), uint8 or uint16, the values as stored.
+
+    Raises:
+        FrameError: It is damaged, or not a grey PNG of these bits.
+    """
+    header = read_image_header(content, where, ('PNG',))
+    if header.kind != 'grey' or header.bits not in bits:
+        raise FrameError(
+            f'{where}: expected a grey PNG of {" or ".join(map(str, bits))} bits, found '
+            f'{header.kind} of {header.bits} bits. This is another kind of file, or was saved '
+            f'again by a program that changed it.'
+        )
+    return decode_depth(content, where)
+
+
+def read_map(path: Path, bits: int) -> np.ndarray:
+    """Read a file as :func:`decode_map`.
+
+    Raises:
+        FrameError: See there.
+        OSError: It cannot be read.
+    """
+    return decode_map(path.read_bytes(), str(path), (bits,))
+
+
+def read_colour(
+    path: Path, suffix: str, shown: bool = False
+) -> tuple[bytes | np.ndarray, tuple[int, int]]:
+    """Read a colour file for storing it under a suffix.
+
+    Args:
+        path: The file.
+        suffix: '.jpg' or '.png'.
+        shown: Whether to turn it the way that its EXIF orientation has it shown.
+
+    Returns:
+        Its bytes if they can be stored as they are, else (H, W, 3) uint8 BGR; and its
+        (width, height).
+
+    Raises:
+        FrameError: It cannot be decoded, or claims an absurd size.
+        OSError: It cannot be read.
+    """
+    content = path.read_bytes()
+    orientation = exif_orientation(content) if shown else 1
+    if content.startswith(SIGNATURES[suffix]) and orientation == 1:
+        header = read_image_header(content, str(path))
+        return content, (header.width, header.height)
+    image = as_shown(decode_colour(content, str(path)), orientation)
+    return image, (image.shape[1], image.shape[0])
