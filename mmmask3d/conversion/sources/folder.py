@@ -10,19 +10,13 @@ from typing import Any
 import numpy as np
 
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
-<<<<<<< HEAD
-from mmmask3d.conversion.frame import SIGNATURES, Frame, store_depth
-from mmmask3d.conversion.pairs import PairFinder, above_zero, spread
-=======
 from mmmask3d.conversion.formats.source_image import read_colour
 from mmmask3d.conversion.frame import Frame, store_depth
-from mmmask3d.conversion.pairs import PairFinder, spread
->>>>>>> 876c1ee (Files come as stored or are refused by name; TIFF depth of every type; JPEG ends are followed, not searched for; colour turned as shown on request)
+from mmmask3d.conversion.pairs import PairFinder, above_zero, spread
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.units import UNITS, stored_per_metre
 from mmmask3d.conversion.val_split import add_argument as add_val_argument
 from mmmask3d.conversion.val_split import with_validation
-<<<<<<< HEAD
 from mmmask3d.datasets.confidence import nothing_sure, read_confidence
 from mmmask3d.datasets.depth_io import (
     FrameError,
@@ -31,10 +25,7 @@ from mmmask3d.datasets.depth_io import (
     to_readings,
     zero_where_invalid,
 )
-=======
-from mmmask3d.datasets.depth_io import FrameError, decode_colour, decode_depth, to_readings
 from mmmask3d.datasets.orientation import orientation_hint
->>>>>>> 876c1ee (Files come as stored or are refused by name; TIFF depth of every type; JPEG ends are followed, not searched for; colour turned as shown on request)
 
 _RELATIVE = 'relative'
 _MILLIMETRES = 1000.0
@@ -73,8 +64,11 @@ class PairsConverter(Converter):
 
     def options(self) -> dict:
         """See :class:`Converter`. The validation share is no content of a frame, so not here."""
-<<<<<<< HEAD
-        return {**self.pairs.options(), 'min_confidence': self.min_confidence}
+        return {
+            **self.pairs.options(),
+            'min_confidence': self.min_confidence,
+            'orientation': 'shown' if self.shown else 'stored',
+        }
 
     def _check_threshold(self, minimum: float) -> None:
         """Raise where no map holds such a value: the threshold is meant for another scale."""
@@ -126,9 +120,6 @@ class PairsConverter(Converter):
         if not sure.any():
             raise FrameError(nothing_sure(confidence, valid, self.min_confidence, str(path)))
         return sure, float(1 - np.count_nonzero(sure) / np.count_nonzero(valid))
-=======
-        return {**self.pairs.options(), 'orientation': 'shown' if self.shown else 'stored'}
->>>>>>> 876c1ee (Files come as stored or are refused by name; TIFF depth of every type; JPEG ends are followed, not searched for; colour turned as shown on request)
 
     def sources(self) -> list[Path]:
         """The folder, as one."""
@@ -166,16 +157,13 @@ class FolderConverter(PairsConverter):
         self.out: Path = args.out
         if self.in_place and (args.size or args.depth_format != 'png'):
             raise SourceError('--in-place leaves files as they are: no --size, no --depth-format.')
-<<<<<<< HEAD
         if self.in_place and self.min_confidence is not None:
             raise SourceError(
                 '--in-place leaves files as they are: no --min-confidence. RGBDDataset applies it: '
                 "min_confidence, and data_prefix['confidence_path']."
             )
-=======
         if self.in_place and self.shown:
             raise SourceError('--in-place leaves files as they are: no --orientation shown.')
->>>>>>> 876c1ee (Files come as stored or are refused by name; TIFF depth of every type; JPEG ends are followed, not searched for; colour turned as shown on request)
         sample = self._sample()
         self.unit: float | str = args.unit or self._ask(sample)
         # What the first file holds, all must: it decides how depth is stored and its scale.
@@ -310,15 +298,9 @@ class FolderConverter(PairsConverter):
 
     def read(self, opened: Path, locator: tuple[str, ...]) -> Frame:
         """Read a pair."""
-<<<<<<< HEAD
         colour_path, depth_path = (opened / part for part in locator[:2])
         extra = dict(zip(('rgb', 'depth', 'confidence'), locator, strict=False))
-        raw = read_depth(depth_path)
-=======
-        colour_path, depth_path = (opened / part for part in locator)
-        extra = dict(zip(('rgb', 'depth'), locator, strict=True))
         raw = _read_depth(depth_path)
->>>>>>> 876c1ee (Files come as stored or are refused by name; TIFF depth of every type; JPEG ends are followed, not searched for; colour turned as shown on request)
         if raw.dtype != self.dtype:
             raise FrameError(
                 f'{depth_path}: depth of {raw.dtype}, but {self.dtype} in the first file. Files of '
@@ -344,12 +326,8 @@ class FolderConverter(PairsConverter):
                     f'of mm. Give --max-depth, or keep it with --depth-format npy.'
                 )
             stored = store_depth(depth, valid, _MILLIMETRES)
-<<<<<<< HEAD
-        images = {'rgb': self.read_colour(colour_path), 'depth': stored}
+        images = {'rgb': self.read_colour(colour_path)[0], 'depth': stored}
         return Frame(images, extra=extra, unsure=unsure)
-=======
-        return Frame({'rgb': self.read_colour(colour_path)[0], 'depth': stored}, extra=extra)
->>>>>>> 876c1ee (Files come as stored or are refused by name; TIFF depth of every type; JPEG ends are followed, not searched for; colour turned as shown on request)
 
     def _check_in_place(
         self, colour: Path, depth: Path, shape: tuple[int, int], locator: tuple[str, str]

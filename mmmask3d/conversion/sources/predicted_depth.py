@@ -81,12 +81,7 @@ class PredictedDepthConverter(PairsConverter):
 
     def read(self, opened: Path, locator: tuple[str, ...]) -> Frame:
         """Read a colour file and its prediction."""
-<<<<<<< HEAD
         colour_path, depth_path = (opened / part for part in locator[:2])
-        colour = self.read_colour(colour_path)
-        values = read_prediction(depth_path).astype(np.float64)
-=======
-        colour_path, depth_path = (opened / part for part in locator)
         colour, colour_size = self.read_colour(colour_path)
         values = read_prediction(depth_path).astype(np.float64)
         if _same_aspect(colour_size, values.shape) and not _same_aspect(
@@ -96,15 +91,11 @@ class PredictedDepthConverter(PairsConverter):
             hint = orientation_hint(colour_path.read_bytes())
             if hint:
                 raise FrameError(f'{depth_path}: fits {colour_path} turned by 90 degrees.{hint}')
-        size = self.size or _common_size(colour_size, values.shape[::-1])
-        if size != values.shape[::-1]:
-            values = resize_nearest(values, size)
->>>>>>> 876c1ee (Files come as stored or are refused by name; TIFF depth of every type; JPEG ends are followed, not searched for; colour turned as shown on request)
         valid = np.isfinite(values) & ~np.isin(values, self.invalid)
         if self.max_value is not None:
             valid &= values <= self.max_value
         valid, unsure = self.sure(opened, locator, valid)
-        size = self.size or _common_size(_size_of(colour, colour_path), values.shape[::-1])
+        size = self.size or _common_size(colour_size, values.shape[::-1])
         if size != values.shape[::-1]:
             values, valid = resize_nearest(values, size), resize_nearest(valid, size)
         target, low, high = relative_target(values, valid, self.kind, str(depth_path))

@@ -374,7 +374,7 @@ def test_readings_of_low_confidence_are_none(tmp_path, capsys, scale, level):
     out = convert(source, tmp_path / 'out', '--unit=mm', *MAPS, '--min-confidence', minimum)
     expected = np.where(level <= LEVELS, np.round(METRES * 1000), 0)
     for name in ('a/1', 'a/2', 'b/1'):
-        np.testing.assert_array_equal(read_depth(out / f'depth/{name}.png'), expected)
+        np.testing.assert_array_equal(stored_depth(out / f'depth/{name}.png'), expected)
     manifest = json.loads((out / 'manifest.json').read_text())
     readings = ~HOLES
     dropped = (readings & (level > LEVELS)).sum() / readings.sum()
@@ -408,7 +408,7 @@ def test_confidence_is_applied_before_the_size_changes(tmp_path):
     call = ('--unit=mm', *MAPS, '--min-confidence=1', '--size', WIDTH // 2, HEIGHT // 2)
     out = convert(source, tmp_path / 'out', *call)
     expected = np.where(LEVELS >= 1, np.round(METRES * 1000), 0)[1::2, 1::2]
-    np.testing.assert_array_equal(read_depth(out / 'depth/a.png'), expected)
+    np.testing.assert_array_equal(stored_depth(out / 'depth/a.png'), expected)
 
 
 def test_without_maps_the_manifest_says_nothing_of_them(tmp_path, capsys):
@@ -465,7 +465,7 @@ def test_recordings_of_two_rates(tmp_path):
     out = convert(source, tmp_path / 'out', *options)
     assert (out / 'splits/all.txt').read_text().split() == ['10.0', '10.2', '10.4']
     np.testing.assert_array_equal(
-        read_depth(out / 'depth/10.4.png'), np.where(LEVELS >= 1, stored + 4, 0)
+        stored_depth(out / 'depth/10.4.png'), np.where(LEVELS >= 1, stored + 4, 0)
     )
 
 
@@ -527,12 +527,9 @@ def test_in_place_a_name_that_would_break_the_index_is_refused(tmp_path, capsys,
 
 def test_in_place_excludes_what_would_change_files(tmp_path, capsys):
     source = make(tmp_path / 'in', np.round(METRES * 1000).astype(np.uint16))
-<<<<<<< HEAD
     maps = ['--confidence=depth/**.png', '--min-confidence=1']
-    for option in (['--size', '8', '6'], ['--depth-format=npy'], maps):
-=======
-    for option in (['--size', '8', '6'], ['--depth-format=npy'], ['--orientation=shown']):
->>>>>>> 876c1ee (Files come as stored or are refused by name; TIFF depth of every type; JPEG ends are followed, not searched for; colour turned as shown on request)
+    small, floats, shown = ['--size', '8', '6'], ['--depth-format=npy'], ['--orientation=shown']
+    for option in (small, floats, shown, maps):
         convert(source, tmp_path / 'out', '--unit=mm', '--in-place', *option, code=1)
         assert '--in-place leaves files as they are' in capsys.readouterr().err
 
