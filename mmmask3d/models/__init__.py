@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 
+from .anchor import FeatureAnchor
 from .data_preprocessor import RGBDDataPreprocessor
 from .decoder import DepthDecoder, RGBDecoder
 from .depth_encoder import DepthEncoder
@@ -33,6 +34,7 @@ __all__ = [
     'DepthL2Loss',
     'DepthSILogLoss',
     'DepthTarget',
+    'FeatureAnchor',
     'Mask3DPyramid',
     'Mask3DViT',
     'MaskedRGBD',

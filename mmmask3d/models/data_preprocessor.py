@@ -7,6 +7,7 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
 from mmmask3d.models.depth_target import DepthTarget
+from mmmask3d.models.encoder import RGBEncoder
 from mmmask3d.models.interpolation import inverse_distance_fill
 from mmmask3d.models.patches import grid_of, keep_ids_from_mask, patch_mask_to_pixels
 from mmmask3d.registry import MODELS
@@ -95,6 +96,14 @@ class RGBDDataPreprocessor(BaseDataPreprocessor):
         grid = grid_of(*batch['valid'].shape[-2:], self.patch_size)
         removed = patch_mask_to_pixels(batch['depth_mask'], self.patch_size, grid)
         return batch['valid'] & ~removed
+
+    def normalised_for(self, img: Tensor, encoder: RGBEncoder) -> Tensor:
+        """Normalised images ``(B, 3, H, W)`` in the normalisation that another encoder wants."""
+        wanted = encoder.normalisation
+        if wanted is None:
+            return img
+        mean, std = (img.new_tensor(wanted[key]).view(-1, 1, 1) for key in ('mean', 'std'))
+        return img * (self.std / std) + (self.mean - mean) / std
 
     def _encode(self, depth: Tensor, batch: dict) -> Tensor:
         target = self.depth_target.encode(depth, batch['target_stats'])

@@ -1,7 +1,9 @@
 """What every RGB encoder of this project gives: the contract of ``Mask3DViT`` and ``TimmViT``."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from torch import Tensor
 
 
@@ -31,9 +33,60 @@ class RGBEncoder(Protocol):
     """-1: nothing is frozen; 0: what precedes the layers; n: also the first n layers."""
     window_size: int
     """Side of attention windows in patches, 0 for global attention."""
+    normalisation: dict[str, tuple[float, ...]] | None
+    """``mean`` and ``std`` (RGB, 0 to 255) that belong to the weights; None where unknown."""
 
-    def forward(self, x: Tensor, keep_ids: Tensor | None = None) -> tuple[Tensor, ...] | Tensor:
-        """Maps ``(B, C, h, w)`` of ``out_indices``; with ``keep_ids`` tokens ``(B, E + K, C)``."""
+    def forward(
+        self,
+        x: Tensor,
+        keep_ids: Tensor | None = None,
+        layers: Sequence[int] | None = None,
+    ) -> tuple[Tensor, ...] | Tensor:
+        """Maps ``(B, C, h, w)`` of ``out_indices``; with ``keep_ids`` tokens ``(B, E + K, C)``.
+
+        ``layers`` stand in for ``out_indices``, and give a tuple of tokens with ``keep_ids`` too.
+        """
+
+    def has_weights(self) -> bool:
+        """Whether the config names weights to start from."""
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter and number of depths, for layer-wise learning-rate decay."""
+
+
+def layer_indices(
+    layers: int | Sequence[int], num_layers: int, name: str = 'layers'
+) -> tuple[int, ...]:
+    """Layers counted from 0, of which negative ones are counted from the end.
+
+    Raises:
+        ValueError: no layer, or one that does not exist.
+    """
+    chosen = [layers] if isinstance(layers, int) else list(layers)
+    if not chosen or not all(-num_layers <= i < num_layers for i in chosen):
+        raise ValueError(
+            f'{name}={layers!r}: this encoder has {num_layers} layers, numbered from 0 to '
+            f'{num_layers - 1}.'
+        )
+    return tuple(i % num_layers for i in chosen)
+
+
+def with_normalisation(preprocessor: dict[str, Any], encoder: RGBEncoder) -> dict[str, Any]:
+    """A data preprocessor's config with the ``mean`` and ``std`` that the encoder's weights want.
+
+    Raises:
+        ValueError: the config says otherwise, and the encoder starts from weights.
+    """
+    wanted = encoder.normalisation
+    if wanted is None:
+        return preprocessor
+    given = {key: preprocessor.get(key) or value for key, value in wanted.items()}
+    differing = [k for k, v in wanted.items() if not np.allclose(given[k], v, atol=0.05)]
+    if differing and encoder.has_weights():
+        raise ValueError(
+            f'The weights of {type(encoder).__name__} were trained on images normalised with '
+            f'{wanted}, and the data preprocessor has '
+            f'{ {k: tuple(given[k]) for k in differing} }. Leave mean and std out of it to take '
+            f"the encoder's."
+        )
+    return {**preprocessor, **given}

@@ -13,6 +13,7 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmmask3d.models.encoder import layer_indices
 from mmmask3d.models.encoder_loading import load_encoder
 from mmmask3d.models.patches import gather_tokens, grid_of, patchify
 from mmmask3d.models.pos_embed import (
@@ -116,6 +117,7 @@ class Mask3DViT(VisionTransformer):
             if isinstance(module, DropPath):
                 # The parent's rates are numpy numbers, at each of which torch.compile gives up.
                 module.drop_prob = float(module.drop_prob)
+        self.out_indices = tuple(self.out_indices)
         self.patch_size = patch_size
         self.with_cp = with_cp
         self.window_size = window_size
@@ -137,6 +139,9 @@ class Mask3DViT(VisionTransformer):
             and self.patch_embed.norm is None
         )
         self._register_state_dict_hook(_record_grid)
+
+    #: Images are normalised as the config says: files of this encoder do not tell.
+    normalisation = None
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -164,6 +169,11 @@ class Mask3DViT(VisionTransformer):
             if self.cls_token is not None:
                 trunc_normal_(self.cls_token, std=0.02)
         self._is_init = True
+
+    def has_weights(self) -> bool:
+        """Whether the config names weights to start from."""
+        configs = self.init_cfg if isinstance(self.init_cfg, list | tuple) else [self.init_cfg]
+        return any(cfg and cfg['type'] in ('Pretrained', PretrainedInit) for cfg in configs)
 
     def train(self, mode: bool = True) -> 'Mask3DViT':
         """Switch mode, but for what is frozen; return self (mmpretrain's backbones return None)."""
@@ -197,38 +207,41 @@ class Mask3DViT(VisionTransformer):
             for token in filter(lambda t: t is not None, (self.pos_embed, self.cls_token)):
                 token.requires_grad_(False)
 
-    def forward(self, x: Tensor, keep_ids: Tensor | None = None) -> tuple[Tensor, ...] | Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        keep_ids: Tensor | None = None,
+        layers: Sequence[int] | None = None,
+    ) -> tuple[Tensor, ...] | Tensor:
         """Encode an image, all of it or its kept patches.
 
         Args:
             x: images ``(B, 3, H, W)``, normalised.
             keep_ids: row-major indices of the kept patches ``(B, K)`` int64.
+            layers: layers whose output is returned, in place of ``out_indices``; ascending,
+                negative ones counted from the end.
 
         Returns:
             Without ``keep_ids``: a tuple with the output of each layer in ``out_indices``,
             ``(B, C, ceil(H / p), ceil(W / p))`` for ``out_type='featmap'``. With them: the tokens
-            ``(B, E + K, C)`` after the last layer and its norm, E = 1 class token (0 without).
+            ``(B, E + K, C)`` after the last layer and its norm, E = 1 class token (0 without); a
+            tuple of such tokens where ``layers`` are named.
 
         Raises:
             ValueError: with ``keep_ids``: windowed attention, sides that are no multiple of the
                 patch, or a patch embedding that cannot be applied patch by patch.
         """
+        wanted = self.out_indices if layers is None else layer_indices(layers, self.num_layers)
         if keep_ids is not None:
-            return self._forward_kept(x, keep_ids)
+            outs = self._forward_kept(
+                x, keep_ids, (self.num_layers - 1,) if layers is None else wanted
+            )
+            return outs[0] if layers is None else tuple(outs)
         x, grid = self.patch_embed(x)
         x = self._with_extra_tokens(x + self._positions(grid))
-        outs = []
-        for i, layer in enumerate(self.layers):
-            x = self._run_layer(layer, x, grid)
-            if i == len(self.layers) - 1 and self.final_norm:
-                x = self.ln1(x)
-            if i in self.out_indices:
-                outs.append(self._format_output(x, grid))
-                if len(outs) == len(set(self.out_indices)):
-                    break  # nothing is asked of the layers that remain
-        return tuple(outs)
+        return tuple(self._format_output(out, grid) for out in self._run_layers(x, wanted, grid))
 
-    def _forward_kept(self, x: Tensor, keep_ids: Tensor) -> Tensor:
+    def _forward_kept(self, x: Tensor, keep_ids: Tensor, wanted: Sequence[int]) -> list[Tensor]:
         if self.window_size:
             raise ValueError(
                 f'Masked pre-training attends globally, as kept patches fill no windows, and '
@@ -245,9 +258,20 @@ class Mask3DViT(VisionTransformer):
         patches = gather_tokens(patchify(x, self.patch_size), keep_ids)
         x = F.linear(patches, projection.weight.flatten(1), projection.bias)
         x = self._with_extra_tokens(x + F.embedding(keep_ids, self._positions(grid)[0]))
-        for layer in self.layers:
-            x = self._run_layer(layer, x)
-        return self.ln1(x) if self.final_norm else x
+        return self._run_layers(x, wanted)
+
+    def _run_layers(
+        self, x: Tensor, wanted: Sequence[int], grid: tuple[int, int] | None = None
+    ) -> list[Tensor]:
+        """Tokens after the wanted layers; those above the last of them are not run."""
+        outs = []
+        for i in range(max(wanted) + 1):
+            x = self._run_layer(self.layers[i], x, grid)
+            if i == self.num_layers - 1 and self.final_norm:
+                x = self.ln1(x)
+            if i in wanted:
+                outs.append(x)
+        return outs
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:
         """Position embedding of the patches on ``grid``: ``(1, rows * columns, C)``.

@@ -21,6 +21,7 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mmmask3d.models.encoder import layer_indices, with_normalisation
 from mmmask3d.models.patches import grid_of
 from mmmask3d.registry import MODELS
 
@@ -43,6 +44,9 @@ class MaskedRGBD(BaseSelfSupervisor):
         heads: by the same names, out of ``depth``, ``rgb`` and ``normal``; ``in_dims`` and
             ``patch_size`` are filled in.
         depth_encoder: the depth branch; None for RGB input alone. ``patch_size`` is filled in.
+        anchor: config of a :class:`FeatureAnchor`, which keeps the encoder's features near those
+            of a frozen teacher, by default the encoder as it was loaded; ``embed_dims`` is filled
+            in. For continuing strong weights.
         data_preprocessor: config of :class:`RGBDDataPreprocessor`; ``patch_size`` is filled in.
         init_cfg: as for every mmengine module.
     """
@@ -54,6 +58,7 @@ class MaskedRGBD(BaseSelfSupervisor):
         decoders: dict[str, dict],
         heads: dict[str, dict],
         depth_encoder: dict | None = None,
+        anchor: dict | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ):
@@ -69,6 +74,7 @@ class MaskedRGBD(BaseSelfSupervisor):
         backbone = MODELS.build(backbone)
         patch_size, extra = backbone.patch_size, backbone.num_extra_tokens
         preprocessor = {'type': 'mmmask3d.RGBDDataPreprocessor', **(data_preprocessor or {})}
+        preprocessor = with_normalisation(preprocessor, backbone)
         super().__init__(
             backbone=backbone,
             data_preprocessor=MODELS.build({**preprocessor, 'patch_size': patch_size}),
@@ -99,9 +105,24 @@ class MaskedRGBD(BaseSelfSupervisor):
                 for k, cfg in heads.items()
             }
         )
+        self.anchor = None
+        if anchor is not None:
+            self.anchor = MODELS.build({**anchor, 'embed_dims': self.backbone.embed_dims})
+            if self.anchor.teacher_cfg is None and not self.backbone.has_weights():
+                raise ValueError(
+                    'An anchor keeps the encoder near the weights it starts from, and the backbone '
+                    'names none. Give it pretrained or init_cfg (load_from comes too late), or '
+                    'give the anchor a teacher.'
+                )
         self._check_depth_head()
         residual = 'depth' in self.heads and self.heads['depth'].residual
         self.data_preprocessor.interpolate = residual
+
+    def init_weights(self) -> None:
+        """Initialise every part; the anchor's teacher is the encoder as it is then."""
+        super().init_weights()
+        if self.anchor is not None:
+            self.anchor.set_teacher(self.backbone)
 
     def forward(
         self, inputs: dict[str, Tensor], data_samples: list | None = None, mode: str = 'tensor'
@@ -128,8 +149,11 @@ class MaskedRGBD(BaseSelfSupervisor):
         Returns:
             Maps ``(B, C, H, W)`` float32 by head.
         """
+        return self._decode(self.backbone(batch['img'], batch['rgb_keep']), batch)
+
+    def _decode(self, rgb: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """From the encoder's tokens ``(B, E + K, C)`` to maps by head."""
         grid = self.grid(batch)
-        rgb = self.backbone(batch['img'], batch['rgb_keep'])
         depth = None
         if self.depth_encoder is not None:
             depth = self.depth_encoder(batch['depth'], batch['valid'], batch['depth_keep'])
@@ -142,13 +166,27 @@ class MaskedRGBD(BaseSelfSupervisor):
     def loss(
         self, inputs: dict[str, Tensor], data_samples: list | None = None
     ) -> dict[str, Tensor]:
-        """Losses by name: ``loss_depth``, ``loss_rgb``, ..."""
+        """Losses by name: ``loss_depth``, ``loss_rgb``, ..., ``loss_anchor``."""
         grid = self.grid(inputs)
         losses = {}
-        for name, pred in self.reconstruct(inputs).items():
+        if self.anchor is None:
+            rgb = self.backbone(inputs['img'], inputs['rgb_keep'])
+        else:
+            rgb, losses['loss_anchor'] = self._anchored(inputs, grid)
+        for name, pred in self._decode(rgb, inputs).items():
             for part, value in self.heads[name].loss(pred, grid, inputs).items():
                 losses['_'.join(filter(None, ('loss', name, part)))] = value
         return losses
+
+    def _anchored(self, batch: dict[str, Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The encoder's last tokens, and how far its patch tokens are from the teacher's."""
+        last, extra = self.backbone.num_layers - 1, self.backbone.num_extra_tokens
+        compared = layer_indices(self.anchor.layers, last + 1)
+        layers = sorted({*compared, last})
+        outs = self.backbone(batch['img'], batch['rgb_keep'], layers=layers)
+        patches = tuple(outs[layers.index(i)][:, extra:] for i in compared)
+        images = self.data_preprocessor.normalised_for(batch['img'], self.anchor.teacher)
+        return outs[-1], self.anchor(patches, images, batch['rgb_keep'], grid)
 
     @torch.no_grad()
     def predict(

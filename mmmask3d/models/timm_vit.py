@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmmask3d.checkpoints.locations import read_checkpoint
+from mmmask3d.models.encoder import layer_indices
 from mmmask3d.models.encoder_loading import check_tensors, encoder_state
 from mmmask3d.models.mask3d_vit import initialisation
 from mmmask3d.models.patches import gather_tokens, grid_of
@@ -19,6 +20,8 @@ from mmmask3d.models.pos_embed import GRID_KEY, grid_from_metadata
 from mmmask3d.models.windowed_attention import WindowedAttention, global_layers
 from mmmask3d.registry import MODELS
 
+# Modules of timm.models whose transformers this one runs.
+_MODULES = ('vision_transformer', 'deit', 'eva')
 # Parts of timm's models that come after the patch features and do not belong to an encoder.
 _AFTER_THE_FEATURES = {'attn_pool', 'fc_norm', 'head', 'head_dist', 'head_drop'}
 
@@ -95,6 +98,11 @@ class TimmViT(BaseModule):
         if patch_size is not None:
             arguments['patch_size'] = patch_size
         if window_size:
+            if _has_rotary_code(model):
+                raise ValueError(
+                    f'window_size={window_size}: {model} belongs to the models of timm with rotary '
+                    f'positions, for which windows are not supported. Use window_size=0.'
+                )
             arguments['attn_layer'] = _windowed_attention()
         self.trunk = _build(
             model,
@@ -103,11 +111,12 @@ class TimmViT(BaseModule):
             **arguments,
         )
         self.with_cp = with_cp
-        self.out_indices = _layers(out_indices, self.num_layers, 'out_indices')
+        self.out_indices = layer_indices(out_indices, self.num_layers, 'out_indices')
         self.window_size = window_size
         self.global_attn_indexes = global_layers(window_size, global_attn_indexes, self.num_layers)
-        if window_size:
-            self._set_windows()
+        for i, block in enumerate(self.trunk.blocks):
+            if i not in self.global_attn_indexes:
+                block.attn.set_window(window_size, self.num_extra_tokens)
         if not -1 <= frozen_stages <= self.num_layers:
             raise ValueError(
                 f'frozen_stages={frozen_stages}: expected -1 (nothing is frozen) to '
@@ -164,6 +173,10 @@ class TimmViT(BaseModule):
             self._load_from_file(**{k: v for k, v in chosen[0].items() if k != 'type'})
         self._is_init = True
 
+    def has_weights(self) -> bool:
+        """Whether the config names weights to start from."""
+        return self._weights_of_timm or bool(self.init_cfg)
+
     def train(self, mode: bool = True) -> 'TimmViT':
         """Switch mode, but for what is frozen."""
         super().train(mode)
@@ -185,40 +198,51 @@ class TimmViT(BaseModule):
             return int(name.split('.')[1]) + 1, num_depths
         return (num_depths - 1 if name.startswith('norm.') else 0), num_depths
 
-    def forward(self, x: Tensor, keep_ids: Tensor | None = None) -> tuple[Tensor, ...] | Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        keep_ids: Tensor | None = None,
+        layers: Sequence[int] | None = None,
+    ) -> tuple[Tensor, ...] | Tensor:
         """Encode an image, all of it or its kept patches.
 
         Args:
             x: images ``(B, 3, H, W)``, normalised.
             keep_ids: row-major indices of the kept patches ``(B, K)`` int64.
+            layers: layers whose output is returned, in place of ``out_indices``; ascending,
+                negative ones counted from the end.
 
         Returns:
             Without ``keep_ids``: a tuple with the output of each layer in ``out_indices``,
             ``(B, C, ceil(H / p), ceil(W / p))``; that of the last layer is normalised where timm
             normalises it. With them: the tokens ``(B, E + K, C)`` after the last layer and its
-            norm, E extra tokens first.
+            norm, E extra tokens first; a tuple of such tokens where ``layers`` are named.
 
         Raises:
             ValueError: with ``keep_ids``: windowed attention, or sides that are no multiple of the
                 patch.
         """
+        wanted = self.out_indices if layers is None else layer_indices(layers, self.num_layers)
         size = x.shape[-2:]
         x, rope = self._embed(x)
         if keep_ids is not None:
             grid_of(*size, self.patch_size)
             x, rope = self._keep(x, rope, keep_ids)
+            wanted = (self.num_layers - 1,) if layers is None else wanted
         x = self.trunk.norm_pre(x)
         grid = tuple(-(-side // self.patch_size) for side in size)
-        last, outs = self.num_layers - 1, []
-        wanted = {last} if keep_ids is not None else set(self.out_indices)
+        outs = []
         for i in range(max(wanted) + 1):
             x = self._run_layer(i, x, rope, grid)
-            if i == last:
+            if i == self.num_layers - 1:
                 x = self.trunk.norm(x)
-            if keep_ids is None and i in wanted:
-                patches = x[:, self.num_extra_tokens :]
-                outs.append(patches.transpose(1, 2).unflatten(2, grid).contiguous())
-        return x if keep_ids is not None else tuple(outs)
+            if i in wanted:
+                outs.append(x if keep_ids is not None else self._to_map(x, grid))
+        return outs[0] if keep_ids is not None and layers is None else tuple(outs)
+
+    def _to_map(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+        patches = tokens[:, self.num_extra_tokens :]
+        return patches.transpose(1, 2).unflatten(2, grid).contiguous()
 
     def _embed(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Tokens ``(B, E + N, C)`` with absolute positions, and the table of rotary ones."""
@@ -259,16 +283,6 @@ class TimmViT(BaseModule):
         if self.with_cp and self.training and torch.is_grad_enabled():
             return checkpoint(_run_block, block, x, rope, grid, use_reentrant=False)
         return _run_block(block, x, rope, grid)
-
-    def _set_windows(self) -> None:
-        if getattr(self.trunk, 'rope', None) is not None:
-            raise ValueError(
-                f'window_size={self.window_size}: {self.model_name} has rotary positions, and '
-                f'windows are not supported for it. Use window_size=0.'
-            )
-        for i, block in enumerate(self.trunk.blocks):
-            if i not in self.global_attn_indexes:
-                block.attn.set_window(self.window_size, self.num_extra_tokens)
 
     def _stem(self) -> list[nn.Module]:
         parts = [self.trunk.patch_embed, self.trunk.pos_drop, self.trunk.norm_pre]
@@ -346,6 +360,13 @@ class TimmViT(BaseModule):
         print_log(f'Loaded all {len(kept)} encoder tensors from {source}.', logger='current')
 
 
+def _has_rotary_code(model: str) -> bool:
+    """Whether timm computes it in its ``Eva``."""
+    import timm
+
+    return timm.models.is_model_in_modules(model.split('.')[0], ['eva'])
+
+
 def _build(model: str, **arguments: Any) -> nn.Module:
     """Build timm's model without head and pooling, and check that it is a plain ViT."""
     try:
@@ -365,6 +386,11 @@ def _build(model: str, **arguments: Any) -> nn.Module:
             f'model={model!r} is no model of timm {timm.__version__}.{hint} '
             f'timm.list_models("vit*") lists them.'
         )
+    if not timm.models.is_model_in_modules(model.split('.')[0], _MODULES):
+        raise ValueError(
+            f'model={model!r}: expected a plain vision transformer, one of the modules '
+            f'{", ".join(_MODULES)} of timm.models.'
+        )
     arguments |= dict(num_classes=0, dynamic_img_size=True, dynamic_img_pad=True)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning)  # timm's on overwritten names in its registry
@@ -377,16 +403,6 @@ def _build(model: str, **arguments: Any) -> nn.Module:
     for name in ('attn_pool', 'fc_norm', 'head', 'head_drop'):
         setattr(trunk, name, nn.Identity())
     return trunk
-
-
-def _layers(indices: int | Sequence[int], num_layers: int, name: str) -> tuple[int, ...]:
-    chosen = [indices] if isinstance(indices, int) else list(indices)
-    if not chosen or not all(-num_layers <= i < num_layers for i in chosen):
-        raise ValueError(
-            f'{name}={indices!r}: this encoder has {num_layers} layers, numbered from 0 to '
-            f'{num_layers - 1}.'
-        )
-    return tuple(i % num_layers for i in chosen)
 
 
 def _run_block(block: nn.Module, x: Tensor, rope: Tensor | None, grid: tuple[int, ...]) -> Tensor:
@@ -407,7 +423,9 @@ def _windowed_attention() -> type[nn.Module]:
     class WindowedTimmAttention(Attention):
         """The same parameters, and patches that see their window and the extra tokens."""
 
-        window: WindowedAttention | None = None
+        def __init__(self, *args: Any, **kwargs: Any):
+            super().__init__(*args, **kwargs)
+            self.window: WindowedAttention | None = None
 
         def set_window(self, window_size: int, num_extra_tokens: int) -> None:
             attend = F.scaled_dot_product_attention

@@ -228,7 +228,7 @@ def test_out_indices_may_be_a_tuple_with_negatives():
     model = make(out_indices=indices)
     assert indices == (0, -1)
     assert [o.shape for o in model(torch.rand(1, 3, 32, 72))] == [(1, 48, 4, 9)] * 2
-    assert make(out_indices=[-3, 1]).out_indices == [0, 1]
+    assert make(out_indices=[-3, 1]).out_indices == (0, 1)
 
 
 # ---------------------------------------------------------------- freezing
