@@ -104,7 +104,7 @@ def test_stages_that_are_returned_keep_their_layer():
     torch.manual_seed(0)
     model = make(feature_indices=(0, 1, 2, 3), out_indices=(3, 1))
     assert model.out_indices == (1, 3)
-    assert model.vit.out_indices == [1, 3]
+    assert model.vit.out_indices == (1, 3)
     assert [o.shape[1] for o in model(x)] == [512, 2048]
     assert len(model.pyramid.levels) == 2
 
