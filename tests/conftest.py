@@ -1,5 +1,6 @@
 """What several tests need: small RGB-D folders and a config that trains on them in seconds."""
 
+import functools
 import importlib.util
 import logging
 import os
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
+import mmengine.runner
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,16 @@ from mmengine.runner.checkpoint import CheckpointLoader
 # Several libraries would each take every core, also in the processes that tests start.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope='session')
+def short_starts():
+    """Leave out what costs most of a small run: yapf for each checkpoint, asking for compilers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True))
+        once = functools.cache(mmengine.runner.runner.collect_env)
+        patch.setattr('mmengine.runner.runner.collect_env', once)
+        yield
 
 
 @contextmanager
@@ -185,7 +197,7 @@ val_pipeline = [
     dict(type='DepthAwareMasking', patch_size=8, rgb_ratio=0.5, depth_ratio=0.5),
     dict(type='PackRGBDInputs'),
 ]
-source = dict(type='RGBDDataset', data_root={root!r}, img_suffix='.png')
+source = dict(type='RGBDDataset', data_root={root!r}, img_suffix='.png', serialize_data=False)
 loader = dict(batch_size=2, num_workers=0, collate_fn=dict(type='default_collate'))
 train_dataloader = dict(
     **loader,

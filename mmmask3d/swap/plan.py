@@ -516,10 +516,10 @@ def _schedule_changes(
     """Let every rate go to its own end, and warm up."""
     old = [schedule] if isinstance(schedule, Mapping) else list(schedule or [])
     new, reasons = copy.deepcopy(old), []
-    if any(entry.get('eta_min') for entry in old):
-        for entry in new:
-            if entry.get('eta_min'):
-                entry['eta_min'] = 0.0
+    absolute = [entry for entry in new if entry.get('eta_min') and not _is_of_momentum(entry)]
+    if absolute:
+        for entry in absolute:
+            entry['eta_min'] = 0.0
         reasons.append(
             'The final rate was absolute; the low rates of the lower layers would have risen to it.'
         )
@@ -535,6 +535,10 @@ def _schedule_changes(
     if not reasons:
         return []
     return [Change('param_scheduler', old, new, ' '.join(reasons), replaces=True)]
+
+
+def _is_of_momentum(entry: Mapping) -> bool:
+    return str(entry.get('type')).endswith(('Momentum', 'MomentumScheduler'))
 
 
 def _warms_up(entry: Mapping) -> bool:

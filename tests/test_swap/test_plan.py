@@ -267,6 +267,7 @@ def schedule_of(schedule, loop=None, optim_wrapper=SGD):
     return changes(swap).get('param_scheduler'), swap.notes
 
 
+ADAMW = dict(optimizer=dict(type='AdamW', lr=1e-4))
 WARMUP = dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=1500)
 
 
@@ -276,6 +277,25 @@ def test_final_rate_becomes_zero_and_the_rest_of_the_schedule_stays():
     new, _ = schedule_of(poly, dict(type='IterBasedTrainLoop', max_iters=40000))
     assert new == [WARMUP, dict(poly, eta_min=0.0)]
     assert poly['eta_min'] == 1e-4
+
+
+@pytest.mark.parametrize('above_zero', [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
+def test_every_rate_of_a_schedule_in_parts_ends_at_zero(above_zero):
+    """Wherever the absolute final rates stand; what has none, and momentum, is left alone."""
+    old = [
+        dict(type='LinearLR', start_factor=0.1, begin=0, end=2),
+        dict(type='CosineAnnealingLR', T_max=8, begin=2, end=10),
+        dict(type='mmdet.PolyLR', power=0.9, begin=10, end=12),
+    ]
+    momentum = dict(type='CosineAnnealingMomentum', eta_min=0.85, begin=0, end=12)
+    for i in above_zero:
+        old[i]['eta_min'] = 1e-5 * (i + 1)
+    new, _ = schedule_of([*old, momentum])
+    expected = [dict(e, eta_min=0.0) if i in above_zero else e for i, e in enumerate(old)]
+    assert new == [*expected, momentum]
+    assert schedule_of([old[0], momentum], optim_wrapper=ADAMW)[0] == (
+        [expected[0], momentum] if 0 in above_zero else None
+    )
 
 
 def test_warm_up_is_theirs_or_short_in_a_short_training():
@@ -291,8 +311,7 @@ def test_warm_up_is_theirs_or_short_in_a_short_training():
     assert schedule_of(None)[0] == [WARMUP]
     quadratic = dict(type='mmdet.QuadraticWarmupLR', by_epoch=True, begin=0, end=5)
     assert schedule_of([quadratic, steps])[0] is None
-    adam = dict(optimizer=dict(type='AdamW', lr=1e-4))
-    assert schedule_of([steps], optim_wrapper=adam)[0] is None
+    assert schedule_of([steps], optim_wrapper=ADAMW)[0] is None
 
 
 def test_one_cycle_is_named():
