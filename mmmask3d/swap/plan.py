@@ -538,7 +538,7 @@ def _schedule_changes(
 
 
 def _is_of_momentum(entry: Mapping) -> bool:
-    return str(entry.get('type')).endswith(('Momentum', 'MomentumScheduler'))
+    return str(entry.get('type')).endswith('Momentum')
 
 
 def _warms_up(entry: Mapping) -> bool:
