@@ -13,6 +13,7 @@ from mmengine import fileio
 from mmengine.logging import print_log
 
 from mmmask3d.datasets.depth_io import FrameError, decode_colour, decode_depth, to_readings
+from mmmask3d.datasets.frame_files import by_stem, files_below
 from mmmask3d.datasets.rgbd_dataset import RGBDDataset
 from mmmask3d.datasets.transforms.loading import doubtful_unit
 
@@ -288,19 +289,27 @@ def _read_folder(
 
 def _read_images(folder: Path, img_suffix: str | None) -> list[InputFrame]:
     root = folder / 'rgb' if (folder / 'rgb').is_dir() else folder
-    suffixes = _IMAGE_SUFFIXES if img_suffix is None else (img_suffix.lower(),)
-    files = sorted(p for p in root.rglob('*') if p.name.lower().endswith(suffixes))
-    if not files:
+    suffixes = _IMAGE_SUFFIXES if img_suffix is None else (img_suffix,)
+    there = list(files_below(root))
+    frames: dict[str, str] = {}
+    for suffix in suffixes:
+        found = by_stem(there, suffix, root)
+        for name in sorted(frames.keys() & found.keys()):
+            raise ValueError(
+                f'{root} holds two images {name!r}: {frames[name]}, {found[name]}. Give img_suffix.'
+            )
+        frames |= found
+    if not frames:
         raise FileNotFoundError(f'{root} holds no file that ends in {", ".join(suffixes)}.')
-    names = [path.relative_to(root).with_suffix('').as_posix() for path in files]
     return [
-        InputFrame(name, f"frame '{name}' ({path})", path)
-        for name, path in zip(names, files, strict=True)
+        InputFrame(name, f"frame '{name}' ({root / file})", root / file)
+        for name, file in sorted(frames.items())
     ]
 
 
 def _only_suffix(folder: Path, known: Sequence[str], option: str) -> str:
-    found = Counter(path.suffix for path in folder.rglob('*') if path.suffix.lower() in known)
+    suffixes = (os.path.splitext(name)[1].lower() for name in files_below(folder))
+    found = Counter(suffix for suffix in suffixes if suffix in known)
     if len(found) > 1:
         counts = ', '.join(f"{n} '{suffix}'" for suffix, n in sorted(found.items()))
         raise ValueError(f'{folder} holds files of several kinds: {counts}. Give {option}.')

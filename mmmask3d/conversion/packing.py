@@ -4,7 +4,9 @@ import array
 import fcntl
 import json
 import os
+import posixpath
 import shutil
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mmmask3d.conversion.storage import StorageError
+from mmmask3d.datasets.frame_files import existing, files_below
 from mmmask3d.datasets.packed_lmdb import (
     FORMAT,
     FORMAT_VERSION,
@@ -41,7 +44,7 @@ def pack(
     map_size: int = _FIRST_MAP,
     batch: int = _BATCH,
 ) -> dict:
-    """Pack the files below a folder; hidden ones are left out, symbolic links are followed.
+    """Pack the files below a folder, as :func:`~mmmask3d.datasets.frame_files.walk` lists them.
 
     The database takes its name when every file of it has been read back and compared.
 
@@ -62,11 +65,20 @@ def pack(
     """
     if out.exists():
         raise PackingError(f'{out} exists. Remove it, or choose another name.')
-    keys = list(_files(root, parts))
+    again: list[str] = []
+    keys = list(_files(root, parts, again))
     if not keys:
         raise PackingError(f'{root}: no file to pack in {", ".join(parts) or "it"}.')
     for key in keys:
         _check_key(key, root)
+        if not (root / key).is_file():
+            raise PackingError(f'{root / key}: neither a file nor a folder (a broken link?).')
+    if again:
+        print(
+            f'warning: links to folders that hold them or are packed under another name, which is '
+            f'packed once: {", ".join(sorted(again))}',
+            file=sys.stderr,
+        )
     keys.sort(key=str.encode)
     with _temporary_file(out) as temporary:
         manifest, checksums = _write(root, keys, temporary, workers, map_size, batch)
@@ -171,33 +183,27 @@ def _content(backend: PackedLmdbBackend, key: str) -> bytes:
 # -------------------------------------------------------------------- names
 
 
-def _files(root: Path, parts: Sequence[str]) -> Iterator[str]:
+def _files(root: Path, parts: Sequence[str], again: list[str]) -> Iterator[str]:
     """Files below a folder, relative to it, with '/' between the parts."""
     if not root.is_dir():
         raise PackingError(f'{root}: there is no such folder.')
     for part in parts or ['']:
-        start = root / part
+        start = Path(existing(str(root / part)))
         if part and (os.path.isabs(part) or '..' in Path(part).parts or not start.exists()):
             raise PackingError(f'{part}: no file or folder of {root}.')
         if start.is_file():
-            yield Path(part).as_posix()
+            yield start.relative_to(root).as_posix()
         else:
-            yield from _walk(root, start, ())
-
-
-def _walk(root: Path, folder: Path, above: tuple[str, ...]) -> Iterator[str]:
-    real = os.path.realpath(folder)
-    if real in above:
-        raise PackingError(f'{folder}: a symbolic link to a folder that holds it.')
-    for entry in os.scandir(folder):
-        if entry.name.startswith('.'):
-            continue
-        if entry.is_dir():
-            yield from _walk(root, Path(entry.path), (*above, real))
-        elif entry.is_file():
-            yield Path(entry.path).relative_to(root).as_posix()
-        else:
-            raise PackingError(f'{entry.path}: neither a file nor a folder (a broken link?).')
+            prefix = start.relative_to(root).as_posix()
+            links: list[str] = []
+            try:
+                for name in files_below(start, again=links):
+                    yield posixpath.normpath(f'{prefix}/{name}')
+                again += [posixpath.normpath(f'{prefix}/{link}') for link in links]
+            except OSError as error:
+                raise PackingError(
+                    f'{error.filename}: cannot be listed ({error.strerror}).'
+                ) from error
 
 
 def _check_key(key: str, where: Path) -> None:

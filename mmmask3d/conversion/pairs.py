@@ -12,7 +12,8 @@ from pathlib import Path
 
 from mmmask3d.conversion.association import associate
 from mmmask3d.conversion.paths import SourceError, path_inside, safe_name
-from mmmask3d.datasets.rgbd_dataset import index_fields
+from mmmask3d.datasets.frame_files import PICTURE_SUFFIXES, existing, files_below, same_form
+from mmmask3d.datasets.text_lists import index_fields, numbered_lines
 
 _STARS = re.compile(r'\*\*/|\*\*|\*')
 _GROUPS = {'**/': r'(?:(.*)/)?', '**': r'(.*)', '*': r'([^/]*)'}
@@ -59,7 +60,8 @@ class Pattern:
     """A path pattern such as ``**/color/*.jpg``.
 
     ``*`` stands for any characters but '/', ``**`` for any characters, ``**/`` for any folders or
-    none. What the stars stand for, joined by '/', is the name of the frame.
+    none. What the stars stand for, joined by '/', is the name of the frame. The case of the suffix
+    does not matter.
 
     Args:
         text: The pattern, relative to the source.
@@ -84,8 +86,9 @@ class Pattern:
             raise SourceError(f'{option} {text!r}: expected at most four stars.')
         #: The folder that holds all files, '' for the source itself.
         self.folder = text.split('*')[0].rpartition('/')[0]
-        pieces = _STARS.split(text)
+        pieces = _STARS.split(same_form(text))
         groups = [_GROUPS[star] for star in _STARS.findall(text)] + ['']
+        pieces[-1] = pieces[-1][: -len(self.suffix)]
         self._expression = re.compile(
             ''.join(re.escape(piece) + group for piece, group in zip(pieces, groups, strict=True)),
             re.DOTALL,
@@ -93,7 +96,20 @@ class Pattern:
 
     def frame(self, path: str) -> str | None:
         """Name of the frame a path belongs to; None if the pattern does not match."""
-        match = self._expression.fullmatch(path)
+        return self._name(path) if path.lower().endswith(self.suffix) else None
+
+    def matches_but_for_suffix(self, path: str) -> bool:
+        """Whether a path is a picture that the pattern would match with another suffix."""
+        suffix = os.path.splitext(path)[1].lower()
+        return (
+            suffix != self.suffix
+            and suffix in PICTURE_SUFFIXES
+            and self._name(path, len(suffix)) is not None
+        )
+
+    def _name(self, path: str, suffix: int | None = None) -> str | None:
+        length = len(self.suffix) if suffix is None else suffix
+        match = self._expression.fullmatch(same_form(path[: len(path) - length]))
         return '/'.join(g for g in match.groups() if g) if match else None
 
 
@@ -233,10 +249,9 @@ class PairFinder:
         ):
             alone = sorted(mine[name] for name in mine.keys() - other.keys())
             if alone:
-                examples = ', '.join(alone[:_EXAMPLES]) + (', ...' * (len(alone) > _EXAMPLES))
                 problems.append(
                     f'{len(alone)} {what} files have no partner of the same name in '
-                    f'{pattern.option} {pattern.text!r}: {examples}'
+                    f'{pattern.option} {pattern.text!r}: {_examples(alone)}'
                 )
         return self._complete(pairs, problems)
 
@@ -252,7 +267,7 @@ class PairFinder:
         """Paths below the source by name of the frame."""
         result: dict[str, str] = {}
         suffixes: Counter[str] = Counter()
-        for path in _files(self.source, pattern.folder, self.hidden):
+        for path in self._files(pattern.folder):
             name = pattern.frame(path)
             if name is None:
                 suffixes[os.path.splitext(path)[1]] += 1
@@ -271,13 +286,39 @@ class PairFinder:
             )
         return result
 
-    def _listed(self) -> Found:
+    def left_over(self) -> list[str]:
+        """Says how many pictures a pattern would match with another suffix, and which."""
+        if self.list is not None:
+            return []
+        patterns = [p for p in (self.colour, self.depth, self.confidence) if p]
+        left: dict[str, list[str]] = {}
+        for folder in sorted({pattern.folder for pattern in patterns}):
+            for path in self._files(folder):
+                if not any(pattern.frame(path) for pattern in patterns):
+                    for pattern in patterns:
+                        if pattern.matches_but_for_suffix(path):
+                            left.setdefault(pattern.option, []).append(path)
+        return [
+            f'{len(paths)} files are left out, which {option} matches but for their suffix: '
+            f'{_examples(paths)}'
+            for option, paths in left.items()
+        ]
+
+    def _files(self, folder: str) -> Iterator[str]:
+        """Files below a folder of the source, relative to the source."""
+        root = Path(existing(str(self.source / folder)))
+        if not root.is_dir():
+            return
+        prefix = f'{root.relative_to(self.source).as_posix()}/' if folder else ''
         try:
-            text = _read(self.list).decode()
-        except UnicodeDecodeError as error:
-            raise SourceError(f'{self.list}: byte {error.start} is not UTF-8.') from error
+            for path in files_below(root, self.hidden):
+                yield prefix + path
+        except OSError as error:
+            raise SourceError(f'{error.filename}: cannot be listed ({error.strerror}).') from error
+
+    def _listed(self) -> Found:
         pairs, names = [], {}
-        for number, line in enumerate(text.split('\n'), 1):
+        for number, line in numbered_lines(_read(self.list), self.list, SourceError):
             where = f'{self.list}:{number}'
             fields = index_fields(line)
             if not fields:
@@ -366,28 +407,8 @@ def _kind(path: Path) -> str:
     return 'a file' if path.exists() else 'nothing'
 
 
-def _files(source: Path, folder: str, hidden: Path) -> Iterator[str]:
-    """Files below a folder of the source, relative to the source; hidden ones are left out."""
-    seen: set[tuple[int, int]] = set()
-    for path, folders, files in os.walk(source / folder, onerror=_refuse, followlinks=True):
-        status = os.stat(path)
-        if (status.st_dev, status.st_ino) in seen:  # a link leads back
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith('.') and Path(path, name).absolute() != hidden
-        )
-        inside = Path(path).relative_to(source).as_posix()
-        prefix = '' if inside == '.' else f'{inside}/'
-        yield from (prefix + name for name in sorted(files) if not name.startswith('.'))
-
-
-def _refuse(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):  # a folder that is missing has no file
-        raise SourceError(f'{error.filename}: cannot be listed ({error.strerror}).') from error
+def _examples(paths: Sequence[str]) -> str:
+    return ', '.join(paths[:_EXAMPLES]) + (', ...' if len(paths) > _EXAMPLES else '')
 
 
 def spread(pairs: Sequence[Pair], count: int) -> list[Pair]:

@@ -4,6 +4,8 @@ import os
 import re
 from pathlib import Path
 
+from mmmask3d.datasets.frame_files import existing, same_form
+
 _UNWANTED = re.compile(r'[\s#,]+')
 _CONTROL = re.compile(r'[\x00-\x1f\x7f]')
 _SURROGATE = re.compile(r'[\ud800-\udfff]')  # how Python holds names that are not UTF-8
@@ -19,7 +21,7 @@ def safe_name(name: str) -> str:
     """Make the stem of an output file out of a name found in a data set.
 
     Blanks, commas and ``#`` become ``_``, since index files are split at blanks and ``#`` begins
-    a comment there.
+    a comment there. Unicode is composed (NFC), whatever system the name comes from.
 
     Args:
         name: Parts separated by '/', for example ``scene0000_00/000025``.
@@ -44,7 +46,7 @@ def safe_name(name: str) -> str:
             f"separated by '/', {_MAX_NAME} in all, none of them hidden or '..', in UTF-8, "
             'without backslashes and control characters. Rename it.'
         )
-    return _UNWANTED.sub('_', name)
+    return _UNWANTED.sub('_', same_form(name))
 
 
 def _shortened(name: str) -> str:
@@ -54,7 +56,8 @@ def _shortened(name: str) -> str:
 def path_inside(root: Path, name: str, listed_in: str | Path) -> Path:
     """Path of a source file that a list or archive names, if it lies below ``root``.
 
-    Symbolic links inside ``root`` are the user's own and are followed.
+    Symbolic links inside ``root`` are the user's own and are followed. Where the file exists in
+    another Unicode form of the name only, that one is meant.
 
     Args:
         root: The folder.
@@ -80,7 +83,7 @@ def path_inside(root: Path, name: str, listed_in: str | Path) -> Path:
             f'{listed_in}: names the file {_shortened(name)}, which cannot lie inside {root}. '
             f'The list is damaged, or not one of this data set.'
         )
-    return root / normal
+    return Path(existing(str(root / normal)))
 
 
 def require(path: Path, what: str, cure: str) -> Path:

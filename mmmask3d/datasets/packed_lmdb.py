@@ -18,6 +18,8 @@ from weakref import WeakValueDictionary
 
 from mmengine.fileio.backends import LmdbBackend, register_backend
 
+from mmmask3d.datasets.frame_files import same_form
+
 FORMAT = 'mmmask3d packed files'
 FORMAT_VERSION = 1
 MANIFEST_KEY = b'/manifest'
@@ -73,7 +75,7 @@ class PackedLmdbBackend(LmdbBackend):
 
     The database is opened read-only and without locks, once in each process, whatever the number
     of backends; a copy sent to another process opens it anew. Contents are compared with their
-    checksums when they are read.
+    checksums when they are read. Names are found in whatever Unicode form they are stored.
 
     Args:
         db_path: The database, one file.
@@ -89,13 +91,14 @@ class PackedLmdbBackend(LmdbBackend):
     def __init__(self, db_path: str, data_root: str = '', verify: bool = True) -> None:
         super().__init__(db_path)
         self._process: int | None = None  # that _client was opened in
+        self._forms: dict[str, str] | None = None  # stored names by their composed form
         self.data_root = str(data_root)
         self.verify = verify
         root = posixpath.normpath(self.data_root) if self.data_root else '.'
         self._prefix = '' if root == '.' else root.rstrip('/') + '/'
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | dict(_client=None, _process=None)
+        return self.__dict__ | dict(_client=None, _process=None, _forms=None)
 
     def __deepcopy__(self, memo: dict) -> 'PackedLmdbBackend':
         return type(self)(self.db_path, self.data_root, self.verify)
@@ -113,8 +116,8 @@ class PackedLmdbBackend(LmdbBackend):
             PackedFileError: Its checksum does not fit.
             PackedDatabaseError: See the class.
         """
-        key = self._key(filepath).encode(errors='surrogateescape')
         with self._reading() as transaction:
+            key = self._stored(transaction, self._key(filepath)).encode(errors='surrogateescape')
             value = transaction.get(key) if 0 < len(key) <= MAX_KEY else None
             if value is None:
                 raise FileNotFoundError(
@@ -146,8 +149,9 @@ class PackedLmdbBackend(LmdbBackend):
 
     def keys(self, folder: str = '') -> Iterator[str]:
         """Keys of all files below a folder of the database, in the order of their bytes."""
-        start = f'{folder}/'.encode() if folder else b''
         with self._reading() as transaction, transaction.cursor() as cursor:
+            folder = self._stored(transaction, folder)
+            start = f'{folder}/'.encode() if folder else b''
             found = cursor.set_range(start) if start else cursor.first()
             while found:
                 key = bytes(cursor.key())
@@ -159,8 +163,8 @@ class PackedLmdbBackend(LmdbBackend):
 
     def isfile(self, filepath: str | Path) -> bool:
         """Whether the database holds a file."""
-        key = self._key(filepath).encode(errors='surrogateescape')
         with self._reading() as transaction:
+            key = self._stored(transaction, self._key(filepath)).encode(errors='surrogateescape')
             return 0 < len(key) <= MAX_KEY and transaction.get(key) is not None
 
     def isdir(self, filepath: str | Path) -> bool:
@@ -194,7 +198,8 @@ class PackedLmdbBackend(LmdbBackend):
         """
         if suffix is not None and (list_dir or not isinstance(suffix, str | tuple)):
             raise TypeError('suffix must be a str or a tuple of them, with list_dir=False')
-        folder = self._key(dir_path)
+        with self._reading() as transaction:
+            folder = self._stored(transaction, self._key(dir_path))
         length = len(folder) + 1 if folder else 0
         empty, last = True, ()
         for key in self.keys(folder):
@@ -229,6 +234,36 @@ class PackedLmdbBackend(LmdbBackend):
                 f'{self.db_path} stands for. Give the data_root of the data set in backend_args.'
             )
         return key
+
+    def _stored(self, transaction: Any, name: str) -> str:
+        """A key or folder in the Unicode form in which the database has it, if it does."""
+        if name.isascii():
+            return name
+        with transaction.cursor() as cursor:
+            key = name.encode(errors='surrogateescape')
+            if cursor.set_range(key) and bytes(cursor.key()) == key:  # a file
+                return name
+            if cursor.set_range(key + b'/') and bytes(cursor.key()).startswith(key + b'/'):
+                return name
+            if self._forms is None:
+                self._forms = {}
+                for stored in self._names(cursor):
+                    self._forms.setdefault(same_form(stored), stored)
+        return self._forms.get(same_form(name), name)
+
+    def _names(self, cursor: Any) -> Iterator[str]:
+        """Keys and folders that are not ASCII."""
+        last: tuple[str, ...] = ()
+        for key in cursor.iternext(values=False):
+            name = self._decoded(bytes(key))
+            if name.isascii():
+                continue
+            yield name
+            parts = tuple(name.split('/')[:-1])
+            for depth in range(1, len(parts) + 1):
+                if parts[:depth] != last[:depth]:
+                    yield '/'.join(parts[:depth])
+            last = parts
 
     def _decoded(self, key: bytes) -> str:
         try:

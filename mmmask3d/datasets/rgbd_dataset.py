@@ -17,8 +17,17 @@ from mmengine.logging import print_log
 
 from mmmask3d.datasets.confidence import check_threshold
 from mmmask3d.datasets.depth_io import FrameError
+from mmmask3d.datasets.frame_files import (
+    PICTURE_SUFFIXES,
+    by_stem,
+    existing,
+    files_below,
+    match_names,
+    without_suffix,
+)
 from mmmask3d.datasets.packed_lmdb import PackedLmdbBackend
 from mmmask3d.datasets.sampling import EpochIndex, sample_rng
+from mmmask3d.datasets.text_lists import index_fields, numbered_lines
 from mmmask3d.datasets.transforms.loading import may_decode_later
 from mmmask3d.registry import DATASETS
 
@@ -32,8 +41,9 @@ Record = str | tuple[str, str]
 class RGBDDataset(BaseDataset):
     """RGB-D frames for pre-training, found by folder or by an index file.
 
-    Without ``ann_file``, both folders are scanned recursively, and colour and depth belong
-    together where the path below the folder, without suffix, is the same. With ``ann_file``, each
+    Without ``ann_file``, both folders are scanned recursively
+    (:func:`~mmmask3d.datasets.frame_files.walk`), and colour and depth belong together where the
+    path below the folder, without suffix, is the same. With ``ann_file``, each
     line names one frame: a stem (``scene_01/0003``), or a colour and a depth file with suffixes
     (``rgb/3.12.jpg depth/3.14.png``), both relative to their prefix. Fields are separated by
     blanks, or by a tab where names hold blanks; empty lines and lines starting with ``#`` are
@@ -57,8 +67,8 @@ class RGBDDataset(BaseDataset):
         data_root: Root of ``ann_file`` and ``data_prefix``.
         data_prefix: Folders: ``img_path`` and ``depth_path``; and ``confidence_path`` where
             readings have a confidence.
-        img_suffix: Suffix of colour files.
-        depth_suffix: Suffix of depth files (``.png`` or ``.npy``).
+        img_suffix: Suffix of colour files, in any case.
+        depth_suffix: Suffix of depth files (``.png`` or ``.npy``), in any case.
         confidence_suffix: Suffix of confidence maps, of the formats of depth.
         min_confidence: Least confidence of a reading, in the values as stored: 1 or 2 for ARKit's
             0, 1, 2; 50, say, where an app stores 0 to 100. With ``confidence_path`` only.
@@ -80,11 +90,13 @@ class RGBDDataset(BaseDataset):
         max_refetch: Give up after this many unreadable frames in a row.
         backend_args: File backend for the index and the listing of folders; the loader has its
             own. Existence is checked at start-up for local files and packed ones
-            (:class:`~mmmask3d.datasets.PackedLmdbBackend`).
+            (:class:`~mmmask3d.datasets.PackedLmdbBackend`), and names of another Unicode form or
+            case of the suffix are resolved.
 
     Raises:
         FileNotFoundError: A folder, the index file or a partner is missing.
-        ValueError: An argument or an index line is wrong, or no frame is left.
+        ValueError: An argument or an index line is wrong, two files are one frame, or no frame is
+            left.
     """
 
     METAINFO = dict(dataset_type='RGBDDataset', task_name='rgbd_pretraining')
@@ -153,6 +165,7 @@ class RGBDDataset(BaseDataset):
         self.depth_suffix = depth_suffix
         self.confidence_suffix = confidence_suffix
         self.min_confidence = min_confidence
+        self._other_maps: dict[str, str] = {}  # confidence maps by the name they should have
         self.depth_scale = float(depth_scale)
         self.depth_invalid = tuple(depth_invalid)
         self.max_depth = max_depth
@@ -184,6 +197,9 @@ class RGBDDataset(BaseDataset):
         Returns:
             One record per frame, in the order of the index or sorted by name.
         """
+        for key in self.data_prefix:
+            if isinstance(self._backend(key), LocalBackend):
+                self.data_prefix[key] = existing(self.data_prefix[key])
         frames = self._read_index() if self.ann_file else self._scan_folders()
         if self.min_confidence is not None:
             frames = self._with_confidence(frames)
@@ -202,28 +218,80 @@ class RGBDDataset(BaseDataset):
         )
 
     def _scan_folders(self) -> list[Record]:
-        stems = {}
-        for key, suffix in (('img_path', self.img_suffix), ('depth_path', self.depth_suffix)):
-            names = self._list_files(key)
-            stems[key] = {
-                name[: len(name) - len(suffix)] for name in names if name.endswith(suffix)
-            }
-            if not stems[key]:
-                # Counted only now: a second pass over millions of names is for the error alone.
-                found = Counter(os.path.splitext(name)[1] for name in self._list_files(key))
+        files, left, again = {}, [], []
+        suffixes = {'img_path': self.img_suffix, 'depth_path': self.depth_suffix}
+        for key, suffix in suffixes.items():
+            folder = self.data_prefix[key]
+            links: list[str] = []
+            names = list(self._list_files(key, links))
+            files[key] = by_stem(names, suffix, folder)
+            if not files[key]:
+                found = Counter(os.path.splitext(name)[1] for name in names)
                 option = 'img_suffix' if key == 'img_path' else 'depth_suffix'
                 raise FileNotFoundError(
-                    f'RGBDDataset: no file in {self.data_prefix[key]!r} (data_prefix[{key!r}]) '
-                    f'ends in {suffix!r}; found: {_describe(found)}. Check {option}.'
+                    f'RGBDDataset: no file in {folder!r} (data_prefix[{key!r}]) ends in '
+                    f'{suffix!r}; found: {_describe(found)}. Check {option}.'
                 )
-        images, depths = stems['img_path'], stems['depth_path']
+            left += [
+                path
+                for path in (_join(folder, n) for n in names if without_suffix(n, suffix) is None)
+                if os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES
+                and not self._is_frame_file(path)
+            ]
+            again += [_join(folder, link) for link in links]
+        if left:
+            self._report_left_over(left)
+        if again:
+            self._report_links(again)
+        images, depths = files['img_path'], files['depth_path']
         self._report_missing(
-            missing_images=[name + self.img_suffix for name in sorted(depths - images)],
-            missing_depths=[name + self.depth_suffix for name in sorted(images - depths)],
-            num_incomplete=len(images ^ depths),
-            num_complete=len(images & depths),
+            missing_images=[
+                stem + self.img_suffix for stem in sorted(depths.keys() - images.keys())
+            ],
+            missing_depths=[
+                stem + self.depth_suffix for stem in sorted(images.keys() - depths.keys())
+            ],
+            num_incomplete=len(images.keys() ^ depths.keys()),
+            num_complete=len(images.keys() & depths.keys()),
         )
-        return sorted(images & depths)
+        return [
+            self._record(images[stem], depths[stem])
+            for stem in sorted(images.keys() & depths.keys())
+        ]
+
+    def _is_frame_file(self, path: str) -> bool:
+        """Whether a path is what one of the prefixes and its suffix ask for."""
+        return any(
+            path.startswith(self.data_prefix[key] and self.data_prefix[key].rstrip('/') + '/')
+            and without_suffix(path, suffix) is not None
+            for key, suffix in (
+                ('img_path', self.img_suffix),
+                ('depth_path', self.depth_suffix),
+                ('confidence_path', self.confidence_suffix),
+            )
+            if key in self.data_prefix
+        )
+
+    def _report_left_over(self, paths: Sequence[str]) -> None:
+        """Warn of pictures in the folders that are no frames because of their suffix."""
+        counts = Counter(os.path.splitext(path)[1] for path in paths)
+        print_log(
+            f'RGBDDataset: {len(paths)} files are no frames, as they end neither in img_suffix='
+            f'{self.img_suffix!r} nor in depth_suffix={self.depth_suffix!r}, and are left out: '
+            f'{_describe(counts)} ({_examples(paths)}). A second data set with their suffixes '
+            f'reads them (ConcatDataset).',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+    def _report_links(self, paths: Sequence[str]) -> None:
+        """Warn of links to folders that are listed already."""
+        print_log(
+            f'RGBDDataset: {len(paths)} links lead to a folder that is listed already or holds '
+            f'them, and are passed over: {_examples(paths)}.',
+            logger='current',
+            level=logging.WARNING,
+        )
 
     def _read_index(self) -> list[Record]:
         frames = list(self._parse_index())
@@ -233,8 +301,8 @@ class RGBDDataset(BaseDataset):
         images = self._existing('img_path', {image for image, _ in pairs})
         depths = self._existing('depth_path', {depth for _, depth in pairs})
         complete = [
-            frame
-            for frame, (image, depth) in zip(frames, pairs, strict=True)
+            self._record(images[image], depths[depth])
+            for image, depth in pairs
             if image in images and depth in depths
         ]
         if len(complete) < len(frames):
@@ -253,6 +321,7 @@ class RGBDDataset(BaseDataset):
             return frames
         names = [self._confidence(frame) for frame in frames]
         there = self._existing('confidence_path', set(names))
+        self._other_maps = {name: file for name, file in there.items() if file != name}
         missing = [name for name in names if name not in there]
         if missing:
             self._report_unsure(missing, len(frames))
@@ -264,7 +333,7 @@ class RGBDDataset(BaseDataset):
         names = [_join(self.data_prefix['confidence_path'], name) for name in missing]
         message = (
             f'RGBDDataset: {len(missing)} of {total} frames have no confidence map: '
-            f'{", ".join(names[:_EXAMPLES])}{", ..." if len(names) > _EXAMPLES else ""}.'
+            f'{_examples(names)}.'
         )
         if self.on_error == 'raise' or len(missing) == total:
             raise FileNotFoundError(
@@ -290,9 +359,8 @@ class RGBDDataset(BaseDataset):
             ('depth', 'depth_path', missing_depths),
         ):
             if names:
-                examples = ', '.join(_join(self.data_prefix[key], n) for n in names[:_EXAMPLES])
-                more = ', ...' if len(names) > _EXAMPLES else ''
-                parts.append(f'{len(names)} {what} files do not exist: {examples}{more}')
+                examples = _examples([_join(self.data_prefix[key], name) for name in names])
+                parts.append(f'{len(names)} {what} files do not exist: {examples}')
         message = (
             f'RGBDDataset: {num_incomplete} of {num_incomplete + num_complete} frames lack their '
             f'partner ({self._where()}): {"; ".join(parts)}.'
@@ -306,16 +374,17 @@ class RGBDDataset(BaseDataset):
         print_log(f'{message} They are left out.', logger='current', level=logging.WARNING)
 
     def _parse_index(self) -> Iterator[Record]:
+        local = self.backend_args is None
+        index = existing(self.ann_file) if local else self.ann_file
         try:
-            text = fileio.get_text(self.ann_file, backend_args=self.backend_args)
+            content = fileio.get(index, backend_args=self.backend_args)
         except FileNotFoundError as error:
-            local = self.backend_args is None
             raise FileNotFoundError(
                 f'RGBDDataset: index file {self.ann_file!r} does not exist '
                 f'({_what_exists(self.ann_file) if local else error}). Check ann_file and '
                 f'data_root.'
             ) from error
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in numbered_lines(content, self.ann_file):
             fields = index_fields(line)
             if not fields:
                 continue
@@ -338,19 +407,24 @@ class RGBDDataset(BaseDataset):
         stem = frame if isinstance(frame, str) else os.path.splitext(frame[1])[0]
         return stem + self.confidence_suffix
 
+    def _record(self, image: str, depth: str) -> Record:
+        """The record of two files: their stem where they have one and the suffixes as set."""
+        stem = image.removesuffix(self.img_suffix)
+        return stem if self._files(stem) == (image, depth) else (image, depth)
+
     def _backend(self, key: str) -> fileio.BaseStorageBackend:
         return fileio.get_file_backend(
             self.data_prefix[key], backend_args=self.backend_args, enable_singleton=True
         )
 
-    def _list_files(self, key: str) -> Iterator[str]:
-        """All files below a folder, relative to it; hidden ones are left out."""
+    def _list_files(self, key: str, links: list[str] | None = None) -> Iterator[str]:
+        """All files below a folder, relative to it; see :func:`walk` for ``links``."""
         folder = self.data_prefix[key]
         backend = self._backend(key)
         if isinstance(backend, LocalBackend):
-            # mmengine's listing works out each relative path separately: minutes for millions.
+            # mmengine's listing does not follow links to folders.
             self._require_folder(key)
-            return _walk(folder)
+            return files_below(folder, again=links)
         try:
             names = backend.list_dir_or_file(folder, list_dir=False, recursive=True)
             # A packed folder says only when it is read that it does not exist.
@@ -374,19 +448,24 @@ class RGBDDataset(BaseDataset):
                 f'({_what_exists(folder)}). Check data_root and data_prefix.'
             )
 
-    def _existing(self, key: str, names: set[str]) -> set[str]:
-        """Those of the names that exist, at the price of one listing per folder."""
+    def _existing(self, key: str, names: set[str]) -> dict[str, str]:
+        """Files by the names that mean them, at the price of one listing per folder."""
         if isinstance(self._backend(key), PackedLmdbBackend):
-            return names & set(self._list_files(key))
-        self._require_folder(key)
-        existing = set()
-        for folder in {posixpath.dirname(name) for name in names}:
-            try:
-                entries = os.listdir(_join(self.data_prefix[key], folder) or '.')
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # then none of its files exists, which the caller reports
-            existing.update(_join(folder, entry) for entry in entries)
-        return names & existing
+            there = set(self._list_files(key))
+        else:
+            self._require_folder(key)
+            there = set()
+            for folder in {posixpath.dirname(name) for name in names}:
+                try:
+                    entries = os.listdir(_join(self.data_prefix[key], folder) or '.')
+                except (FileNotFoundError, NotADirectoryError):
+                    continue  # then none of its files exists under this name
+                there.update(_join(folder, entry) for entry in entries)
+        missing = names - there
+        found = {name: name for name in names & there}
+        if missing:
+            found |= match_names(missing, self._list_files(key), self.data_prefix[key])
+        return found
 
     # ---------------------------------------------------------------- giving frames
 
@@ -440,12 +519,13 @@ class RGBDDataset(BaseDataset):
         image, depth = self._files(record)
         confidence = {}
         if self.min_confidence is not None:
-            path = _join(self.data_prefix['confidence_path'], self._confidence(record))
+            name = self._confidence(record)
+            path = _join(self.data_prefix['confidence_path'], self._other_maps.get(name, name))
             confidence = dict(confidence_path=path, min_confidence=self.min_confidence)
         return dict(
             img_path=_join(self.data_prefix['img_path'], image),
             depth_path=_join(self.data_prefix['depth_path'], depth),
-            frame=record if isinstance(record, str) else os.path.splitext(image)[0],
+            frame=without_suffix(image, self.img_suffix) or os.path.splitext(image)[0],
             sample_idx=idx,
             depth_scale=self.depth_scale,
             depth_invalid=self.depth_invalid,
@@ -528,35 +608,17 @@ class RGBDDataset(BaseDataset):
         )
 
 
-def index_fields(line: str) -> list[str]:
-    """Fields of a line of an index: none of an empty line or a comment.
-
-    Fields are separated by blanks, or by tabs where there is a tab, so that names may hold blanks.
-    """
-    if line.startswith('#'):
-        return []
-    text = line.strip()
-    return text.split('\t') if '\t' in text else text.split()
-
-
 def _join(folder: str, name: str) -> str:
     return posixpath.join(folder, name) if folder else name
-
-
-def _walk(folder: str) -> Iterator[str]:
-    """Files below a local folder, relative to it, with '/' between the parts."""
-    for path, folders, files in os.walk(folder or '.', followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith('.')]
-        inside = os.path.relpath(path, folder or '.').replace(os.sep, '/')
-        prefix = '' if inside == '.' else inside + '/'
-        for name in files:
-            if not name.startswith('.'):
-                yield prefix + name
 
 
 def _describe(counts: Counter) -> str:
     parts = [f"{count} '{suffix}'" for suffix, count in counts.most_common(_EXAMPLES)]
     return ', '.join(parts) or 'nothing'
+
+
+def _examples(paths: Sequence[str]) -> str:
+    return ', '.join(paths[:_EXAMPLES]) + (', ...' if len(paths) > _EXAMPLES else '')
 
 
 def _what_exists(path: str) -> str:

@@ -6,7 +6,7 @@ estimation over scene classes and is something else.
 """
 
 import os.path as osp
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from mmengine import fileio
@@ -20,8 +20,10 @@ from mmmask3d.datasets.classes import (
     SCANNET20_CLASSES,
     SUNRGBD37_CLASSES,
 )
+from mmmask3d.datasets.frame_files import by_stem, files_below, match_names
 from mmmask3d.datasets.image_header import declared_image
 from mmmask3d.datasets.palette import distinct_palette
+from mmmask3d.datasets.text_lists import numbered_lines
 from mmmask3d.registry import DATASETS, TRANSFORMS
 
 _IGNORE = 255
@@ -95,38 +97,62 @@ class _CheckedSegDataset(BaseSegDataset):
                 f'{type(self).__name__}: {where} does not exist (data_root={self.data_root!r}). '
                 'Point data_root at the folder that holds the colour, label and split folders.'
             )
-        data_list = [
-            info
-            for info in self._load_data_list()
-            if osp.basename(info['img_path']) != self.img_suffix
-        ]
+        data_list = self._frames()
         if not data_list:
             raise ValueError(
                 f'{type(self).__name__}: {where} names no frame (img_suffix={self.img_suffix!r}).'
             )
-        num_classes = len(self._metainfo['classes'])
-        for info in data_list:
-            info['num_classes'] = num_classes
         if local:
             self._check_files(data_list)
         return data_list
 
-    def _load_data_list(self) -> list[dict]:
-        if not self.ann_file:
-            return super().load_data_list()
-        # mmseg insists on a local split file, whatever the backend.
-        ann_file, backend_args = self.ann_file, self.backend_args
-        with fileio.get_local_path(ann_file, backend_args=backend_args) as local_file:
-            self.ann_file, self.backend_args = str(local_file), None
-            try:
-                return super().load_data_list()
-            finally:
-                self.ann_file, self.backend_args = ann_file, backend_args
+    def _frames(self) -> list[dict]:
+        """As mmseg's, which reads UTF-8 only, does not follow links and wants one case."""
+        folder, labels = (self.data_prefix.get(key) for key in ('img_path', 'seg_map_path'))
+        if self.ann_file:
+            content = fileio.get(self.ann_file, backend_args=self.backend_args)
+            stems = [line for _, line in numbered_lines(content, self.ann_file)]
+            images = {}
+        else:
+            images = by_stem(self._list(folder), self.img_suffix, folder)
+            stems = sorted(images)
+        common = dict(
+            label_map=self.label_map,
+            reduce_zero_label=self.reduce_zero_label,
+            num_classes=len(self._metainfo['classes']),
+        )
+        frames = []
+        for stem in stems:
+            image = images.get(stem, stem + self.img_suffix)
+            frame = dict(common, img_path=osp.join(folder, image), seg_fields=[])
+            if labels is not None:
+                frame['seg_map_path'] = osp.join(labels, stem + self.seg_map_suffix)
+            frames.append(frame)
+        return frames
+
+    def _list(self, folder: str) -> Iterable[str]:
+        if self.backend_args is None:
+            return files_below(folder)
+        return fileio.list_dir_or_file(
+            folder, list_dir=False, recursive=True, backend_args=self.backend_args
+        )
 
     def _check_files(self, data_list: Sequence[dict]) -> None:
         reads_labels = any(isinstance(t, LoadAnnotations) for t in self.pipeline.transforms)
         for key in ('img_path', 'seg_map_path') if reads_labels else ('img_path',):
-            missing = [d[key] for d in data_list if key in d and not fileio.exists(d[key])]
+            folder = self.data_prefix[key]
+            absent = [d for d in data_list if key in d and not osp.exists(d[key])]
+            if not absent:
+                continue
+            names = {d[key]: osp.relpath(d[key], folder).replace(osp.sep, '/') for d in absent}
+            there = files_below(folder) if osp.isdir(folder) else ()
+            files = match_names(set(names.values()), there, folder)
+            missing = []
+            for frame in absent:
+                if names[frame[key]] in files:
+                    frame[key] = osp.join(folder, files[names[frame[key]]])
+                else:
+                    missing.append(frame[key])
             if missing:
                 what = 'colour' if key == 'img_path' else 'label'
                 raise FileNotFoundError(

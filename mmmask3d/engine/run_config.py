@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmmask3d.checkpoints.files import CheckpointError, find_resumable_checkpoint
-from mmmask3d.config_scopes import register_config_scopes
+from mmmask3d.config_files import read_config_file
 from mmmask3d.engine.dependent_options import has_accelerator, settle_dependent_options
 from mmmask3d.preflight import check_environment
 
@@ -30,25 +30,13 @@ def load_config(
     Raises:
         FileNotFoundError: There is no such file.
     """
-    register_config_scopes()
-    path = os.path.expanduser(os.fspath(path))
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path}: config file not found (current folder: {os.getcwd()}).')
-    cfg = Config.fromfile(path)
+    cfg = read_config_file(path, cfg_options)
     cfg.launcher = launcher
-    if cfg_options:
-        cfg.merge_from_dict(cfg_options)
     settle_dependent_options(cfg)
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('./work_dirs', Path(path).stem)
-    # mmengine puts `_scope_` into every dict with a type that a `_base_ = 'package::...'` brings,
-    # and hands it on to the collate function, which does not know it.
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        collate = (cfg.get(name) or {}).get('collate_fn')
-        if isinstance(collate, dict):
-            collate.pop('_scope_', None)
     return cfg
 
 

@@ -66,6 +66,7 @@ _PER_FILE = {
 def check_files(source: Source, measures: Sequence[Measures], found: Findings) -> None:
     """Apply all rules of this module to the frames of a set."""
     _per_file(source, measures, found)
+    _passed_over(source, found)
     _constant(measures, found)
     _sizes(measures, found)
     _unlabelled(source, measures, found)
@@ -89,6 +90,27 @@ def _per_file(source: Source, measures: Sequence[Measures], found: Findings) -> 
             details = ['does not exist'] * len(files)
         if files:
             found.add(code, level, f'{what}: {len(files)}', advice, files, details)
+
+
+def _passed_over(source: Source, found: Findings) -> None:
+    left, links = source.frames.left_over, source.frames.links
+    if left:
+        found.add(
+            'left-over',
+            'warning',
+            f'pictures that are no frames because of their suffix: {len(left)}',
+            'Give their suffix with --img-suffix and --depth-suffix, or in a data set of their '
+            'own (ConcatDataset); or move them away.',
+            left,
+        )
+    if links:
+        found.add(
+            'repeated-link',
+            'note',
+            f'links to folders that are listed already or hold them: {len(links)}',
+            'Nothing to do: their frames are taken once.',
+            links,
+        )
 
 
 def _constant(measures: Sequence[Measures], found: Findings) -> None:
@@ -143,7 +165,7 @@ def _unlabelled(source: Source, measures: Sequence[Measures], found: Findings) -
 def _annotations(source: Source, found: Findings) -> None:
     for path in source.annotations.values():
         try:
-            with open(path, encoding='utf-8') as file:
+            with open(path, 'rb') as file:
                 content = json.load(file)
             images = {image['id']: image['file_name'] for image in content['images']}
             owners = Counter(a['image_id'] for a in content['annotations'])

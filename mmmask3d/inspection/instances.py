@@ -8,6 +8,7 @@ import numpy as np
 from mmengine import fileio
 
 from mmmask3d.datasets.depth_io import FrameError, decode_depth
+from mmmask3d.datasets.frame_files import same_form
 from mmmask3d.inspection.sources import Source, SourceOptionsError
 
 
@@ -37,7 +38,7 @@ class InstanceReader:
             FrameError: The instance map or the annotation is damaged.
         """
         prefix = self.source.frames.data_prefix['img_path']
-        found = self._coco.get(os.path.relpath(img_path, prefix).replace(os.sep, '/'))
+        found = self._coco.get(same_form(os.path.relpath(img_path, prefix).replace(os.sep, '/')))
         if found is not None:
             path, image, annotations = found
             try:
@@ -46,7 +47,7 @@ class InstanceReader:
                 raise FrameError(
                     f'{path}: damaged annotation of {frame} ({type(error).__name__}: {error}).'
                 ) from error
-        path = f'{self.source.instances}/{frame}{self.source.instance_suffix}'
+        path = self.source.instance_path(frame)
         if self.source.instances and os.path.exists(path):
             return decode_depth(bytes(fileio.get(path)), path)
         return None
@@ -56,12 +57,12 @@ class InstanceReader:
         for path in self.source.annotations.values():
             by_image = defaultdict(list)
             try:
-                with open(path, encoding='utf-8') as file:
+                with open(path, 'rb') as file:
                     content = json.load(file)
                 for annotation in content['annotations']:
                     by_image[annotation['image_id']].append(annotation)
                 for image in content['images']:
-                    found[image['file_name']] = path, image, by_image[image['id']]
+                    found[same_form(image['file_name'])] = path, image, by_image[image['id']]
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise SourceOptionsError(
                     f'{path} is no COCO file ({type(error).__name__}: {error}). Convert it again, '

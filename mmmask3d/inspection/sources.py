@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config, DictAction
 
+from mmmask3d.config_files import read_config_file
 from mmmask3d.datasets.classes import NYU13_CLASSES, NYU40_CLASSES, SCANNET20_CLASSES
+from mmmask3d.datasets.frame_files import by_stem, existing, files_in
 from mmmask3d.datasets.rgbd_dataset import RGBDDataset
+from mmmask3d.datasets.text_lists import read_lines
 
 LOADERS = ('train', 'val', 'test')
 _IGNORED = 255
@@ -40,10 +43,14 @@ class FoundFrames(RGBDDataset):
 
     Attributes:
         missing: Files that do not exist though their partner, or the index, says they should.
+        left_over: Pictures in the folders that are no frames because of their suffix.
+        links: Links that are passed over, to folders that are listed already.
     """
 
     def __init__(self, **settings: Any) -> None:
         self.missing: list[str] = []
+        self.left_over: list[str] = []
+        self.links: list[str] = []
         super().__init__(**settings, on_error='drop')
 
     def _report_missing(
@@ -59,11 +66,18 @@ class FoundFrames(RGBDDataset):
         for key, names in (('img_path', missing_images), ('depth_path', missing_depths)):
             self.missing += [posixpath.join(self.data_prefix[key], name) for name in names]
 
+    def _report_left_over(self, paths: Sequence[str]) -> None:
+        self.left_over += paths
+
+    def _report_links(self, paths: Sequence[str]) -> None:
+        self.links += paths
+
     def listed(self) -> list[str]:
         """Colour files that the index names, existing or not, in its order."""
+        names = [self._files(record)[0] for record in self._parse_index()]
+        files = self._existing('img_path', set(names))
         return [
-            posixpath.join(self.data_prefix['img_path'], self._files(record)[0])
-            for record in self._parse_index()
+            posixpath.join(self.data_prefix['img_path'], files.get(name, name)) for name in names
         ]
 
 
@@ -89,7 +103,7 @@ class LabelMaps:
 
     def path(self, frame: str) -> str:
         """File of a frame."""
-        return posixpath.join(self.folder, frame + self.suffix)
+        return existing(posixpath.join(self.folder, frame + self.suffix))
 
     @property
     def names(self) -> dict[int, str]:
@@ -136,6 +150,10 @@ class Source:
     annotations: dict[str, str] = field(default_factory=dict)
     splits: dict[str, list[str]] = field(default_factory=dict)
     expected: int | None = None
+
+    def instance_path(self, frame: str) -> str:
+        """File of instances of a frame."""
+        return existing(posixpath.join(self.instances, frame + self.instance_suffix))
 
     @property
     def metric(self) -> bool:
@@ -210,7 +228,7 @@ def open_sources(args: argparse.Namespace, split: str | None = None) -> list[Sou
                     f'{", ".join(options)}: options of a data folder; {args.source} is a config. '
                     f'Change its settings with --cfg-options.'
                 )
-            cfg = load_config(args.source, args.cfg_options)
+            cfg = read_config_file(args.source, args.cfg_options)
             return open_config(cfg, [split] if split else LOADERS)
         if args.cfg_options:
             raise SourceOptionsError('--cfg-options belongs to a config file, not to a folder.')
@@ -219,16 +237,6 @@ def open_sources(args: argparse.Namespace, split: str | None = None) -> list[Sou
         if isinstance(error, SourceOptionsError):
             raise
         raise SourceOptionsError(str(error)) from error
-
-
-def load_config(path: str, overrides: Mapping | None = None) -> Config:
-    """Read a config file."""
-    if not os.path.isfile(path):
-        raise SourceOptionsError(f'the config file {path} does not exist.')
-    cfg = Config.fromfile(path)
-    if overrides:
-        cfg.merge_from_dict(dict(overrides))
-    return cfg
 
 
 # ---------------------------------------------------------------- folders
@@ -272,11 +280,10 @@ def open_folder(
         maps = _parse_labels(text, root)
         source.labels = [m for m in source.labels if m.kind != maps.kind] + [maps]
     folder = Path(root, 'splits')
-    for path in sorted(folder.glob('*.txt')) if folder.is_dir() else ():
-        index = FoundFrames(
-            **{**settings, 'ann_file': f'splits/{path.name}'}, **place, lazy_init=True
-        )
-        source.splits[path.stem] = index.listed()
+    lists = by_stem(files_in(folder), '.txt', folder) if folder.is_dir() else {}
+    for name, file in lists.items():
+        index = FoundFrames(**{**settings, 'ann_file': f'splits/{file}'}, **place, lazy_init=True)
+        source.splits[name] = index.listed()
     if 'ann_file' in settings:
         source.expected = None
     return source
@@ -318,10 +325,16 @@ class _Layout:
         if 'instance' in self.suffixes:
             source.instances = posixpath.join(root, self.folder('instance'))
             source.instance_suffix = self.suffixes['instance']
-        source.annotations = {
-            path.stem.removeprefix('instances_'): str(path)
-            for path in sorted(Path(root, 'annotations').glob('instances_*.json'))
-        }
+        folder = Path(root, 'annotations')
+        source.annotations = (
+            {
+                name.removeprefix('instances_'): str(folder / file)
+                for name, file in by_stem(files_in(folder), '.json', folder).items()
+                if name.startswith('instances_')
+            }
+            if folder.is_dir()
+            else {}
+        )
 
 
 def _layout(root: str) -> _Layout:
@@ -354,7 +367,7 @@ def _layout(root: str) -> _Layout:
 
 def _read_json(path: str) -> Any:
     try:
-        return json.loads(Path(path).read_text(encoding='utf-8'))
+        return json.loads(Path(path).read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -368,8 +381,7 @@ def _parse_labels(text: str, root: str) -> LabelMaps:
     elif classes.isdigit() and 0 < int(classes) < 255:
         names = tuple(f'class {i}' for i in range(1, int(classes) + 1))
     elif os.path.isfile(classes):
-        names = tuple(Path(classes).read_text(encoding='utf-8').split('\n'))
-        names = tuple(name.strip() for name in names if name.strip())
+        names = tuple(name for _, name in read_lines(classes))
     else:
         raise SourceOptionsError(
             f'--labels {text!r}: expected FOLDER=CLASSES, with CLASSES one of '

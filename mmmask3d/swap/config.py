@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmmask3d.config_files import read_config_file
 from mmmask3d.config_scopes import register_config_scopes
 from mmmask3d.swap.backbone import SwapError
 from mmmask3d.swap.plan import Change, Swap, brief
@@ -31,7 +32,7 @@ def read_config(source: str) -> Config:
         raise FileNotFoundError(f'{source}: config file not found (looked for {path}).')
     try:
         lazy = path.endswith('.py') and Config._is_lazy_import(path)
-        cfg = None if lazy else Config.fromfile(path)
+        cfg = None if lazy else read_config_file(path)
     except Exception as error:  # of any kind: a config is code, and imports more
         raise SwapError(
             f'{source}: the config cannot be read: {type(error).__name__}: {error}. What it '

@@ -142,7 +142,7 @@ def test_a_list_names_pairs(tmp_path):
         ('a.jpg b\\c.png', 'cannot lie inside'),
         ('ok.jpg b.png', r"list\.txt:2: names a second frame 'ok', the first is in line 1"),
         ('.a.jpg b.png', 'cannot name a frame'),
-        ('a\udcff.jpg b.png', 'is not UTF-8'),
+        ('a\udcff.jpg b.png', r'list\.txt: expected text in UTF-8, .*line 2'),
     ],
 )
 def test_a_line_that_cannot_be_used_is_named(tmp_path, line, message):

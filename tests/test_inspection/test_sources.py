@@ -151,7 +151,7 @@ test_dataloader = val_dataloader
     ('arguments', 'message'),
     [
         (['nowhere'], 'no folder, and no config'),
-        (['nowhere.py'], 'does not exist'),
+        (['nowhere.py'], r'nowhere\.py: config file not found'),
         (['{folder}', '--img-suffix', '.tif'], r"found: 4 '.png'. Check img_suffix"),
         (['{folder}', '--rgb', 'colour'], "the folder '.*colour'.* does not exist"),
         (['{folder}', '--img-suffix', '.png', '--labels', 'sem'], 'expected FOLDER=CLASSES'),

@@ -107,5 +107,5 @@ def test_usage_errors(main, folder, arguments, message, capsys):
 def test_nothing_to_check_is_no_traceback(tmp_path):
     done = run('missing.py', cwd=tmp_path)
     assert done.returncode == 2
-    assert 'missing.py does not exist' in done.stderr
+    assert 'missing.py: config file not found' in done.stderr
     assert 'Traceback' not in done.stderr

@@ -14,12 +14,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from mmmask3d.config_files import read_config_file
 from mmmask3d.inspection.browse import draw_frames, draw_pipeline, write_pictures
 from mmmask3d.inspection.sources import (
     LOADERS,
     SourceOptionsError,
     add_source_arguments,
-    load_config,
     open_sources,
 )
 
@@ -64,14 +64,14 @@ def main(argv: list[str] | None = None) -> int:
             split = args.split or 'train'
             if split not in LOADERS:
                 raise SourceOptionsError(f'--split {split}: a config has {", ".join(LOADERS)}.')
-            cfg = load_config(args.source, args.cfg_options)
+            cfg = read_config_file(args.source, args.cfg_options)
             drawn = draw_pipeline(
                 cfg, split, args.num, args.index, args.draws, args.seed, args.columns
             )
         else:
             sources = open_sources(args, args.split)
             drawn = draw_frames(sources, args.num, args.index, args.columns)
-    except SourceOptionsError as error:
+    except (SourceOptionsError, FileNotFoundError) as error:
         parser.error(str(error))
     try:
         files = write_pictures(drawn, Path(args.out_dir), args.rows, args.source)

@@ -20,6 +20,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
 from mmmask3d.checkpoints.files import load_checkpoint_file
+from mmmask3d.config_files import read_config_file
 from mmmask3d.registry import DATASETS, MODELS
 from mmmask3d.visualization import panel_of_sample, stack_panels, write_png
 
@@ -96,9 +97,7 @@ def main(argv: list[str] | None = None) -> list[Path]:
         The files written, the sheet last.
     """
     args = parse_args(argv)
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config_file(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmmask3d'))
     loader = cfg.get(f'{args.split}_dataloader')
     if not loader:

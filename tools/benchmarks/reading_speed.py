@@ -38,12 +38,12 @@ import cv2
 import mmcv
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
+from mmmask3d.config_files import read_config_file
 from mmmask3d.datasets import EpochIndex, RGBDDataset, sample_rng, undecoded_frame
 from mmmask3d.datasets.transforms import loading
-from mmmask3d.engine.run_config import load_config
 from mmmask3d.registry import DATASETS
 
 BASE_CONFIG = Path(__file__).resolve().parents[2] / 'configs/_base_/datasets/rgbd_pretrain.py'
@@ -90,7 +90,7 @@ def dataset_config(args: argparse.Namespace) -> dict:
     """Config of the data set: the config's own, or that of a folder with the usual pipeline."""
     loader = 'val_dataloader' if args.validation else 'train_dataloader'
     if args.source.is_dir():
-        cfg = Config.fromfile(BASE_CONFIG)
+        cfg = read_config_file(BASE_CONFIG)
         options = dict(
             data_root=str(args.source),
             img_suffix=args.img_suffix,
@@ -102,7 +102,7 @@ def dataset_config(args: argparse.Namespace) -> dict:
         cfg[loader].dataset.pipeline[1].scale = tuple(args.size)
         cfg.merge_from_dict(args.cfg_options)
     else:
-        cfg = load_config(args.source, cfg_options=args.cfg_options)
+        cfg = read_config_file(args.source, args.cfg_options)
     return cfg[loader].dataset.to_dict()
 
 

@@ -17,11 +17,9 @@ import json
 import sys
 from collections.abc import Sequence
 
-from mmengine.config import Config
-
 from mmmask3d.atomic_file import write_file
 from mmmask3d.checkpoints.files import CheckpointError
-from mmmask3d.config_scopes import register_config_scopes
+from mmmask3d.config_files import read_config_file
 from mmmask3d.weights.publishing import publish
 
 
@@ -48,9 +46,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the files were written and verified."""
     args = parse_args(argv)
-    register_config_scopes()
     try:
-        config = Config.fromfile(args.config).to_dict() if args.config else None
+        config = read_config_file(args.config).to_dict() if args.config else None
         metrics = None
         if args.metrics:
             with open(args.metrics) as file:

@@ -18,9 +18,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config
-
 from mmmask3d.checkpoints.files import CheckpointError, load_checkpoint_file
+from mmmask3d.config_files import read_config_file
 from mmmask3d.models import encoder_record as record
 from mmmask3d.weights import export
 
@@ -51,7 +50,7 @@ def extract(
     """Write the encoder and return the lines that say what was done."""
     source = str(checkpoint_path)
     checkpoint = load_checkpoint_file(source)
-    config = Config.fromfile(config_path).to_dict() if config_path else None
+    config = read_config_file(config_path).to_dict() if config_path else None
     state_dict = export.encoder_state_dict(checkpoint, source)
     backbone = record.encoder_config(checkpoint, config, source)
     export.check_architecture(state_dict, backbone, source)

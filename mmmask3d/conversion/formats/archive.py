@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmmask3d.conversion.paths import SourceError, path_inside
 from mmmask3d.datasets.depth_io import FrameError
+from mmmask3d.datasets.frame_files import same_form
 
 #: What the zipfile module raises on damaged archives.
 _DAMAGE = (
@@ -64,7 +65,7 @@ class Archive:
     def _index(self) -> dict[str, zipfile.ZipInfo]:
         members: dict[str, zipfile.ZipInfo] = {}
         for info in self._zip.infolist():
-            name = info.filename
+            name = same_form(info.filename)
             path_inside(self.path, name, self.path)
             if name in members:
                 raise SourceError(f'{self.path}: holds {name!r} twice. The archive is damaged.')
@@ -77,7 +78,7 @@ class Archive:
         return members
 
     def __contains__(self, name: str) -> bool:
-        return name in self._members
+        return same_form(name) in self._members
 
     def read(self, name: str) -> bytes:
         """Read one member.
@@ -87,7 +88,7 @@ class Archive:
                 ``largest``, or not of the size the archive declares.
         """
         where = f'{self.path}, {name}'
-        info = self._members.get(name)
+        info = self._members.get(same_form(name))
         if info is None:
             raise FrameError(f'{where}: not in the archive.')
         where = f'{where} at byte {info.header_offset}'

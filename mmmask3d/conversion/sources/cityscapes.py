@@ -13,6 +13,7 @@ from mmmask3d.conversion.formats.source_image import read_colour, read_map
 from mmmask3d.conversion.frame import Frame, store_depth
 from mmmask3d.conversion.paths import SourceError, require, safe_name
 from mmmask3d.datasets.depth_io import FrameError
+from mmmask3d.datasets.frame_files import by_stem, files_in, folders_in
 
 
 @dataclass(frozen=True)
@@ -168,13 +169,13 @@ class CityscapesConverter(Converter):
         found = []
         for split in (s for s in there if not self.wanted or s in self.wanted):
             folder = root / split
-            found += [City(split, p.name) for p in sorted(folder.iterdir()) if p.is_dir()]
+            found += [City(split, name) for name in folders_in(folder)]
         return found
 
     def plan(self, source: City) -> Plan:
         """Find the frames of a city."""
         folder = self._path(source, 'leftImg8bit', '')
-        stems = sorted(p.name[: -len(_COLOUR)] for p in folder.iterdir() if _is(p, _COLOUR))
+        stems = sorted(by_stem(files_in(folder), _COLOUR, folder, SourceError))
         plan = Plan()
         for stem in stems:
             problem = self._missing(source, stem)
@@ -322,10 +323,6 @@ def read_camera(path: Path) -> tuple[float, float]:
             )
         values.append(number)
     return values[0], values[1]
-
-
-def _is(path: Path, suffix: str) -> bool:
-    return path.name.endswith(suffix) and len(path.name) > len(suffix) and path.is_file()
 
 
 def _check_size(image: np.ndarray, path: Path, size: tuple[int, int], colour_path: Path) -> None:

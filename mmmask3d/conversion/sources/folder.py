@@ -123,6 +123,8 @@ class PairsConverter(Converter):
 
     def sources(self) -> list[Path]:
         """The folder, as one."""
+        for line in self.pairs.left_over():
+            print(f'warning: {self.source}: {line}', file=sys.stderr)
         return [self.source]
 
     def plan(self, source: Path) -> Plan:

@@ -24,6 +24,7 @@ from mmmask3d.conversion.sources.scannet_lists import (
 from mmmask3d.conversion.sources.scannet_scenes import FramesScene, Scene, SensScene
 from mmmask3d.datasets.classes import NYU40_CLASSES, SCANNET18_CLASSES, SCANNET20_CLASSES
 from mmmask3d.datasets.depth_io import FrameError
+from mmmask3d.datasets.frame_files import folders_in
 
 #: Folders of scenes, as the official download script and archives call them.
 _ROOTS = ('scans', 'scans_test', 'scannet_frames_25k', 'scannet_frames_test')
@@ -107,8 +108,8 @@ class ScanNetConverter(Converter):
         folders = [
             folder
             for root in roots or [self.source]
-            for folder in sorted(root.iterdir())
-            if SCENE.fullmatch(folder.name) and folder.is_dir()
+            for folder in map(root.joinpath, folders_in(root))
+            if SCENE.fullmatch(folder.name)
         ]
         if not folders:
             require(

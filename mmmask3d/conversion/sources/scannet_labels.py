@@ -18,6 +18,7 @@ import numpy as np
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.datasets.classes import NYU40_CLASSES, SCANNET18_CLASSES, SCANNET20_NYU40_IDS
 from mmmask3d.datasets.depth_io import FrameError
+from mmmask3d.datasets.text_lists import decode_text
 
 _NUM_NYU40 = len(NYU40_CLASSES)
 _UNKNOWN = 255
@@ -51,17 +52,17 @@ def read_label_map(path: Path) -> np.ndarray:
     table = np.full(65536, _UNKNOWN, np.uint8)
     table[0] = 0
     try:
-        with path.open(encoding='utf-8', newline='') as file:
-            rows = csv.DictReader(file, delimiter='\t', quoting=csv.QUOTE_NONE)
-            columns = rows.fieldnames or []
-            if not set(_COLUMNS) <= set(columns):
-                raise SourceError(
-                    f'{path}: expected tab-separated columns {", ".join(_COLUMNS)} as in '
-                    f'scannetv2-labels.combined.tsv, found {", ".join(columns[:8]) or "nothing"}.'
-                )
-            for row in rows:
-                _add(table, row, f'{path}, line {rows.line_num}')
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        lines = decode_text(path.read_bytes(), path, SourceError).split('\n')
+        rows = csv.DictReader(lines, delimiter='\t', quoting=csv.QUOTE_NONE)
+        columns = rows.fieldnames or []
+        if not set(_COLUMNS) <= set(columns):
+            raise SourceError(
+                f'{path}: expected tab-separated columns {", ".join(_COLUMNS)} as in '
+                f'scannetv2-labels.combined.tsv, found {", ".join(columns[:8]) or "nothing"}.'
+            )
+        for row in rows:
+            _add(table, row, f'{path}, line {rows.line_num}')
+    except (OSError, csv.Error) as error:
         raise SourceError(f'{path}: cannot be read as the label map ({error}).') from error
     if np.all(table[1:] == _UNKNOWN):
         raise SourceError(f'{path}: has no category. Get the label map from its source again.')

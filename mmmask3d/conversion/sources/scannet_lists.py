@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmmask3d.conversion.paths import SourceError, require
+from mmmask3d.datasets.text_lists import read_lines
 
 #: Names of scenes: ``scene<room>_<scan>``.
 SCENE = re.compile(r'scene\d{4}_\d{2}')
@@ -23,8 +24,8 @@ def read_scene_list(path: Path) -> list[str]:
         SourceError: It cannot be read, is empty, or holds something else, or a name twice.
     """
     try:
-        lines = path.read_text(encoding='utf-8').split()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [name for _, line in read_lines(path, SourceError) for name in line.split()]
+    except OSError as error:
         raise SourceError(f'{path}: cannot be read as a list of scenes ({error}).') from error
     wrong = [line for line in lines if not SCENE.fullmatch(line)]
     if wrong or not lines:

@@ -1,6 +1,5 @@
 """Scans of ScanNet: which frames they have, and how to read them."""
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -24,6 +23,8 @@ from mmmask3d.conversion.sources.scannet_labels import (
     split_joint_ids,
 )
 from mmmask3d.datasets.depth_io import FrameError, decode_depth
+from mmmask3d.datasets.frame_files import by_stem, files_in
+from mmmask3d.datasets.text_lists import decode_text
 
 _NUMBER = re.compile(r'\d{1,9}')
 _LARGEST_FILE = 2**26  # bytes of one image, more than the largest that is accepted has raw
@@ -197,22 +198,19 @@ class FramesScene(Scene):
         """Folders that are wanted and not there."""
         return [path for path in map(self.folder.joinpath, self.kinds()) if not path.is_dir()]
 
-    def _stems(self) -> dict[str, set[str]]:
+    def _files(self) -> dict[str, dict[str, str]]:
+        """Names of the files of each kind, by their stem."""
         return {
-            kind: {
-                name[: -len(suffix)]
-                for name in os.listdir(self.folder / kind)
-                if name.endswith(suffix)
-            }
+            kind: by_stem(files_in(self.folder / kind), suffix, self.folder / kind, SourceError)
             for kind, suffix in self.kinds().items()
         }
 
     def plan(self, every: int) -> Plan:
         """All frames: the set is thinned out as distributed."""
         plan, taken = Plan(), {}
-        stems = self._stems()
-        for stem in sorted(set().union(*stems.values())):
-            lacking = [kind for kind, found in stems.items() if stem not in found]
+        files = self._files()
+        for stem in sorted(set().union(*files.values())):
+            lacking = [kind for kind, found in files.items() if stem not in found]
             where = f'{self.folder}, frame {stem}'
             if not _NUMBER.fullmatch(stem):
                 plan.problems.append(f'{where}: expected a number as the name')
@@ -222,7 +220,8 @@ class FramesScene(Scene):
                 plan.problems.append(f'{where}: the same number as {taken[int(stem)]}')
             else:
                 taken[int(stem)] = stem
-                plan.frames.append(self.ref(int(stem), stem))
+                names = {kind: found[stem] for kind, found in files.items()}
+                plan.frames.append(self.ref(int(stem), names))
         for kind in ('color', 'depth'):
             try:
                 self._intrinsic(kind)
@@ -245,14 +244,15 @@ class FramesScene(Scene):
         Args:
             number: Of a frame that could be read.
         """
-        stem = next(s for s in self._stems()['color'] if int(s) == number)
+        files = self._files()
+        stem = next(s for s in files['color'] if int(s) == number)
         camera = {}
         for name, kind in (('colour', 'color'), ('depth', 'depth')):
             try:
                 intrinsic = self._intrinsic(kind)
             except FrameError:
                 intrinsic = None  # plan() has reported it
-            path = self.folder / kind / (stem + self.kinds()[kind])
+            path = self.folder / kind / files[kind][stem]
             header = read_image_header(_read_file(path), str(path))
             camera[name] = {
                 'size': [header.width, header.height],
@@ -265,31 +265,31 @@ class FramesScene(Scene):
 class _OpenFrames:
     scene: FramesScene
 
-    def read(self, stem: str) -> Frame:
+    def read(self, names: Mapping[str, str]) -> Frame:
         scene = self.scene
-        colour, where = self._content('color', stem)
+        colour, where = self._content('color', names)
         read_image_header(colour, where)
-        content, where = self._content('depth', stem)
+        content, where = self._content('depth', names)
         read_image_header(content, where)
         depth = decode_depth(content, where)
         if depth.dtype != np.uint16:
             raise FrameError(f'{where}: {depth.dtype}, expected depth in 16 bits.')
         frame = Frame({'rgb': colour, 'depth': in_millimetres(depth, scene.scale)})
         if scene.labels:
-            content, where = self._content('label', stem)
+            content, where = self._content('label', names)
             labels = check_nyu40(decode_map(content, where, (8,)), where)
             frame.images |= {'label20': LABEL20_OF_NYU40[labels], 'label40': labels}
         if scene.instances:
-            content, where = self._content('instance', stem)
+            content, where = self._content('instance', names)
             joint = decode_map(content, where, (16,))
             frame.images['instance'], frame.categories = split_joint_ids(joint, where)
-        pose = scene.folder / 'pose' / f'{stem}.txt'
+        pose = scene.folder / 'pose' / Path(names['color']).with_suffix('.txt')
         if pose.exists():
             frame.extra = _pose(_read_matrix(pose))
         return frame
 
-    def _content(self, kind: str, stem: str) -> tuple[bytes, str]:
-        path = self.scene.folder / kind / (stem + self.scene.kinds()[kind])
+    def _content(self, kind: str, names: Mapping[str, str]) -> tuple[bytes, str]:
+        path = self.scene.folder / kind / names[kind]
         return _read_file(path), str(path)
 
 
@@ -302,7 +302,7 @@ def _read_file(path: Path) -> bytes:
 
 def _read_matrix(path: Path) -> np.ndarray:
     try:
-        values = [float(v) for v in _read_file(path).decode('ascii').split()]
+        values = [float(v) for v in decode_text(_read_file(path), path).split()]
     except ValueError as error:
         raise FrameError(f'{path}: cannot be read as a matrix ({error}).') from error
     if len(values) != 16:

@@ -15,6 +15,8 @@ from mmmask3d.conversion.formats.source_image import read_colour, read_map
 from mmmask3d.conversion.frame import Frame, store_depth
 from mmmask3d.conversion.paths import SourceError, require, safe_name
 from mmmask3d.datasets.depth_io import FrameError
+from mmmask3d.datasets.frame_files import by_stem, files_in, folders_in
+from mmmask3d.datasets.text_lists import read_lines
 
 # The data set comes without a calibration; its authors say that the cameras were not calibrated,
 # and name the intrinsics of the depth camera that their reconstruction used. Everything here is
@@ -116,7 +118,7 @@ class SevenScenesConverter(Converter):
         """The sequences that the lists of the scenes name."""
         if not self.source.is_dir():
             raise SourceError(f'{self.source} is no folder. Give that of all scenes, or of one.')
-        folders = [self.source, *sorted(p for p in self.source.iterdir() if p.is_dir())]
+        folders = [self.source, *map(self.source.joinpath, folders_in(self.source))]
         scenes = [f for f in folders if any((f / name).is_file() for name in _LISTS.values())]
         if not scenes:
             raise SourceError(
@@ -134,14 +136,12 @@ class SevenScenesConverter(Converter):
         found: dict[int, SceneSequence] = {}
         for split, name in _LISTS.items():
             path = require(folder / name, 'a list of sequences', 'Unpack the scene again.')
-            for line, text in enumerate(_read_text(path, SourceError).splitlines(), 1):
-                if not text.strip():
-                    continue
-                match = _LIST_LINE.fullmatch(text.strip())
+            for line, text in read_lines(path, SourceError):
+                match = _LIST_LINE.fullmatch(text)
                 if not match:
                     raise SourceError(
                         f"{path}:{line}: expected 'sequence' and a number, found "
-                        f'{text.strip()[:60]!r}. Unpack the scene again.'
+                        f'{text[:60]!r}. Unpack the scene again.'
                     )
                 number = int(match[1])
                 where = f'{path}:{line}'
@@ -166,34 +166,33 @@ class SevenScenesConverter(Converter):
                 else f'{archive} is not there either; unpack the scene again.'
             )
             raise SourceError(f'{source.listed_in} names {folder}, which is no folder. {cure}')
-        names = {path.name for path in folder.iterdir() if path.is_file()}
-        stems = {
-            kind: {name.removesuffix(kind) for name in names if name.endswith(kind)}
-            for kind in (_COLOUR, _DEPTH)
+        names = files_in(folder)
+        files = {
+            kind: by_stem(names, kind, folder, SourceError) for kind in (_COLOUR, _DEPTH, _POSE)
         }
         problems = [
-            f'{folder / (stem + have)} has no partner {stem}{lack}. Unpack the sequence again.'
+            f'{folder / files[have][stem]} has no partner {stem}{lack}. Unpack the sequence again.'
             for have, lack in ((_COLOUR, _DEPTH), (_DEPTH, _COLOUR))
-            for stem in sorted(stems[have] - stems[lack])
+            for stem in sorted(files[have].keys() - files[lack].keys())
         ]
-        complete = sorted(stems[_COLOUR] & stems[_DEPTH])
+        complete = sorted(files[_COLOUR].keys() & files[_DEPTH].keys())
         if not complete and not problems:
             problems.append(f'{folder}: no file ends in {_COLOUR}. Unpack the sequence again.')
         frames = [
             FrameRef(
                 safe_name(f'{source.title}/{folder.name}/{stem}'),
-                (stem, stem + _POSE in names),
+                (files[_COLOUR][stem], files[_DEPTH][stem], files[_POSE].get(stem)),
                 source.split,
             )
             for stem in complete[:: self.every]
         ]
         return Plan(frames, problems)
 
-    def read(self, opened: SceneSequence, locator: tuple[str, bool]) -> Frame:
+    def read(self, opened: SceneSequence, locator: tuple[str, str, str | None]) -> Frame:
         """Read a frame and register its depth."""
-        stem, has_pose = locator
+        colour, depth, pose = locator
         folder = self._folder(opened)
-        colour_path, depth_path = folder / (stem + _COLOUR), folder / (stem + _DEPTH)
+        colour_path, depth_path = folder / colour, folder / depth
         image, size = read_colour(colour_path, self.suffixes['rgb'])
         stored = read_map(depth_path, 16)
         for path, found in ((colour_path, size), (depth_path, stored.shape[::-1])):
@@ -203,8 +202,8 @@ class SevenScenesConverter(Converter):
                     f'the constants of the registration belong to.'
                 )
         extra = {}
-        if has_pose:
-            to_world = _read_pose(folder / (stem + _POSE))
+        if pose is not None:
+            to_world = _read_pose(folder / pose)
             # The poses are those of the depth camera, whose view registered depth has left.
             extra['camera_to_world'] = (
                 to_world @ np.linalg.inv(depth_to_colour()) if self.register else to_world
@@ -234,27 +233,16 @@ def depth_to_colour() -> np.ndarray:
     return matrix
 
 
-def _read_text(path: Path, error: type[Exception]) -> str:
-    try:
-        return path.read_bytes().decode('ascii')
-    except UnicodeDecodeError as damage:
-        raise error(
-            f'{path}: byte {damage.start} is no text (ASCII). Unpack the archive again.'
-        ) from damage
-
-
 def _read_pose(path: Path) -> np.ndarray:
     """(4, 4) camera to world, metres."""
     rows: list[list[float]] = []
-    for line, text in enumerate(_read_text(path, FrameError).splitlines(), 1):
-        if not text.strip():
-            continue
+    for line, text in read_lines(path, FrameError):
         try:
             rows.append([float(field) for field in text.split()])
         except ValueError as error:
             raise FrameError(f'{path}:{line}: expected numbers ({error}).') from error
         if len(rows[-1]) != 4 or not all(map(math.isfinite, rows[-1])):
-            raise FrameError(f'{path}:{line}: expected 4 finite numbers, found {text.strip()!r}.')
+            raise FrameError(f'{path}:{line}: expected 4 finite numbers, found {text!r}.')
     if len(rows) != 4:
         raise FrameError(f'{path}: expected 4 rows of a pose, found {len(rows)}.')
     return np.array(rows)

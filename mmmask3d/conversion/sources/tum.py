@@ -5,7 +5,7 @@ import math
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmmask3d.conversion import units
@@ -15,6 +15,8 @@ from mmmask3d.conversion.formats.source_image import read_colour, read_map
 from mmmask3d.conversion.frame import Frame
 from mmmask3d.conversion.paths import SourceError, path_inside, safe_name
 from mmmask3d.datasets.depth_io import FrameError
+from mmmask3d.datasets.frame_files import walk
+from mmmask3d.datasets.text_lists import read_lines
 
 _NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
 _STORED_PER_METRE = 5000.0
@@ -53,18 +55,11 @@ def read_list(path: Path, fields: int) -> tuple[list[Line], list[str]]:
         SourceError: The file is no text.
         OSError: The file cannot be read.
     """
-    content = path.read_bytes()
-    try:
-        text = content.decode('utf-8')
-    except UnicodeDecodeError as error:
-        raise SourceError(
-            f'{path}: byte {error.start} is no text (UTF-8). The list is damaged; unpack it again.'
-        ) from error
     lines: dict[float, Line] = {}
     problems = []
-    for number, raw in enumerate(text.split('\n'), 1):
-        parts = re.split(r'[\s,]+', raw.strip())
-        if parts == [''] or parts[0].startswith('#'):
+    for number, raw in read_lines(path, SourceError):
+        parts = re.split(r'[\s,]+', raw)
+        if parts[0].startswith('#'):
             continue
         where = f'{path}:{number}'
         time = float(parts[0]) if _NUMBER.fullmatch(parts[0]) else math.nan
@@ -72,7 +67,7 @@ def read_list(path: Path, fields: int) -> tuple[list[Line], list[str]]:
             problems.append(f'{where}: expected a time stamp in seconds, found {parts[0][:40]!r}.')
         elif len(parts) != 1 + fields:
             problems.append(
-                f'{where}: expected {1 + fields} fields, found {len(parts)}: {raw.strip()[:80]!r}.'
+                f'{where}: expected {1 + fields} fields, found {len(parts)}: {raw[:80]!r}.'
             )
         elif time in lines:
             problems.append(
@@ -152,11 +147,8 @@ class TUMConverter(Converter):
 
     def sources(self) -> list[str]:
         """Folders of the sequences, relative to the source."""
-        found = [
-            path.relative_to(self.source).as_posix()
-            for path in _folders(self.source, _DEPTH_OF_SEARCH)
-            if (path / 'rgb.txt').is_file()
-        ]
+        folders = walk(self.source, _DEPTH_OF_SEARCH) if self.source.is_dir() else ()
+        found = sorted(folder or '.' for folder, files in folders if 'rgb.txt' in files)
         if not found:
             raise SourceError(
                 f'{self.source}: no rgb.txt is there or up to {_DEPTH_OF_SEARCH} folders below. '
@@ -224,7 +216,7 @@ class TUMConverter(Converter):
                 problems.append(str(error))
                 continue
             if file.is_file():
-                usable.append(line)
+                usable.append(replace(line, fields=(file.relative_to(folder).as_posix(),)))
             else:
                 problems.append(
                     f'{path}:{line.number}: {file} does not exist or is no file. Unpack the '
@@ -246,16 +238,6 @@ class TUMConverter(Converter):
                 f'registered to colour pixel for pixel; these two are not.'
             )
         return Frame({'rgb': image, 'depth': depth}, extra=extra)
-
-
-def _folders(root: Path, levels: int) -> list[Path]:
-    """A folder and those below it, hidden ones left out, sorted by name."""
-    found = [root]
-    if levels and root.is_dir():
-        for child in sorted(root.iterdir()):
-            if child.is_dir() and not child.name.startswith('.'):
-                found += _folders(child, levels - 1)
-    return found
 
 
 def _read_poses(path: Path) -> tuple[list[Line], list[str]]:

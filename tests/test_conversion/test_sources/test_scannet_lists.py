@@ -42,7 +42,7 @@ def test_lists_that_are_none(tmp_path):
         (b'', 'found nothing'),
         (b'scene0000_00\n../scene0000_00\n', r"found '\.\./scene"),
         (b'scene0000_00 scene0000_00', 'names scene0000_00 twice'),
-        (b'\xff\xfe', 'cannot be read'),
+        (b'\xff', 'expected text in UTF-8'),
     ):
         path.write_bytes(content)
         with pytest.raises(SourceError, match=r'a\.txt: .*' + message):

@@ -173,7 +173,7 @@ def test_bad_lines_are_named_and_the_others_kept(line, message, tmp_path):
 
 def test_bytes_that_are_no_text(tmp_path):
     (tmp_path / 'rgb.txt').write_bytes(b'1.5 rgb/a.png\n\xff\xfe\n')
-    with pytest.raises(SourceError, match=r'rgb\.txt: byte 14 is no text'):
+    with pytest.raises(SourceError, match=r'rgb\.txt: expected text.*byte 14 \(line 2\)'):
         read_list(tmp_path / 'rgb.txt', 1)
 
 
@@ -359,8 +359,7 @@ def test_symbolic_links_are_followed_and_may_lead_nowhere(source, tmp_path):
     second.unlink()
     second.symlink_to(second)
     (root / 'loop').symlink_to(root)
-    assert converter(root).sources() == ['a', 'b', 'loop/a', 'loop/b']
-    (root / 'loop').unlink()
+    assert converter(root).sources() == ['a', 'b']
     plan = converter(root).plan('a')
     assert [frame.name for frame in plan.frames][:1] == [f'a/{first.stem}']
     assert len(plan.problems) == 1
