@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmmask3d.datasets import FrameError, LoadRGBD
+from mmmask3d.datasets import FrameError, LoadRGBD, RGBDDataset
 
 METRES = np.linspace(0.5, 8.0, 12 * 16, dtype=np.float32).reshape(12, 16)
 
@@ -137,6 +137,68 @@ def test_no_reading_at_all(tmp_path, write_frame, stored, settings, message):
     paths = write_frame(tmp_path, '7', depth=stored)
     with pytest.raises(FrameError, match=rf"'scene/7': .*no depth reading.*{message}.*on_error"):
         LoadRGBD()(info(paths, **settings))
+
+
+@pytest.mark.parametrize('kind', ['metric', 'relative'])
+@pytest.mark.parametrize('invalid', [(0,), (0, 7), (7, 0)])
+def test_no_reading_where_decoding_is_deferred(tmp_path, write_frame, kind, invalid):
+    """The one look at the largest value must not take "no reading" for one."""
+    settings = dict(depth_invalid=invalid, depth_kind=kind)
+    stored = np.zeros((12, 16), np.uint16)
+    stored[3] = max(invalid)
+    paths = write_frame(tmp_path, '7', depth=stored)
+    with pytest.raises(FrameError, match=r"'scene/7': .*no depth reading"):
+        LoadRGBD()(info(paths, decode_later=True, **settings))
+    stored[5, 5] = 900
+    paths = write_frame(tmp_path, '7', depth=stored)
+    valid = LoadRGBD()(info(paths, decode_later=True, **settings))['undecoded'].decode()['valid']
+    np.testing.assert_array_equal(np.argwhere(valid), [[5, 5]])
+
+
+def test_a_crop_of_a_relative_frame_without_readings_raises(tmp_path, write_frame):
+    write_frame(tmp_path, '7', depth=np.zeros((12, 16), np.uint16))
+    crop = dict(type='mmmask3d.RGBDRandomResizedCrop', scale=(8, 6))
+    data = RGBDDataset(
+        data_root=str(tmp_path),
+        img_suffix='.png',
+        depth_kind='relative',
+        depth_scale=65535,
+        pipeline=[dict(type='mmmask3d.LoadRGBD'), crop],
+    )
+    with pytest.raises(
+        FrameError, match=r"'7': .*no depth reading: all stored values are from 0 to"
+    ):
+        data[0]
+
+
+@pytest.mark.parametrize(
+    ('limits', 'stored'),
+    [
+        (dict(max_depth=0.5), 501),  # beyond
+        (dict(min_depth=0.5), 499),  # below
+        (dict(max_depth=0.5, min_depth=0.4), 399),
+    ],
+)
+@pytest.mark.parametrize('later', [True, False])
+def test_limits_leave_no_reading(tmp_path, write_frame, limits, stored, later):
+    paths = write_frame(tmp_path, '7', depth=np.full((12, 16), stored, np.uint16))
+    with pytest.raises(FrameError, match='no depth reading'):
+        LoadRGBD()(info(paths, decode_later=later, **limits))
+    reading = 500 if 'max_depth' in limits else 501
+    paths = write_frame(tmp_path, '7', depth=np.full((12, 16), reading, np.uint16))
+    out = LoadRGBD()(info(paths, decode_later=later, **limits))
+    assert (out['undecoded'].decode() if later else out)['valid'].all()
+
+
+@pytest.mark.parametrize('later', [True, False])
+@pytest.mark.parametrize(('stored', 'warned'), [(49, True), (50, False)])
+def test_the_unit_is_looked_at_where_decoding_is_deferred(
+    tmp_path, write_frame, warnings_logged, stored, warned, later
+):
+    """At 1000 units per metre, less than 5 cm for a whole frame is doubtful."""
+    paths = write_frame(tmp_path, '7', depth=np.full((12, 16), stored, np.uint16))
+    LoadRGBD()(info(paths, decode_later=later))
+    assert bool(warnings_logged) == warned
 
 
 def test_nothing_but_nan(tmp_path, write_frame):

@@ -90,6 +90,53 @@ def test_reproducible_and_different_per_epoch_index_and_seed(strategy):
 
 
 @pytest.mark.parametrize('strategy', STRATEGIES)
+@pytest.mark.parametrize('ratio', [0.25, 0.8])
+def test_the_rgb_mask_does_not_depend_on_depth(strategy, ratio):
+    """Colour is there everywhere, so holes of depth move nothing of its mask."""
+    full = np.ones((64, 96), bool)
+    holed = full.copy()
+    holed[:40] = False
+    settings = dict(patch_size=8, rgb_ratio=ratio, strategy=strategy)
+    for index in range(5):
+        key = 3, 0, index
+        expected = masks(full, key, depth_ratio=0.8, **settings)['rgb_mask']
+        for valid in (holed, np.zeros_like(full)):
+            for depth_ratio in (0.8, 0.2):
+                got = masks(valid, key, depth_ratio=depth_ratio, **settings)['rgb_mask']
+                np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize('strategy', STRATEGIES)
+def test_the_depth_mask_is_that_of_the_rgb_mask_drawn_again(strategy):
+    """Both by one rule: with readings everywhere and equal ratios only the draw differs."""
+    valid = np.ones((64, 96), bool)
+    settings = dict(patch_size=8, rgb_ratio=0.8, depth_ratio=0.8, strategy=strategy)
+    with sample_rng(1, 2, 3):
+        transform = DepthAwareMasking(**settings)
+        first, second = transform(frame(valid)), transform(frame(valid))
+    shares = [
+        equal_neighbours(out[name], (8, 12))
+        for out in (first, second)
+        for name in ('rgb_mask', 'depth_mask')
+    ]
+    drawn = {out[name].tobytes() for out in (first, second) for name in ('rgb_mask', 'depth_mask')}
+    assert len(drawn) == 4
+    by_chance = 0.8**2 + 0.2**2
+    assert (np.mean(shares) > by_chance + 0.1) == (strategy == 'block')
+
+
+@pytest.mark.parametrize('strategy', STRATEGIES)
+def test_where_there_are_more_holes_than_are_removed_the_choice_is_among_them(strategy):
+    valid = np.zeros((64, 96), bool)
+    valid[:, :16] = True  # 16 of 96 patches; 48 of the 80 others are removed
+    for index in range(20):
+        mask = masks(valid, (0, 0, index), patch_size=8, depth_ratio=0.5, strategy=strategy)
+        removed = mask['depth_mask'].reshape(8, 12)
+        assert removed.sum() == 48
+        assert not removed[:, :2].any()
+
+
+@pytest.mark.parametrize('strategy', STRATEGIES)
 def test_the_two_masks_are_independent(strategy):
     """Over many draws, a depth patch is removed as often where RGB is removed as elsewhere."""
     valid = np.ones((64, 64), bool)
