@@ -13,7 +13,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
-from mmmask3d.engine import ResumedConfigHook, load_checkpoint_file
+from mmmask3d.checkpoints.files import load_checkpoint_file
+from mmmask3d.engine import ResumedConfigHook
 from mmmask3d.engine.resumed_config import differences, stored_config
 from mmmask3d.registry import DATASETS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
