@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmmask3d.conversion.converter import Converter
-from mmmask3d.conversion.job import ConversionError, JobOptions, Result, WorkerError, convert
+from mmmask3d.conversion.job import ConversionError, JobOptions, Result, convert
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.storage import StorageError
+from mmmask3d.conversion.workers import WorkerError
 
 _LARGEST_SIDE = 8192
 

@@ -7,7 +7,7 @@ import pytest
 
 from mmmask3d.conversion import command_line
 from mmmask3d.conversion.command_line import build_parser, run
-from mmmask3d.conversion.job import WorkerError
+from mmmask3d.conversion.workers import WorkerError
 
 
 @pytest.fixture

@@ -16,16 +16,11 @@ import cv2
 import numpy as np
 import pytest
 
-from mmmask3d.conversion.job import (
-    FRAMES,
-    MANIFEST,
-    ConversionError,
-    JobOptions,
-    WorkerError,
-    convert,
-)
+from mmmask3d.conversion.job import ConversionError, JobOptions, convert
+from mmmask3d.conversion.manifest import FRAMES, MANIFEST
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.storage import StorageError
+from mmmask3d.conversion.workers import WorkerError
 from mmmask3d.datasets import LoadRGBD, RGBDDataset
 from mmmask3d.datasets.depth_io import decode_depth
 
@@ -474,12 +469,12 @@ def test_a_killed_worker_is_reported(toy, source, tmp_path, monkeypatch):
 
 def test_results_do_not_pile_up(toy, tmp_path, monkeypatch):
     """No more chunks than twice the workers are under way while results are read."""
-    from mmmask3d.conversion import job
+    from mmmask3d.conversion import workers
 
     toy.make_source(tmp_path / 'source', scenes=12, frames=1)
     most = []
-    real = job.wait
-    monkeypatch.setattr(job, 'wait', lambda r, **k: most.append(len(r)) or real(r, **k))
+    real = workers.wait
+    monkeypatch.setattr(workers, 'wait', lambda r, **k: most.append(len(r)) or real(r, **k))
     converted(toy, tmp_path / 'source', tmp_path / 'out', workers=2)
     assert max(most) == 4
 

@@ -1,8 +1,8 @@
 """Read MATLAB files of version 7.3, which are HDF5, that may be damaged.
 
 Arrays are stored with their dimensions reversed, and cells and struct arrays as references to other
-objects of the file. Nothing is read before its declared shape, type and chunk size have been
-checked: a file of a few kilobytes can declare terabytes.
+objects of the file. Nothing is read before its declared shape and type have been checked: a damaged
+file of a few kilobytes can declare terabytes.
 """
 
 import os
@@ -19,7 +19,6 @@ from mmmask3d.datasets.depth_io import FrameError
 
 _SIGNATURE = b'\x89HDF\r\n\x1a\n'
 _USER_BLOCK = 512  # MATLAB's own header before the HDF5 signature
-_LARGEST_CHUNK = 512 * 2**20  # bytes; HDF5 decompresses a chunk as a whole
 _CHUNK_CACHE = 64 * 2**20  # bytes a data set; chunks may span several frames
 _LONGEST_TEXT = 4096
 
@@ -71,21 +70,18 @@ def open_mat73(path: Path) -> Iterator[h5py.File]:
 
 
 def find(file: h5py.File | h5py.Group, name: str, path: Path) -> h5py.Dataset | h5py.Group:
-    """A variable, or a field of a struct array, that lies in this very file.
+    """A variable, or a field of a struct array.
 
     Raises:
-        SourceError: It is missing, or leads to another file.
+        SourceError: It is missing or damaged.
     """
     where = f'{path}: {name}'
-    link = _try(lambda: file.get(name, getlink=True), path, name, SourceError)
-    if link is None:
+    if not _try(lambda: name in file, path, name, SourceError):
         found = _try(lambda: sorted(file), path, 'the list of variables', SourceError)
         raise SourceError(
             f'{where} is missing, found {", ".join(found) or "nothing"}. '
             f'Is this another file, or one saved again without it?'
         )
-    if not isinstance(link, h5py.HardLink):
-        raise SourceError(f'{where} is a link to {getattr(link, "filename", "elsewhere")}.')
     return _try(lambda: file[name], path, name, SourceError)
 
 
@@ -102,7 +98,7 @@ def check_array(
         largest: Most elements.
 
     Raises:
-        SourceError: It is declared otherwise, or stored in other files.
+        SourceError: It is declared otherwise.
     """
     if not isinstance(dataset, h5py.Dataset):
         raise SourceError(f'{where} is no array.')
@@ -119,23 +115,7 @@ def check_array(
             f'{where} is declared as {dtype} {is_} (as stored), expected {wanted}{limit} of kind '
             f'{" or ".join(kinds)}. The file is damaged, or not the one distributed.'
         )
-    outside, chunk = _try(lambda: _layout(dataset), where, 'its layout', SourceError)
-    if outside:
-        raise SourceError(f'{where} is stored in other files, which are not read.')
-    if int(np.prod(chunk, dtype=object)) * dtype.itemsize > _LARGEST_CHUNK:
-        raise SourceError(
-            f'{where} is stored in chunks of {"x".join(map(str, chunk))} {dtype}, more than '
-            f'{_LARGEST_CHUNK >> 20} MiB each.'
-        )
     return dataset
-
-
-def _layout(dataset: h5py.Dataset) -> tuple[bool, tuple[int, ...]]:
-    """Whether an array is stored in other files, and the sides of its chunks, if it has any."""
-    created = dataset.id.get_create_plist()
-    kind = created.get_layout()
-    outside = kind == h5py.h5d.VIRTUAL or created.get_external_count() > 0
-    return outside, created.get_chunk() if kind == h5py.h5d.CHUNKED else ()
 
 
 def read_part(dataset: h5py.Dataset, part: Any, where: str) -> np.ndarray:

@@ -470,7 +470,7 @@ def test_lists_that_are_something_else(source):
     with pytest.raises(SourceError, match='SUNRGBDMeta is no struct array'):
         read_all(source)
     meta.write_bytes(content[: len(content) // 2])
-    with pytest.raises(SourceError, match=r'SUNRGBDMeta\.mat: offset \d+'):
+    with pytest.raises(SourceError, match=r'SUNRGBDMeta\.mat: cannot be read as a MATLAB'):
         read_all(source)
 
 
@@ -491,7 +491,6 @@ FUZZ = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from mmmask3d.conversion import job
 from mmmask3d.conversion.sources import sunrgbd
 from mmmask3d.conversion.command_line import build_parser
 from mmmask3d.conversion.frame import bring_to_size, encode
@@ -543,7 +542,7 @@ print(refused, whole)
 
 
 def test_damage_is_always_reported_as_damage(source, run_mutations):
-    """100 seeded mutations of the pictures and of the MATLAB files."""
-    refused, whole = run_mutations(FUZZ, source, count=100, seed=0)
-    assert refused > 25
-    assert whole > 100
+    """20 seeded mutations of the pictures and of the MATLAB files."""
+    refused, whole = run_mutations(FUZZ, source, count=20, seed=0)
+    assert refused > 5
+    assert whole > 20

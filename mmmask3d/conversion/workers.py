@@ -1,0 +1,198 @@
+"""Worker processes of a conversion, and what they do: plan sources and convert frames."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from mmmask3d.conversion.coco import annotate
+from mmmask3d.conversion.converter import Converter, FrameRef, Plan
+from mmmask3d.conversion.frame import bring_to_size, encode, measure
+from mmmask3d.conversion.manifest import label_ids
+from mmmask3d.conversion.paths import SourceError
+from mmmask3d.conversion.storage import StorageError, remove_files, write_file
+from mmmask3d.datasets.depth_io import FrameError
+
+#: Runs a function on tasks.
+Run = Callable[[Callable, Iterable[tuple]], Iterator[tuple[int, Any]]]
+
+
+class WorkerError(RuntimeError):
+    """A worker process was killed."""
+
+
+_converter: Converter | None = None  # of this process
+
+
+def _start_worker(converter: Converter) -> None:
+    global _converter
+    _converter = converter
+    cv2.setNumThreads(1)  # the workers are the parallelism
+
+
+def _start_worker_process(converter: Converter, parent: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _start_worker(converter)
+
+
+def _end_with(parent: Connection) -> None:
+    """End this process when the parent closes its end of a pipe, or dies.
+
+    A worker of ``concurrent.futures`` outlives a parent that was killed, waiting for work.
+    """
+    parent.poll(None)
+    os._exit(1)
+
+
+@contextmanager
+def pool(converter: Converter, workers: int) -> Iterator[Run]:
+    """Give a function that runs tasks in worker processes, or here where one worker is wanted.
+
+    It yields (number of the task, result) as results come.
+    """
+    if workers == 1:
+        threads = cv2.getNumThreads()
+        _start_worker(converter)
+        try:
+            yield lambda function, tasks: (
+                (number, function(*task)) for number, task in enumerate(tasks)
+            )
+        finally:
+            cv2.setNumThreads(threads)
+        return
+    # A copy of a process that has used OpenCV's threads may hang, hence no plain fork.
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context('forkserver' if 'forkserver' in methods else 'spawn')
+    if 'forkserver' in methods:
+        context.set_forkserver_preload([__name__])
+    theirs, ours = context.Pipe(duplex=False)
+    executor = ProcessPoolExecutor(workers, context, _start_worker_process, (converter, theirs))
+    try:
+        yield partial(_run, executor, workers)
+    except BaseException:
+        ours.close()  # ends the workers now; files are complete or absent all the same
+        raise
+    finally:
+        executor.shutdown(cancel_futures=True)
+        ours.close()
+        theirs.close()
+
+
+def _run(
+    executor: ProcessPoolExecutor, workers: int, function: Callable, tasks: Iterable[tuple]
+) -> Iterator[tuple[int, Any]]:
+    """Run tasks, few of them at a time, so that results do not pile up."""
+    numbered = enumerate(tasks)
+    running: dict[Future, int] = {}
+    try:
+        while True:
+            for number, task in islice(numbered, 2 * workers - len(running)):
+                running[executor.submit(function, *task)] = number
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            'A worker process died, killed by the system or for lack of memory. The same call '
+            'goes on where this one stopped; fewer --workers need less memory.'
+        ) from error
+
+
+def plan_source(source: Any) -> Plan:
+    """Plan one source; what is wrong with all of it becomes a problem of the plan."""
+    try:
+        return _converter.plan(source)
+    except (SourceError, FrameError, OSError) as error:
+        return Plan(problems=[f'{_converter.title}, {source}: {error}'])
+
+
+def convert_chunk(
+    root: Path, size: tuple[int, int] | None, source: Any, refs: Sequence[FrameRef]
+) -> tuple[list[dict], list[str]]:
+    """Convert some frames of one source; returns records of those done, and problems."""
+    records, problems = [], []
+    damage = (FrameError, SourceError, OSError)
+    try:
+        with _converter.open(source) as opened:
+            for ref in refs:
+                try:
+                    records.append(_convert_frame(root, size, opened, ref))
+                except damage as error:
+                    problems.append(f'frame {ref.name}: {error}')
+                    _remove_frame(root, ref)
+    except damage as error:
+        for ref in refs[len(records) + len(problems) :]:
+            problems.append(f'frame {ref.name}: {error}')
+            _remove_frame(root, ref)
+    return records, problems
+
+
+def _remove_frame(root: Path, ref: FrameRef) -> None:
+    """Remove what an earlier, interrupted call left of a frame."""
+    remove_files(root, [_file(kind, ref.name) for kind in _converter.suffixes])
+
+
+def _file(kind: str, name: str) -> str:
+    return f'{_converter.folders.get(kind, kind)}/{name}{_converter.suffixes[kind]}'
+
+
+def _convert_frame(root: Path, size: tuple[int, int] | None, opened: Any, ref: FrameRef) -> dict:
+    frame = _converter.read(opened, ref.locator)
+    images = bring_to_size(frame.images, size, ref.name)
+    measures = {kind: measure(kind, image) for kind, image in images.items()}
+    _check(measures, ref.name)
+    if frame.unsure is not None:
+        measures['depth']['unsure'] = round(frame.unsure, 6)
+    stored = {kind: image for kind, image in images.items() if kind in _converter.suffixes}
+    # Everything is encoded before anything is written.
+    data = {
+        _file(kind, ref.name): encode(image, _converter.suffixes[kind], ref.name)
+        for kind, image in stored.items()
+    }
+    try:
+        files = {file: write_file(root, file, content) for file, content in data.items()}
+    except StorageError:
+        _remove_frame(root, ref)
+        raise
+    height, width = next(iter(images.values())).shape[:2]
+    record = {
+        'name': ref.name,
+        'files': files,
+        'size': [width, height],
+        'measures': {kind: found for kind, found in measures.items() if found},
+    }
+    if frame.categories:
+        record['instances'] = annotate(
+            images['instance'], frame.categories, _converter.smallest_instance, frame.crowds
+        )
+    if frame.extra:
+        record['extra'] = frame.extra
+    return record
+
+
+def _check(measures: Mapping[str, dict], name: str) -> None:
+    for kind, found in measures.items():
+        if kind.startswith('depth') and 'low' not in found:
+            raise FrameError(f'{name}: {kind} has no reading in the whole frame.')
+        if kind in _converter.classes:
+            expected = label_ids(_converter, kind)
+            wrong = [i for i in found['pixels'] if int(i) not in expected]
+            if wrong:
+                unlabelled, *ids = expected
+                raise FrameError(
+                    f'{name}: {kind} has the ids {", ".join(wrong)}, expected {unlabelled} '
+                    f'(unlabelled) or {ids[0]} to {ids[-1]}.'
+                )
