@@ -192,6 +192,7 @@ def test_requirements_lie_within_the_ranges_of_pyproject():
         'runtime': project['dependencies'],
         'mm': extras['mm'],
         'data': extras['data'],
+        'hub': extras['hub'],
         'tests': extras['tests'] + extras['dev'],
     }
     for name, ranges in groups.items():

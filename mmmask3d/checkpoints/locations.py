@@ -18,6 +18,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmmask3d.checkpoints.download import check_digits, download, file_sha256, split_sha256
 from mmmask3d.checkpoints.files import CheckpointError, load_checkpoint_file
+from mmmask3d.checkpoints.hub import hub_file
 
 _RESOLVERS: dict[str, Callable[[str], str | os.PathLike]] = {}
 
@@ -64,8 +65,9 @@ def read_checkpoint(
     ``meta['config']``, a text that mmengine's ``Runner.resume`` would run as Python, is left out.
 
     Args:
-        location: Path, ``http(s)://`` URL with or without ``#sha256=<64 hexadecimal digits>``, or
-            a name in a model zoo, such as ``torchvision://resnet50``.
+        location: Path, ``http(s)://`` URL, ``hf://owner/name[@revision][:file]``, or a name in a
+            model zoo, such as ``torchvision://resnet50``. ``#sha256=<64 hexadecimal digits>`` may
+            follow a URL or a hub location.
         map_location: As for ``torch.load``.
         sha256: Expected hash of the file, 64 hexadecimal digits.
 
@@ -99,14 +101,15 @@ def with_sha256(location: str, sha256: str) -> str:
         CheckpointError: The file has another hash, or its scheme cannot be checked.
     """
     digits = check_digits(sha256, location)
-    if location.startswith(('http://', 'https://', 'mmmask3d://')):
+    if location.startswith(('http://', 'https://', 'hf://', 'mmmask3d://')):
         address, given = split_sha256(location)
         if given not in (None, digits):
             raise CheckpointError(f'{location}: sha256={digits} contradicts the URL.')
         return f'{address}#sha256={digits}'
     if '://' in location:
         raise CheckpointError(
-            f'{location}: sha256 is checked for local files, http(s):// and mmmask3d:// only.'
+            f'{location}: sha256 is checked for local files, http(s)://, hf:// and '
+            'mmmask3d:// only.'
         )
     path = os.path.expanduser(location)
     if os.path.isfile(path) and (found := file_sha256(path)) != digits:
@@ -122,6 +125,7 @@ def with_sha256(location: str, sha256: str) -> str:
 
 register_scheme('http://')(download)
 register_scheme('https://')(download)
+register_scheme('hf://')(hub_file)
 
 
 @register_scheme('torchvision://')

@@ -1,24 +1,20 @@
 """Downloads from a server on loopback that does everything a server can do wrong."""
 
-import errno
 import hashlib
-import json
-import logging
 import multiprocessing
 import os
 import random
 import threading
-from collections import namedtuple
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmmask3d.checkpoints import download as module
 from mmmask3d.checkpoints.download import DownloadError, cached_path, download, split_sha256
 from mmmask3d.checkpoints.files import CheckpointError
-from mmmask3d.checkpoints.locations import with_sha256
+from mmmask3d.checkpoints.locations import read_checkpoint, with_sha256
 from mmmask3d.models import Mask3DViT
 
 BODY = random.Random(0).randbytes(700_001)
@@ -28,15 +24,14 @@ FORK = multiprocessing.get_context('fork')
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one file, as the test sets it up; `seen` has (path, range) of every request."""
+    """Serves one file, as the test sets it up; `seen` has the path of every request."""
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(('127.0.0.1', 0), Handler)
-        self.body, self.etag, self.ranges = BODY, '"one"', True
+        self.body = BODY
         self.cuts, self.statuses, self.seen = [], [], []
-        self.announce = 0  # added to the length
         self.redirect = None
         self.stall = 0.0
 
@@ -52,8 +47,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        server, asked = self.server, self.headers.get('Range')
-        server.seen.append((self.path, asked))
+        server = self.server
+        server.seen.append(self.path)
         if server.statuses:
             status = server.statuses.pop(0)
             self.send_response(status)
@@ -66,30 +61,15 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header('Content-Length', '0')
             self.end_headers()
             return
-        start, total = 0, len(server.body)
-        known = self.headers.get('If-Range') in (None, server.etag)
-        if asked and server.ranges and (known or server.ranges == 'always'):
-            start = int(asked.removeprefix('bytes=').rstrip('-'))
-        if start and start >= total:
-            self.send_response(416)
-            self.send_header('Content-Range', f'bytes */{total}')
-            self.send_header('Content-Length', '0')
-            self.end_headers()
-            return
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header('Content-Range', f'bytes {start}-{total - 1}/{total}')
-        if server.etag:
-            self.send_header('ETag', server.etag)
-        self.send_header('Content-Length', str(total - start + server.announce))
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(server.body)))
         self.end_headers()
-        body = server.body[start:]
         cut = server.cuts.pop(0) if server.cuts else None
-        self.wfile.write(body[:cut])
+        self.wfile.write(server.body[:cut])
         self.wfile.flush()
         if server.stall:
             threading.Event().wait(server.stall)
-        if cut is not None or server.announce:
+        if cut is not None:
             self.close_connection = True
 
 
@@ -109,7 +89,7 @@ def cache(tmp_path, monkeypatch):
     """The cache, where the user's environment puts it; waits between attempts are left out."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     monkeypatch.setattr(torch.hub, '_hub_dir', None)
-    monkeypatch.setattr(module.time, 'sleep', lambda seconds: None)
+    monkeypatch.setattr('pooch.core.time.sleep', lambda seconds: None)
     for name in ('http_proxy', 'https_proxy', 'all_proxy'):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -128,7 +108,7 @@ def test_a_file_is_downloaded_once_verified_and_complete(server, cache):
     assert path.is_relative_to(cache)
     assert files(cache) == [path.relative_to(cache).as_posix()]
     assert download(server.url(), sha256=SHA.upper()) == path
-    assert server.seen == [('/weights.pth', None)]
+    assert server.seen == ['/weights.pth']
 
 
 def test_files_of_one_name_from_two_places_are_two_files(server, cache):
@@ -151,104 +131,39 @@ def test_what_torch_has_downloaded_is_used_if_its_hash_is_right(server, cache):
     assert (cache / 'weights.pth').read_bytes() == OTHER
 
 
-@pytest.mark.parametrize('cuts', [[1], [300_000], [300_000, 200_000], [0, 0, 100]])
-def test_a_broken_connection_is_resumed_where_it_broke(server, cache, cuts):
-    server.cuts = list(cuts)
-    assert download(server.url(sha=SHA)).read_bytes() == BODY
-    starts = [sum(cuts[: i + 1]) for i in range(len(cuts))]
-    assert [r for _, r in server.seen] == [None, *(f'bytes={s}-' if s else None for s in starts)]
-
-
-def test_an_interrupted_call_is_resumed_by_the_next(server, cache):
-    server.cuts = [300_000]
-    with pytest.raises(DownloadError, match=r'300000 of 700001 bytes, 1 times\. 300000 bytes are'):
-        download(server.url(sha=SHA), retries=0)
-    assert download(server.url(sha=SHA)).read_bytes() == BODY
-    assert [r for _, r in server.seen] == [None, 'bytes=300000-']
-    assert len(files(cache)) == 1
-
-
-def test_a_killed_process_is_resumed(server, cache):
-    """As left by a kill: the bytes so far and the record of the version."""
-    server.stall, server.cuts = 5.0, [300_000]
-    process = FORK.Process(target=download, args=(server.url(sha=SHA),))
-    process.start()
-    part = cached_path(server.url()).with_name('weights.pth.part')
-    waited = threading.Event()
-    for _ in range(600):
-        if part.exists() and part.stat().st_size >= 262_144:
-            break
-        waited.wait(0.05)
-    process.kill()
-    process.join()
-    server.stall, server.cuts = 0.0, []
-    kept = part.stat().st_size
-    assert 262_144 <= kept <= 300_000
-    assert download(server.url(sha=SHA)).read_bytes() == BODY
-    assert server.seen[-1][1] == f'bytes={kept}-'
-
-
-@pytest.mark.parametrize('sha', [SHA, None])
-def test_a_server_without_ranges_sends_everything_again(server, cache, sha, monkeypatch):
-    monkeypatch.setattr(module, 'urlsplit', https_everywhere(module.urlsplit))
-    server.ranges, server.cuts = False, [300_000]
-    assert download(server.url(sha=sha)).read_bytes() == BODY
-
-
 def https_everywhere(split):
     """A stand-in that takes the server on loopback for one with https."""
     return lambda url: split(url)._replace(scheme='https') if '127.0.0.1' in url else split(url)
 
 
-@pytest.mark.parametrize('ranges', [True, 'always'])
-def test_a_file_that_changed_between_two_calls_is_not_glued_together(server, cache, ranges):
-    server.cuts = [300_000]
-    with pytest.raises(DownloadError):
-        download(server.url(sha=SHA), retries=0)
-    server.body, server.etag, server.ranges = OTHER, '"two"', ranges
-    path = download(server.url(sha=hashlib.sha256(OTHER).hexdigest()))
-    assert path.read_bytes() == OTHER
+@pytest.mark.parametrize('sha', [SHA, None])
+def test_a_connection_that_breaks_is_tried_again_from_the_start(server, cache, monkeypatch, sha):
+    if sha is None:  # requests itself sees that the body is shorter than announced
+        monkeypatch.setattr(module, 'urlsplit', https_everywhere(module.urlsplit))
+    server.cuts = [300_000, 0]
+    path = download(server.url(sha=sha))
+    assert path.read_bytes() == BODY
+    assert len(server.seen) == 3
+    server.cuts = [300_000] * 2
+    with pytest.raises(DownloadError, match=r'2 times: .*300000 bytes read.*put the file at'):
+        download(server.url('other.pth', sha), retries=1)
+    assert files(cache) == [path.relative_to(cache).as_posix()]
 
 
-def test_without_a_validator_only_the_hash_allows_to_resume(server, cache, monkeypatch):
-    monkeypatch.setattr(module, 'urlsplit', https_everywhere(module.urlsplit))
-    server.etag, server.cuts = None, [300_000]
-    download(server.url())
-    assert [r for _, r in server.seen] == [None, None]
-    server.seen.clear()
-    # With a hash two halves of different files are noticed, and the file is fetched again.
-    server.cuts = [300_000]
-    with pytest.raises(DownloadError):
-        download(server.url('x.pth', SHA), retries=0)
-    part = cached_path(server.url('x.pth')).with_name('x.pth.part')
-    part.write_bytes(OTHER[:300_000])
-    assert download(server.url('x.pth', SHA)).read_bytes() == BODY
-    assert [r for _, r in server.seen] == [None, 'bytes=300000-', None]
-
-
-def test_a_part_that_is_complete_already(server, cache):
-    server.cuts = [300_000]
-    with pytest.raises(DownloadError):
-        download(server.url(sha=SHA), retries=0)
-    cached_path(server.url()).with_name('weights.pth.part').write_bytes(BODY)
-    assert download(server.url(sha=SHA)).read_bytes() == BODY  # the server answers 416
-
-
-@pytest.mark.parametrize('more', [1000, -1000])
-def test_a_server_that_lies_about_the_length(server, cache, more):
-    server.announce, server.ranges = more, False
-    why = 'closed after 700001 of 701001' if more > 0 else 'the sha256 of the file is'
-    with pytest.raises(DownloadError, match=why):
-        download(server.url(sha=SHA), retries=1)
-    assert not cached_path(server.url()).exists()
-
-
-def test_a_wrong_length_and_no_hash(server, cache, monkeypatch):
-    monkeypatch.setattr(module, 'urlsplit', https_everywhere(module.urlsplit))
-    server.announce = 1000
-    with pytest.raises(DownloadError, match='another version of the file'):
-        download(server.url(), retries=1)
-    assert files(cache) == []
+def test_what_a_killed_process_left_is_removed(server, cache):
+    server.stall, server.cuts = 30.0, [300_000]
+    process = FORK.Process(target=download, args=(server.url(sha=SHA),))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not any((cache / name).stat().st_size for name in files(cache)):
+        assert time.monotonic() < deadline
+    process.kill()
+    process.join()
+    assert len(files(cache)) == 1
+    server.stall, server.cuts = 0.0, []
+    path = download(server.url(sha=SHA))
+    assert path.read_bytes() == BODY
+    assert files(cache) == [path.relative_to(cache).as_posix()]
 
 
 def test_a_wrong_hash_is_refused_and_nothing_is_kept(server, cache):
@@ -263,7 +178,7 @@ def test_the_hash_in_a_name_is_checked_and_a_full_hash_overrules_it(server, cach
     monkeypatch.setattr(module, 'urlsplit', https_everywhere(module.urlsplit))
     good, wrong, dated = f'vit-{SHA[:8]}.pth', 'vit-0123abcd.pth', 'vit-20230131.pth'
     assert download(server.url(good)).read_bytes() == BODY
-    with pytest.raises(DownloadError, match=rf"0123abcd is in the file's name.*#sha256={SHA}"):
+    with pytest.raises(DownloadError, match=rf"0123abcd was asked for.*file's name.*#sha256={SHA}"):
         download(server.url(wrong))
     assert download(server.url(wrong, SHA)).read_bytes() == BODY
     assert download(server.url(dated)).read_bytes() == BODY
@@ -275,12 +190,12 @@ def test_a_damaged_file_in_the_cache_is_replaced(server, cache):
     assert download(server.url(sha=SHA)).read_bytes() == BODY
 
 
-def test_https_without_a_hash_warns_with_the_hash_to_pin(server, cache, monkeypatch):
+def test_https_without_a_hash_warns_with_the_hash_to_pin(
+    server, cache, monkeypatch, warnings_logged_by_mmengine
+):
     monkeypatch.setattr(module, 'urlsplit', https_everywhere(module.urlsplit))
-    said = []
-    monkeypatch.setattr(module, '_log', lambda text, level=logging.INFO: said.append((level, text)))
     download(server.url())
-    (warning,) = [text for level, text in said if level == logging.WARNING]
+    (warning,) = warnings_logged_by_mmengine
     assert f'#sha256={SHA}' in warning
 
 
@@ -307,18 +222,18 @@ def test_a_server_that_is_busy_is_asked_again(server, cache):
     server.statuses = [503, 429]
     assert download(server.url(sha=SHA)).read_bytes() == BODY
     server.statuses = [503] * 3
-    with pytest.raises(DownloadError, match=r'answers 503 .*, 3 times'):
+    with pytest.raises(DownloadError, match=r'HTTPError, 3 times: 503'):
         download(server.url('other.pth', SHA), retries=2)
 
 
 def test_no_server(cache):
-    with pytest.raises(DownloadError, match=r'no connection .*put the file at .*weights\.pth'):
+    with pytest.raises(DownloadError, match=r'ConnectionError, 2 times.*put the file at .*\.pth'):
         download(f'http://127.0.0.1:9/weights.pth#sha256={SHA}', retries=1)
 
 
 def test_a_server_that_falls_silent(server, cache):
     server.stall, server.cuts = 3.0, [100]
-    with pytest.raises(DownloadError, match=r'nothing received for 0\.2 s'):
+    with pytest.raises(DownloadError, match=r'1 times: .*[Tt]imed? ?out'):
         download(server.url(sha=SHA), timeout=0.2, retries=0)
 
 
@@ -326,7 +241,7 @@ def test_redirections(server, cache, monkeypatch):
     server.redirect = server.url('moved')
     assert download(server.url(sha=SHA)).read_bytes() == BODY
     server.redirect = 'file:///etc/hostname'
-    with pytest.raises(DownloadError, match=r'302 .*file:///etc/hostname.* is not allowed'):
+    with pytest.raises(DownloadError, match=r'file:///etc/hostname'):
         download(server.url('b.pth', SHA))
     # From https to http: the request is taken for one with https, the new address is not.
     server.redirect = server.url('moved')
@@ -340,37 +255,13 @@ def test_redirections(server, cache, monkeypatch):
 
 
 def test_full_disk(server, cache, monkeypatch):
-    usage = namedtuple('usage', 'total used free')
-    with monkeypatch.context() as patch:
-        patch.setattr(module.shutil, 'disk_usage', lambda path: usage(10, 9, 1))
-        with pytest.raises(DownloadError, match=r'no space for 1 MiB .*TORCH_HOME'):
-            download(server.url(sha=SHA))
-    assert files(cache) == []
+    def no_space(*args):
+        raise OSError(28, 'No space left on device')
 
-    def no_space(answer, part, *rest):
-        part.path.write_bytes(b'half')
-        raise OSError(errno.ENOSPC, 'No space left on device')
-
-    monkeypatch.setattr(module, '_receive', no_space)
-    with pytest.raises(DownloadError, match=r'no space .*TORCH_HOME'):
+    monkeypatch.setattr(module.os, 'replace', no_space)
+    with pytest.raises(DownloadError, match=r'no space is left.*TORCH_HOME'):
         download(server.url(sha=SHA))
     assert files(cache) == []
-
-
-@pytest.mark.parametrize('reason', [errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN])
-def test_a_network_that_goes_down_is_no_fault_of_the_disk(server, cache, monkeypatch, reason):
-    tried, receive = [], module._receive
-
-    def goes_down(answer, part, *rest):
-        tried.append(1)
-        if len(tried) == 1:
-            raise OSError(reason, os.strerror(reason))
-        receive(answer, part, *rest)
-
-    monkeypatch.setattr(module, '_receive', goes_down)
-    monkeypatch.setattr(module.time, 'sleep', lambda _: None)
-    assert download(server.url(sha=SHA)).is_file()
-    assert len(tried) == 2
 
 
 def test_a_folder_that_cannot_be_written(server, tmp_path):
@@ -409,7 +300,7 @@ def test_arguments():
 
 def test_progress(server, cache, capsys):
     download(server.url('a.pth', SHA), progress=True)
-    assert 'a.pth' in capsys.readouterr().err
+    assert '700k/700k' in capsys.readouterr().err
     download(server.url('b.pth', SHA), progress=False)
     assert capsys.readouterr().err == ''
 
@@ -449,7 +340,7 @@ def test_an_encoder_from_a_url_with_its_hash(served):
         model = fill(**init_cfg)
         for key, value in expected.state_dict().items():
             assert torch.equal(model.state_dict()[key], value)
-    loaded = CheckpointLoader.load_checkpoint(server.url(sha=sha), map_location='cpu')
+    loaded = read_checkpoint(server.url(sha=sha))
     assert loaded['state_dict'].keys() == expected.state_dict().keys()
 
 
@@ -468,7 +359,7 @@ def test_a_wrong_hash_loads_nothing(served):
 
 def load_and_count(url, rank, results):
     os.environ['LOCAL_RANK'] = str(rank)
-    loaded = CheckpointLoader.load_checkpoint(url, map_location='cpu')
+    loaded = read_checkpoint(url)
     results.put(len(loaded['state_dict']))
 
 
@@ -485,14 +376,3 @@ def test_processes_of_one_run_share_the_file(served):
         process.join()
     assert counts == [len(expected.state_dict())] * 3
     assert len(server.seen) == 1
-
-
-def test_a_record_of_another_address_or_damaged_is_not_believed(server, cache):
-    part = module._Part(cached_path(server.url()), server.url())
-    part.path.parent.mkdir(parents=True)
-    for record in ('{', json.dumps({'address': 'https://e.org', 'etag': '"one"'})):
-        part.path.write_bytes(OTHER[:1000])
-        part.record.write_text(record)
-        assert download(server.url(sha=SHA)).read_bytes() == BODY
-        assert server.seen.pop() == ('/weights.pth', None)
-        cached_path(server.url()).unlink()

@@ -1,6 +1,5 @@
 """The ops builder with a stand-in for mmcv's sdist: a few lines of Python instead of C++."""
 
-import importlib.util
 import io
 import os
 import platform
@@ -8,7 +7,6 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -34,14 +32,6 @@ class version:
 class cuda:
     is_available = staticmethod(lambda: False)
 """
-
-
-@pytest.fixture(scope='module')
-def ops():
-    spec = importlib.util.spec_from_file_location('build_mmcv_ops', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -175,28 +165,26 @@ def test_a_build_that_fails_shows_why(environment, tmp_path):
     assert 'build.log' in done.stderr
 
 
-def test_gpu_builds_have_a_folder_of_their_own(environment, tmp_path, site):
-    done = run(environment, '--dry-run', FORCE_CUDA='1')
-    assert done.returncode == 0, done.stderr
-    assert f'folder: {tmp_path / "cache" / "wheels" / key("-cu128")}' in done.stdout
-    assert '--no-build-isolation --no-cache-dir --no-deps' in done.stdout
-    assert not (tmp_path / 'cache').exists(), 'a dry run leaves nothing'
-
-    (site / 'torch.py').write_text(FAKE_TORCH.replace("'12.8', None", "None, '6.4.43482'"))
-    done = run(environment, '--dry-run', FORCE_CUDA='1')
-    assert key('-rocm6.4') in done.stdout
-
-    (site / 'torch.py').write_text(FAKE_TORCH.replace("'12.8', None", 'None, None'))
-    done = run(environment, '--dry-run', FORCE_CUDA='1')
-    assert done.returncode == 1
-    assert 'FORCE_CUDA=1 is set, but torch 7.8.9 is a build without CUDA' in done.stderr
-
-
-def test_ops_without_gpu_code_do_not_pass_for_a_gpu_build(environment, sdist):
+def test_gpu_builds_have_a_folder_of_their_own_and_need_gpu_code(
+    environment, sdist, tmp_path, site
+):
     sdist()
     done = run(environment, FORCE_CUDA='1')
     assert done.returncode == 1
-    assert 'the ops hold no GPU code, and cu128 was asked for' in done.stderr
+    assert 'the ops hold no GPU code' in done.stderr
+    assert list((tmp_path / 'cache/wheels').iterdir()) == [
+        tmp_path / 'cache/wheels' / key('-cu128')
+    ]
+
+    (site / 'torch.py').write_text(FAKE_TORCH.replace("'12.8', None", "None, '6.4.43482'"))
+    sdist(WORKING_OPS.replace('not available', '6.4'))
+    done = run(environment, FORCE_CUDA='1')
+    assert Path(done.stdout.splitlines()[-1]).parent.name == key('-rocm6.4')
+
+    (site / 'torch.py').write_text(FAKE_TORCH.replace("'12.8', None", 'None, None'))
+    done = run(environment, FORCE_CUDA='1')
+    assert done.returncode == 1
+    assert 'FORCE_CUDA=1 is set, but torch 7.8.9 is a build without CUDA' in done.stderr
 
 
 def test_without_torch_it_says_so(environment, site):
@@ -207,37 +195,34 @@ def test_without_torch_it_says_so(environment, site):
     assert 'pip install -r requirements/torch.txt' in done.stderr
 
 
-def test_a_missing_compiler_is_found_before_the_build(environment, sdist):
-    sdist()
-    done = run(environment, CXX='no-such-compiler -std=c++17')
-    assert done.returncode == 1
-    assert 'no C++ compiler (no-such-compiler)' in done.stderr
+def test_the_documented_folder_and_the_pin(load_tool, monkeypatch):
+    """Wheels that were built before stay valid."""
+    tool = load_tool('misc/build_mmcv_ops.py')
+    facts = dict(version='2.9.1', cuda='12.8', hip=None, gpu=False)
+    monkeypatch.setattr(tool, 'ask', lambda code: facts)
+    monkeypatch.setattr(tool.platform, 'machine', lambda: 'x86_64')
+    monkeypatch.setattr(tool.sys, 'version_info', type('V', (), {'major': 3, 'minor': 11}))
+    monkeypatch.setenv('MMMASK3D_CACHE', '/cache')
+    name = '/cache/wheels/cp311-torch2.9.1-mmcv2.3.6-x86_64'
+    assert tool.wheel_folder('2.3.6') == (Path(name), False)
+    facts['gpu'] = True
+    assert tool.wheel_folder('2.3.6') == (Path(f'{name}-cu128'), True)
 
 
-def test_the_pin_is_read_from_the_requirements(ops):
-    assert ops.pinned_mmcv_version() == metadata.version('onedl-mmcv')
+def test_installed_but_not_working_is_an_exit_code(load_tool, monkeypatch, tmp_path, capsys):
+    """So that `make` leaves no stamp."""
+    tool = load_tool('misc/build_mmcv_ops.py')
+    ran = []
+    monkeypatch.setattr(tool, 'wheel_folder', lambda version: (tmp_path / version, False))
+    monkeypatch.setattr(tool, 'find_or_build', lambda *_: tmp_path / 'x.whl')
+    monkeypatch.setattr(tool.subprocess, 'run', lambda command, **_: ran.append(command))
 
+    def broken(gpu, wheel=None):
+        raise tool.OpsError('undefined symbol: _Z')
 
-def test_the_documented_key(ops, monkeypatch):
-    monkeypatch.setattr(ops.platform, 'machine', lambda: 'x86_64')
-    monkeypatch.setattr(ops.sys, 'version_info', type('V', (), {'major': 3, 'minor': 11}))
-    assert ops.wheel_key('2.9.1', '2.3.6', '') == 'cp311-torch2.9.1-mmcv2.3.6-x86_64'
-    assert ops.wheel_key('2.9.1', '2.3.6', 'cu128') == 'cp311-torch2.9.1-mmcv2.3.6-x86_64-cu128'
-
-
-def test_jobs_are_bounded_by_memory(ops, monkeypatch):
-    monkeypatch.delenv('MAX_JOBS', raising=False)
-    monkeypatch.setattr(ops.os, 'sched_getaffinity', lambda pid: range(64), raising=False)
-    pages = {'SC_PAGE_SIZE': 4096, 'SC_PHYS_PAGES': 10 * 1024**3 // 4096}
-    monkeypatch.setattr(ops.os, 'sysconf', pages.__getitem__)
-    assert ops.build_jobs() == 5
-    monkeypatch.setenv('MAX_JOBS', '7')
-    assert ops.build_jobs() == 7
-
-
-def test_an_interrupted_installation_is_an_error(ops, monkeypatch, tmp_path):
-    """Installed but not working is an exit code, so that `make` leaves no stamp."""
-    monkeypatch.setattr(ops.subprocess, 'run', lambda *a, **k: type('Done', (), {'returncode': 0}))
-    monkeypatch.setattr(ops, 'probe', lambda variant: 'undefined symbol: _Z')
-    with pytest.raises(ops.OpsError, match='its ops do not work: undefined symbol'):
-        ops.install(tmp_path / 'some.whl', '')
+    monkeypatch.setattr(tool, 'check_ops', broken)
+    assert tool.main(['--install']) == 1
+    assert ran[0][1:] == [
+        '-m', 'pip', 'install', '--force-reinstall', '--no-deps', str(tmp_path / 'x.whl'),
+    ]  # fmt: skip
+    assert 'undefined symbol' in capsys.readouterr().err

@@ -47,7 +47,7 @@ def test_the_python_of_the_zoo_runs():
 def test_every_init_cfg_shown_is_one():
     (text,) = blocks('weights.md', 'python')
     examples = re.split(r'^(?=init_cfg)', text, flags=re.M)[1:]
-    assert len(examples) == 6
+    assert len(examples) == 7
     for example in examples:
         values = {}
         exec(example, values)
