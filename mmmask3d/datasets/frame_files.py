@@ -203,14 +203,23 @@ def _key(name: str) -> str:
 
 
 def existing(path: str) -> str:
-    """A path in the Unicode form in which it exists; the same where it exists in none."""
+    """A path in the one Unicode form in which it exists; the same where there is none, or two."""
     if path.isascii() or os.path.lexists(path):
         return path
+    found = _spellings(path)
+    return found[0] if len(found) == 1 else path
+
+
+def _spellings(path: str) -> list[str]:
+    if path.isascii():
+        return [path] if os.path.isdir(path or '.') else []
     parent, name = os.path.split(path)
-    folder = existing(parent)
-    try:
-        entries = os.listdir(folder or '.')
-    except OSError:
-        return path
-    same = [entry for entry in entries if same_form(entry) == same_form(name)]
-    return os.path.join(folder, same[0]) if len(same) == 1 else path
+    if not name:
+        return _spellings(parent)
+    return [
+        os.path.join(folder, entry)
+        for folder in _spellings(parent)
+        if os.path.isdir(folder or '.')
+        for entry in os.listdir(folder or '.')
+        if same_form(entry) == same_form(name)
+    ]

@@ -254,6 +254,7 @@ class PackedLmdbBackend(LmdbBackend):
     def _names(self, cursor: Any) -> Iterator[str]:
         """Keys and folders that are not ASCII."""
         last: tuple[str, ...] = ()
+        cursor.first()
         for key in cursor.iternext(values=False):
             name = self._decoded(bytes(key))
             if name.isascii():

@@ -156,6 +156,31 @@ def test_a_folder_pairs_by_name_and_keeps_subfolders(tmp_path):
     assert [f.depth for f in read_inputs(tmp_path, with_depth=False)] == [None, None]
 
 
+def test_a_folder_of_links_and_of_suffixes_in_any_case(tmp_path):
+    for name in ('a/1', 'b/2'):
+        for folder, array in (('rgb', IMG), ('depth', STORED)):
+            path = tmp_path / f'store/{folder}/{name}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(path), array)
+            if name == 'b/2':
+                path.rename(path.with_suffix('.PNG'))
+    for folder in ('rgb', 'depth'):
+        (tmp_path / folder).mkdir()
+        for scene in 'ab':
+            (tmp_path / folder / scene).symlink_to(tmp_path / 'store' / folder / scene)
+        (tmp_path / f'store/{folder}/a/back').symlink_to(tmp_path / folder)
+        (tmp_path / f'store/{folder}/a/._1.png').write_bytes(b'of a Mac')
+    for with_depth in (True, False):
+        frames = read_inputs(tmp_path, with_depth=with_depth)
+        assert [frame.name for frame in frames] == ['a/1', 'b/2']
+        for frame in frames:
+            np.testing.assert_array_equal(frame.load(DepthReading())['img'], IMG)
+    assert cv2.imwrite(str(tmp_path / 'store/rgb/a/1.jpg'), IMG)
+    with pytest.raises(ValueError, match=r"two images 'a/1': a/1\.jpg, a/1\.png\. Give img_suffix"):
+        read_inputs(tmp_path, with_depth=False)
+    assert len(read_inputs(tmp_path, with_depth=False, img_suffix='.png')) == 2
+
+
 def test_what_is_no_frame():
     for given, error, message in (
         ([], ValueError, 'empty'),

@@ -1,6 +1,7 @@
 """Which files belong together."""
 
 import argparse
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
@@ -113,6 +114,33 @@ def test_links_are_followed_and_do_not_go_round(tmp_path):
     (tmp_path / 'data/rgb').symlink_to(tmp_path / 'disk2')
     (tmp_path / 'disk2/back').symlink_to(tmp_path / 'disk2')
     assert [p.colour for p in finder(tmp_path / 'data').find().pairs] == ['rgb/1.jpg']
+
+
+def test_suffixes_in_any_case_and_names_in_any_unicode_form(tmp_path):
+    nfd, nfc = (unicodedata.normalize(form, 'Küche') for form in ('NFD', 'NFC'))
+    touch(tmp_path, 'x/color/1.JPG', 'x/depth/1.Png', f'{nfd}/color/2.jpg', f'{nfc}/depth/2.png')
+    found = finder(tmp_path, '*/color/*.jpg', '*/depth/*.PNG').find()
+    assert found.problems == []
+    assert found.pairs == [
+        Pair(f'{nfc}/2', f'{nfd}/color/2.jpg', f'{nfc}/depth/2.png'),
+        Pair('x/1', 'x/color/1.JPG', 'x/depth/1.Png'),
+    ]
+    (named,) = finder(tmp_path, f'{nfc}/color/*.jpg', f'{nfd}/depth/*.png').find().pairs
+    assert named.colour == f'{nfd}/color/2.jpg'
+    (tmp_path / 'list.txt').write_bytes(f'{nfc}/color/2.jpg {nfd}/depth/2.png\r\n'.encode('utf-16'))
+    (pair,) = finder(tmp_path, pairs=tmp_path / 'list.txt').find().pairs
+    assert pair == Pair(f'{nfc}/color/2', f'{nfd}/color/2.jpg', f'{nfc}/depth/2.png')
+
+
+def test_pictures_that_match_but_for_their_suffix_are_counted(tmp_path):
+    touch(tmp_path, 'rgb/1.jpg', 'rgb/2.JPEG', 'rgb/3.txt', 'depth/1.png', 'depth/2.npy')
+    touch(tmp_path, 'other/1.bmp')
+    assert sorted(finder(tmp_path).left_over()) == [
+        '1 files are left out, which --depth matches but for their suffix: depth/2.npy',
+        '1 files are left out, which --rgb matches but for their suffix: rgb/2.JPEG',
+    ]
+    touch(tmp_path, 'one/1.jpg', 'one/1.png')
+    assert finder(tmp_path, 'one/*.jpg', 'one/*.png').left_over() == []
 
 
 def test_the_output_inside_the_source_is_passed_over(tmp_path):

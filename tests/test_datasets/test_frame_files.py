@@ -147,6 +147,8 @@ def test_a_path_as_it_is_spelled(tmp_path):
     assert existing(path) == f'{tmp_path}/{NFD}/{NFD}.png'
     for other in (f'{tmp_path}/{NFD}/{NFD}.png', f'{tmp_path}/{NFC}/ö.png', 'ö/ä', ''):
         assert existing(other).endswith(other.rpartition('/')[2])
+    touch(tmp_path, f'{NFC}/depth/1')
+    assert existing(path) == f'{tmp_path}/{NFD}/{NFD}.png'
     touch(tmp_path, f'{NFC}/{NFC}.png')
     assert existing(path) == path
 

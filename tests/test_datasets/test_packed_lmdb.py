@@ -4,6 +4,7 @@ import copy
 import json
 import multiprocessing
 import pickle
+import unicodedata
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -435,3 +436,27 @@ def test_a_replaced_database_is_opened_anew(root, arguments, tmp_path):
     pack(root, tmp_path / 'frames.lmdb')
     assert PackedLmdbBackend(arguments['db_path']).get('splits/train.txt') == b'c\n'
     assert backend.get('splits/train.txt') == b'c\na/2\nb/1\n'  # what it has open
+
+
+def test_names_are_found_in_any_unicode_form(tmp_path, write_frame):
+    """Packed from a folder that came from a Mac, read by lists written elsewhere."""
+    root = tmp_path / 'data'
+    nfd = unicodedata.normalize('NFD', 'Küche')
+    image, depth = write_frame(root, f'{nfd}/1')
+    (root / 'index.txt').write_text('Küche/1')
+    pack(root, tmp_path / 'x.lmdb')
+    backend = PackedLmdbBackend(str(tmp_path / 'x.lmdb'), str(root))
+    for name in (f'{root}/rgb/Küche/1.png', f'{root}/rgb/{nfd}/1.png'):
+        assert backend.get(name) == image.read_bytes()
+        assert backend.isfile(name)
+        assert backend.isdir(name.rpartition('/')[0])
+    assert list(backend.list_dir_or_file(f'{root}/rgb/Küche', list_dir=False)) == ['1.png']
+    assert not backend.exists(f'{root}/rgb/Köche')
+    with pytest.raises(FileNotFoundError, match='Köche'):
+        backend.get(f'{root}/rgb/Köche/1.png')
+    arguments = dict(backend='packed_lmdb', db_path=str(tmp_path / 'x.lmdb'), data_root=str(root))
+    for ann_file in ('', 'index.txt'):
+        info = dataset(root, arguments, ann_file=ann_file).get_data_info(0)
+        assert (info['img_path'], info['depth_path']) == (str(image), str(depth))
+    copied = pickle.loads(pickle.dumps(backend))
+    assert copied.get(f'{root}/depth/Küche/1.png') == depth.read_bytes()

@@ -4,6 +4,7 @@ import copy
 import multiprocessing
 import pickle
 import re
+import unicodedata
 
 import cv2
 import numpy as np
@@ -128,6 +129,111 @@ def test_subsets(root, serialize_data):
     (root / 'depth/c.png').write_bytes(b'')
     with pytest.raises(RuntimeError, match='1 frames in a row'):
         data[0]
+
+
+def test_a_link_back_gives_each_frame_once(tmp_path, write_frame, warnings_logged):
+    """``ln -s STORE/rgb/train data/rgb/train`` twice: the second link lands in the store."""
+    for name in ('train/1', 'train/2'):
+        write_frame(tmp_path / 'store', name)
+    for kind in ('rgb', 'depth'):
+        (tmp_path / 'data' / kind).mkdir(parents=True)
+        (tmp_path / 'data' / kind / 'train').symlink_to(tmp_path / 'store' / kind / 'train')
+        (tmp_path / 'store' / kind / 'train/train').symlink_to(tmp_path / 'store' / kind / 'train')
+    data = dataset(tmp_path / 'data')
+    assert frames(data) == ['train/1', 'train/2']
+    (line,) = warnings_logged
+    assert '2 links lead to a folder that is listed already or holds them, and are passed' in line
+    assert f'{tmp_path}/data/rgb/train/train, {tmp_path}/data/depth/train/train.' in line
+
+
+@pytest.mark.parametrize('ann_file', ['', 'index.txt'])
+def test_the_case_of_suffixes_does_not_matter(tmp_path, write_frame, warnings_logged, ann_file):
+    values = {}
+    for name in ('kitchen/1', 'office/1', 'office/2'):
+        values[name] = np.full((12, 16), 1000 * (len(values) + 1), np.uint16)
+        image, depth = write_frame(tmp_path, name, depth=values[name])
+        if name.startswith('office'):
+            image.rename(image.with_suffix('.PNG'))
+            depth.rename(depth.with_suffix('.Png'))
+    (tmp_path / 'index.txt').write_text('\n'.join(values))
+    data = dataset(tmp_path, ann_file=ann_file)
+    assert frames(data) == list(values)
+    assert data.get_data_info(1)['img_path'] == f'{tmp_path}/rgb/office/1.PNG'
+    for i, depth in enumerate(values.values()):
+        assert (data[i]['inputs']['depth'] == depth[0, 0] / 1000).all()
+    assert (data.num_without_partner, warnings_logged) == (0, [])
+
+
+def test_pictures_of_other_suffixes_are_counted_and_named(tmp_path, write_frame, warnings_logged):
+    for name in ('kitchen/1', 'office/1', 'office/2'):
+        image, depth = write_frame(tmp_path, name)
+        if name.startswith('office'):
+            image.rename(image.with_suffix('.jpeg'))
+            depth.rename(depth.with_suffix('.tiff'))
+    assert frames(dataset(tmp_path)) == ['kitchen/1']
+    (line,) = warnings_logged
+    assert '4 files are no frames' in line
+    assert "2 '.jpeg', 2 '.tiff'" in line
+    assert f'{tmp_path}/rgb/office/1.jpeg' in line
+
+
+def test_colour_and_depth_in_one_folder_leave_nothing_over(tmp_path, write_frame, warnings_logged):
+    image, depth = write_frame(tmp_path, '1')
+    (tmp_path / 'all').mkdir()
+    image.rename(tmp_path / 'all/1.color.png')
+    depth.rename(tmp_path / 'all/1.depth.png')
+    settings = dict(img_suffix='.color.png', depth_suffix='.depth.png')
+    prefix = dict(img_path='all', depth_path='all')
+    assert frames(dataset(tmp_path, data_prefix=prefix, **settings)) == ['1']
+    prefix = dict(img_path='all', depth_path='all/')
+    assert frames(dataset(tmp_path, data_prefix=prefix, **settings)) == ['1']
+    assert warnings_logged == []
+
+
+def test_two_files_of_one_frame_are_refused(tmp_path, write_frame):
+    image, _ = write_frame(tmp_path, '1')
+    image.with_suffix('.PNG').write_bytes(image.read_bytes())
+    with pytest.raises(ValueError, match=r"rgb: two files are the same frame '1': '1\.PNG' and"):
+        dataset(tmp_path, on_error='drop')
+    (tmp_path / 'index.txt').write_text('1')
+    assert dataset(tmp_path, ann_file='index.txt').get_data_info(0)['img_path'] == str(image)
+
+
+@pytest.mark.parametrize('form', ['NFC', 'NFD'])
+@pytest.mark.parametrize('ann_file', ['', 'index.txt'])
+def test_names_pair_in_any_unicode_form(tmp_path, write_frame, form, ann_file):
+    name = 'Küche/Möbel é'
+    image, depth = write_frame(tmp_path, unicodedata.normalize('NFD', name))
+    colour = tmp_path / unicodedata.normalize('NFC', f'rgb/{name}.png')
+    colour.parent.mkdir()
+    image.rename(colour)
+    line = unicodedata.normalize(form, f'{name}.png\t{name}.png')
+    (tmp_path / 'index.txt').write_text(line)
+    data = dataset(tmp_path, ann_file=ann_file)
+    info = data.get_data_info(0)
+    assert (info['img_path'], info['depth_path']) == (str(colour), str(depth))
+    assert info['frame'] == name
+    assert data.num_without_partner == 0
+
+
+def test_folders_and_index_are_found_in_any_unicode_form(tmp_path, write_frame):
+    root = tmp_path / unicodedata.normalize('NFD', 'Küche')
+    write_frame(root, '1')
+    (root / unicodedata.normalize('NFD', 'für.txt')).write_text('1')
+    assert frames(dataset(tmp_path / 'Küche')) == ['1']
+    assert frames(dataset(tmp_path / 'Küche', ann_file='für.txt')) == ['1']
+
+
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
+def test_an_index_from_windows(root, encoding):
+    (root / 'index.txt').write_bytes('c\r\n\r\n a/2 \r\n'.encode(encoding))
+    assert frames(dataset(root, ann_file='index.txt')) == ['c', 'a/2']
+
+
+def test_an_index_in_another_encoding_is_named(root):
+    (root / 'index.txt').write_bytes('c\nKüche\n'.encode('latin-1'))
+    with pytest.raises(ValueError, match=r'index\.txt: expected text in UTF-8.*line 2.*iconv'):
+        dataset(root, ann_file='index.txt')
 
 
 # ---------------------------------------------------------------- what is reported at start-up
@@ -388,6 +494,9 @@ def test_test_mode_gives_the_same_masks_every_time(root):
     assert same(first, data[1]['inputs'])
     assert same(first, data[EpochIndex(1, epoch=9, seed=7)]['inputs'])
     assert not torch.equal(first['rgb_mask'], data[2]['inputs']['rgb_mask'])
+    other = dataset(root, pipeline=TRAIN, test_mode=True, seed=1)[1]['inputs']
+    for key in ('img', 'depth', 'rgb_mask', 'depth_mask'):
+        assert not torch.equal(first[key], other[key])
 
 
 def test_an_ordinary_sampler_draws_from_the_global_generators(root):
@@ -411,12 +520,17 @@ def test_repeats_and_sources_draw_for_themselves(root):
         assert same(once['inputs'], wrapped[EpochIndex(1, epoch=0)]['inputs'])
 
 
-def test_a_dropped_frame_is_replaced_with_the_draws_of_its_own_index(root):
+@pytest.mark.parametrize('test_mode', [False, True])
+def test_a_stand_in_frame_has_the_draws_of_the_index_asked_for(root, test_mode):
+    whole = dataset(root, pipeline=TRAIN, test_mode=test_mode)
+    expected, neighbour = (whole[EpochIndex(i, 3, seed=5)]['inputs'] for i in (1, 2))
     (root / 'depth/a/10.png').write_bytes(b'')
-    data = dataset(root, pipeline=TRAIN, on_error='drop')
-    stand_in, neighbour = data[EpochIndex(1, 0)], data[EpochIndex(2, 0)]
-    assert stand_in['data_samples'].frame == neighbour['data_samples'].frame == 'a/2'
-    assert not torch.equal(stand_in['inputs']['rgb_mask'], neighbour['inputs']['rgb_mask'])
+    data = dataset(root, pipeline=TRAIN, on_error='drop', test_mode=test_mode)
+    stand_in = data[EpochIndex(1, 3, seed=5)]
+    assert stand_in['data_samples'].frame == 'a/2'
+    assert torch.equal(stand_in['inputs']['rgb_mask'], expected['rgb_mask'])
+    assert not torch.equal(stand_in['inputs']['rgb_mask'], neighbour['rgb_mask'])
+    assert same(data[EpochIndex(2, 3, seed=5)]['inputs'], neighbour)
 
 
 # ---------------------------------------------------------------- holding and sharing

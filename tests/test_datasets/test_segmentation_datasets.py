@@ -1,5 +1,7 @@
 """Label maps of the indoor data sets: ids, class subsets and what is refused."""
 
+import unicodedata
+
 import cv2
 import numpy as np
 import pytest
@@ -124,6 +126,24 @@ def test_labels_are_not_asked_for_where_none_are_loaded(case):
     build, root, folder, _ = case
     (root / folder / 'b.png').unlink()
     assert len(build(ann_file='splits/train.txt', pipeline=PIPELINE[:1])) == 1
+
+
+@pytest.mark.parametrize('ann_file', ['', 'splits/x.txt'])
+def test_split_links_case_and_unicode_are_as_for_pairs(case, ann_file, tmp_path):
+    build, root, folder, num_classes = case
+    for name in ('rgb/a.jpg', f'{folder}/a.png'):
+        (root / name).unlink()
+    nfd, nfc = (unicodedata.normalize(form, 'ü') for form in ('NFD', 'NFC'))
+    (root / 'rgb/b.jpg').rename(root / f'rgb/{nfd}.JPG')
+    (root / f'{folder}/b.png').rename(root / f'{folder}/{nfc}.Png')
+    (root / 'rgb/loop').symlink_to(root / 'rgb')
+    (root / 'splits/x.txt').write_bytes(f'{nfc}\r\n\r\n'.encode('utf-16'))
+    data = build(ann_file=ann_file)
+    assert [data.get_data_info(i)['img_path'] for i in range(len(data))] == [
+        str(root / f'rgb/{nfd}.JPG')
+    ]
+    expected = [255, *range(num_classes)][::-1]
+    assert data[0]['gt_seg_map'][0].tolist() == expected
 
 
 def test_wrong_places(case):
