@@ -11,6 +11,9 @@ from importlib.util import find_spec
 from mmengine import registry as root
 from mmengine.registry import Registry
 
+from mmmask3d.noise import silence_noise
+
+silence_noise()  # before a registry imports the packages that make it
 _SCOPE = 'mmmask3d'
 
 # Pre-training does not need mmseg: the segmentation data sets register where it is installed.

@@ -153,7 +153,10 @@ def tiny_rooms(tmp_path_factory):
 
 @pytest.fixture
 def load_tool(monkeypatch):
-    """Function that imports a script below tools/ as a module: `load_tool('demo.py')`."""
+    """Function that imports a script below tools/: `load_tool('demo.py')`.
+
+    Returns the module that its `main` comes from, in `mmmask3d.cli` for most.
+    """
 
     def load(name):
         path = Path(__file__).parents[1] / 'tools' / name
@@ -163,7 +166,7 @@ def load_tool(monkeypatch):
         # another file may have imported the same module for its worker processes.
         monkeypatch.setitem(sys.modules, path.stem, module)
         spec.loader.exec_module(module)
-        return module
+        return sys.modules[module.main.__module__]
 
     return load
 

@@ -1,32 +1,23 @@
-"""Draw contact sheets of RGB-D frames: colour, depth, its contours on colour, labels, instances.
+"""Draw contact sheets of RGB-D frames, as they are or as the network sees them.
 
 Examples:
     python tools/analysis_tools/browse_rgbd.py data/my_frames --out-dir look
     python tools/analysis_tools/browse_rgbd.py configs/my_config.py --out-dir look --pipeline
 """
 
-# ruff: noqa: E402
-from mmmask3d.preflight import check_environment
-
-check_environment()  # plain words before an import below fails
-
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from mmmask3d.config_files import read_config_file
-from mmmask3d.inspection.browse import draw_frames, draw_pipeline, write_pictures
-from mmmask3d.inspection.sources import (
-    LOADERS,
-    SourceOptionsError,
-    add_source_arguments,
-    open_sources,
-)
+from mmmask3d.cli.options import read_overrides
+from mmmask3d.cli.source_options import add_source_arguments
+from mmmask3d.cli.start import start
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     """Build the command line."""
-    parser = argparse.ArgumentParser(description='Draw contact sheets of RGB-D frames.')
+    parser = argparse.ArgumentParser(prog=prog, description='Draw contact sheets of RGB-D frames.')
     add_source_arguments(parser)
     parser.add_argument('--out-dir', required=True, help='folder for sheets and page')
     parser.add_argument('--split', help='frames of this split only, such as train')
@@ -43,13 +34,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Draw and write the pictures.
 
     Returns:
         The exit code: 0, or 1 where a frame could not be drawn.
     """
-    parser = build_parser()
+    parser = build_parser(prog)
     args = parser.parse_args(argv)
     for name in ('num', 'rows', 'draws', 'columns'):
         value = getattr(args, name)
@@ -57,13 +48,20 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f'--{name} must be at least 1, got {value}')
     if args.seed < 0:
         parser.error(f'--seed must be 0 or more, got {args.seed}')
+    if args.pipeline and not args.source.endswith('.py'):
+        parser.error('--pipeline needs a config file (.py): it has one.')
+    if args.pipeline and args.split not in (None, 'train', 'val', 'test'):
+        parser.error(f'--split {args.split}: a config has train, val, test.')
+    start()
+
+    from mmmask3d.config_files import read_config_file
+    from mmmask3d.inspection.browse import draw_frames, draw_pipeline, write_pictures
+    from mmmask3d.inspection.sources import SourceOptionsError, open_sources
+
+    args.cfg_options = read_overrides(args.cfg_options)
     try:
         if args.pipeline:
-            if not args.source.endswith('.py'):
-                raise SourceOptionsError('--pipeline needs a config file (.py): it has one.')
             split = args.split or 'train'
-            if split not in LOADERS:
-                raise SourceOptionsError(f'--split {split}: a config has {", ".join(LOADERS)}.')
             cfg = read_config_file(args.source, args.cfg_options)
             drawn = draw_pipeline(
                 cfg, split, args.num, args.index, args.draws, args.seed, args.columns
@@ -83,7 +81,3 @@ def main(argv: list[str] | None = None) -> int:
     for one in failed:
         print(f'frame {one.frame!r} cannot be drawn: {one.error}', file=sys.stderr)
     return int(bool(failed))
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -7,23 +7,18 @@ Examples:
 Exit code: 0 without errors, 1 with errors (--strict: or warnings), 2 if nothing can be checked.
 """
 
-# ruff: noqa: E402
-from mmmask3d.preflight import check_environment
-
-check_environment()  # plain words before an import below fails
-
 import argparse
-import sys
+from collections.abc import Sequence
 
-from mmmask3d.inspection.check import CheckOptions, check_sets
-from mmmask3d.inspection.registration import TOLERANCE
-from mmmask3d.inspection.report import as_text, counts, write_reports
-from mmmask3d.inspection.sources import SourceOptionsError, add_source_arguments, open_sources
+from mmmask3d.cli.options import read_overrides
+from mmmask3d.cli.source_options import add_source_arguments
+from mmmask3d.cli.start import start
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     """Build the command line."""
     parser = argparse.ArgumentParser(
+        prog=prog,
         description=__doc__.splitlines()[0],
         epilog='Exit code: 0 without errors, 1 with errors, 2 if nothing can be checked.',
     )
@@ -42,9 +37,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--tolerance',
         type=float,
-        default=TOLERANCE,
+        default=0.01,
         metavar='SHARE',
-        help=f'displacement that counts as registered, share of the width (default: {TOLERANCE})',
+        help='displacement that counts as registered, share of the width (default: %(default)s)',
     )
     parser.add_argument('--seed', type=int, default=0, help='of the statistics of registration')
     parser.add_argument('--strict', action='store_true', help='exit code 1 for warnings as well')
@@ -52,13 +47,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Check and report.
 
     Returns:
         The exit code.
     """
-    parser = build_parser()
+    parser = build_parser(prog)
     args = parser.parse_args(argv)
     if args.workers < 1:
         parser.error(f'--workers must be at least 1, got {args.workers}')
@@ -68,6 +63,13 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f'--tolerance is a share between 0 and 1, got {args.tolerance}')
     if args.seed < 0:
         parser.error(f'--seed must be 0 or more, got {args.seed}')
+    start()
+
+    from mmmask3d.inspection.check import CheckOptions, check_sets
+    from mmmask3d.inspection.report import as_text, counts, write_reports
+    from mmmask3d.inspection.sources import SourceOptionsError, open_sources
+
+    args.cfg_options = read_overrides(args.cfg_options)
     try:
         sources = open_sources(args, args.split)
     except SourceOptionsError as error:
@@ -83,7 +85,3 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f'the report cannot be written: {error}')
     found = counts(findings)
     return int(bool(found['error'] or (args.strict and found['warning'])))
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Packs a data set into one LMDB file for network file systems, and unpacks or checks it.
+"""Pack a data set into one LMDB file, for network file systems; unpack or check one.
 
     python tools/dataset_converters/pack_lmdb.py pack data/my_frames data/my_frames.lmdb
     python tools/dataset_converters/pack_lmdb.py check data/my_frames.lmdb
@@ -12,24 +12,18 @@ data set and its loaders; its paths stay as they are:
                         data_root='data/my_frames')
 """
 
-# ruff: noqa: E402
-from mmmask3d.preflight import check_environment
-
-check_environment()  # plain words before an import below fails
-
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from mmmask3d.conversion.packing import PackingError, check, pack, unpack
-from mmmask3d.conversion.storage import StorageError
-from mmmask3d.datasets.packed_lmdb import PackedDatabaseError, PackedFileError
+from mmmask3d.cli.start import start
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest='command', required=True)
     command = commands.add_parser('pack', help='folder to database')
@@ -50,9 +44,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Entry point."""
-    args = parse_args(argv)
+    args = parse_args(argv, prog)
+    start()
+
+    from mmmask3d.conversion.packing import PackingError, check, pack, unpack
+    from mmmask3d.conversion.storage import StorageError
+    from mmmask3d.datasets.packed_lmdb import PackedDatabaseError, PackedFileError
+
     try:
         if args.command == 'pack':
             manifest = pack(args.folder, args.database, args.only, args.workers)
@@ -72,7 +72,3 @@ def main(argv: list[str] | None = None) -> int:
     done = dict(pack='packed', unpack='unpacked', check='verified')[args.command]
     print(f'{manifest["files"]} files, {manifest["bytes"] / 2**20:.1f} MiB {done}')
     return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Say what can be read off frozen encoders: labels or depth, by a linear map or by neighbours.
+"""Score frozen encoders: labels or depth, by a linear map or by nearest neighbours.
 
     python tools/analysis_tools/probe.py configs/segmentation/mask3d-tiny_fcn_rooms-240x320.py \
         --encoder mask3d=encoder.pth --random
@@ -7,37 +7,19 @@ The config names the data (its training frames are read with the validation pipe
 architecture and the normalisation; a config of depth estimation or of pre-training probes depth.
 """
 
-# ruff: noqa: E402
-from mmmask3d.preflight import check_environment
-
-check_environment()  # plain words before an import below fails
-
 import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
-from torch import nn
-
-from mmmask3d.engine.run_config import load_config
-from mmmask3d.evaluation.dense_probe import probe
-from mmmask3d.evaluation.frozen_features import (
-    extract_features,
-    image_normaliser,
-    with_pipeline,
-)
-from mmmask3d.registry import DATASETS, MODELS
-from mmmask3d.setup_env import register_all_modules
-from mmmask3d.weights.zoo import init_quietly
+from mmmask3d.cli.options import add_config_overrides, read_overrides
+from mmmask3d.cli.start import start
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config of segmentation, depth or pre-training')
     parser.add_argument(
         '--encoder', nargs='+', default=[], metavar='NAME=FILE', help='exported encoders'
@@ -53,9 +35,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0, help='of the random weights')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--out', type=Path, metavar='JSON', help='write the figures')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='overrides, as for tools/train.py'
-    )
+    add_config_overrides(parser)
     args = parser.parse_args(argv)
     args.encoders = {}
     for given in args.encoder:
@@ -72,44 +52,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def build_encoder(cfg: Config, checkpoint: str | None, seed: int) -> nn.Module:
-    """Build the config's backbone, filled from a file or at random."""
-    backbone = cfg.model.backbone.copy()
-    backbone.pop('init_cfg', None)
-    if checkpoint is not None:
-        backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
-    torch.manual_seed(seed)
-    model = MODELS.build(backbone)
-    init_quietly(model)
-    return model
-
-
-def run(args: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
-    """Probe all encoders; figures by encoder and method."""
-    cfg = load_config(args.config, cfg_options=args.cfg_options)
-    register_all_modules(init_default_scope=False)
-    init_default_scope(cfg.get('default_scope', 'mmmask3d'))
-    if not cfg.get('val_dataloader'):
-        raise ValueError(f'{args.config} has no val_dataloader, on whose frames to score.')
-    val = with_pipeline(cfg.val_dataloader.dataset, cfg.val_dataloader.dataset.pipeline)
-    train = with_pipeline(cfg.train_dataloader.dataset, val.pipeline)
-    datasets = [DATASETS.build(train), DATASETS.build(val)]
-    classes = datasets[0].metainfo.get('classes')
-    normalise = image_normaliser(cfg.model.get('data_preprocessor') or {})
-    results = {}
-    for name, file in {**args.encoders, **({'random': None} if args.random else {})}.items():
-        encoder = build_encoder(cfg, file, args.seed).to(args.device)
-        features = [
-            extract_features(encoder, d, normalise, args.batch_size, args.limit, args.device)
-            for d in datasets
-        ]
-        results[name] = {
-            method: probe(*features, method, None if classes is None else len(classes))
-            for method in args.methods
-        }
-    return results
-
-
 def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
     """The figures as a Markdown table."""
     first = next(iter(next(iter(results.values())).values()))
@@ -121,11 +63,20 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
     return '\n'.join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Run the command."""
-    args = parse_args(argv)
+    args = parse_args(argv, prog)
+    start()
+
+    from mmmask3d.apis.probing import probe_encoders
+    from mmmask3d.engine.run_config import load_config
+
+    encoders = {**args.encoders, **({'random': None} if args.random else {})}
     try:
-        results = run(args)
+        cfg = load_config(args.config, cfg_options=read_overrides(args.cfg_options))
+        results = probe_encoders(
+            cfg, encoders, args.methods, args.limit, args.batch_size, args.seed, args.device
+        )
     except (OSError, ValueError, RuntimeError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
@@ -134,7 +85,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(results, indent=2) + '\n')
     return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

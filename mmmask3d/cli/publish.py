@@ -7,25 +7,17 @@ Writes ``zoo/mask3d_vit-tiny_mine-<hash>.safetensors`` with a ``.json`` and a ``
 Weights that were trained on frames for research only are refused.
 """
 
-# ruff: noqa: E402
-from mmmask3d.preflight import check_environment
-
-check_environment()  # plain words before an import below fails
-
 import argparse
 import json
 import sys
 from collections.abc import Sequence
 
-from mmmask3d.atomic_file import write_file
-from mmmask3d.checkpoints.files import CheckpointError
-from mmmask3d.config_files import read_config_file
-from mmmask3d.weights.publishing import publish
+from mmmask3d.cli.start import start
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0])
     parser.add_argument('source', help='checkpoint of a run, or an extracted encoder')
     parser.add_argument('prefix', help='folder and name of the model; hash and suffix are added')
     parser.add_argument(
@@ -43,9 +35,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Run the command; 0 when the files were written and verified."""
-    args = parse_args(argv)
+    args = parse_args(argv, prog)
+    start()
+
+    from mmmask3d.atomic_file import write_file
+    from mmmask3d.checkpoints.files import CheckpointError
+    from mmmask3d.config_files import read_config_file
+    from mmmask3d.weights.publishing import publish
+
     try:
         config = read_config_file(args.config).to_dict() if args.config else None
         metrics = None
@@ -72,7 +71,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print('\n'.join(f'{key}: {value}' for key, value in written.items()))
     return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -8,39 +8,24 @@ channels of the one it replaces, and what a transformer needs to train well. Bef
 the model is built, predicts a random image and makes the gradients of one training step.
 """
 
-# ruff: noqa: E402
-from mmmask3d.preflight import check_environment
-
-check_environment()  # plain words before an import below fails
-
 import argparse
 import logging
-import os
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
+from mmmask3d.cli.start import start
 
-from mmmask3d.checkpoints.files import CheckpointError
-from mmmask3d.engine.run_config import check_libraries, load_config
-from mmmask3d.swap.backbone import SwapError
-from mmmask3d.swap.config import base_of, describe, read_config, render_config
-from mmmask3d.swap.plan import Swap, SwapOptions, plan_swap, refine_swap
-from mmmask3d.swap.proof import (
-    Proof,
-    check_optimiser,
-    is_trained,
-    prove_swap,
-    why_original_fails,
-)
+if TYPE_CHECKING:
+    from mmmask3d.swap.rewriting import Swapped
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config file, or package::folder/config.py')
     parser.add_argument('-o', '--out', required=True, help='config to write; must not exist')
     parser.add_argument('--checkpoint', help='weights of the encoder: path or URL')
@@ -94,91 +79,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def swap(args: argparse.Namespace) -> tuple[Swap, Proof | None, bool]:
-    """Plan, prove and write; nothing is written unless all of it succeeds.
-
-    Returns:
-        The plan, what was seen, and whether the config trains anything.
-    """
-    out = Path(args.out).expanduser()
-    if out.exists():
-        raise SwapError(f'{out} exists; name another file, or remove it.')
-    if not out.parent.is_dir():
-        raise SwapError(f'{out.parent}: no such folder.')
-    cfg = read_config(args.config)
-    check_libraries(cfg)
-    plan = plan_swap(
-        cfg,
-        SwapOptions(
-            arch=args.arch,
-            checkpoint=args.checkpoint,
-            path=args.path,
-            lr=args.lr,
-            layer_decay=args.layer_decay,
-            window_size=args.window_size,
-            drop_path_rate=args.drop_path,
-            backbone_only=args.backbone_only,
-        ),
-    )
-    # In the folder of the result, where its relative path to the user's config holds.
-    draft = out.with_name(f'{out.stem}_draft_{os.getpid()}.py')
-    base, proof = base_of(args.config, out), None
-    try:
-        draft.write_text(render_config(plan, base, args.checkpoint), encoding='utf-8')
-        if not args.skip_run:
-            proof = run(load_config(draft), cfg, plan, args)
-        refine_swap(plan, cfg, proof, args.backbone_only)
-        draft.write_text(render_config(plan, base, args.checkpoint), encoding='utf-8')
-        final = load_config(draft)
-        check_as_written(final, plan)
-        if proof is not None and any(change.key == 'optim_wrapper' for change in plan.changes):
-            check_optimiser(final, proof.model)
-        out.touch(exist_ok=False)  # fails if somebody has written it meanwhile
-        os.replace(draft, out)
-    finally:
-        draft.unlink(missing_ok=True)
-    return plan, proof, is_trained(cfg)
-
-
-def run(new: Config, old: Config, plan: Swap, args: argparse.Namespace) -> Proof:
-    """Run the swapped model; where that fails, say whether the original ran."""
-    try:
-        return prove_swap(
-            new, plan.old_backbone, args.path, args.size, predict=not args.skip_predict
-        )
-    except (SwapError, CheckpointError):  # says what is wrong, and the original knows nothing of it
-        raise
-    except Exception as error:  # of any kind: the models are not ours
-        found = f'{type(error).__name__}: {error}'
-        original = why_original_fails(old, args.size)
-        verdict = (
-            f'The original model fails as well on these random images ({original}), so the swap '
-            'may not be the reason: try another --size, or write the config with --skip-run and '
-            'start a training to see.'
-            if original
-            else f'The original model runs, so it needs more of {plan.old_backbone["type"]} than '
-            'the maps of its stages.'
-        )
-        raise SwapError(f'the swapped model does not run: {found}\n{verdict}') from error
-
-
-def check_as_written(new: Config, plan: Swap) -> None:
-    """The inherited config must say what the plan says, whatever it inherits from."""
-    for change in plan.changes:
-        value = new
-        for key in change.key.split('.'):
-            value = value[key]
-        value = Config({'entry': value}).to_dict()['entry']
-        wanted = Config({'entry': change.new}).to_dict()['entry']
-        if isinstance(wanted, dict) and not change.replaces:
-            value = {key: value.get(key) for key in wanted}
-        if value != wanted:
-            raise SwapError(f'{change.key} would be {value} in place of {wanted}.')
-
-
-def report(args: argparse.Namespace, plan: Swap, proof: Proof | None, trained: bool) -> str:
+def report(args: argparse.Namespace, swapped: 'Swapped') -> str:
     """What was changed and what was seen."""
-    lines = [describe(plan)]
+    from mmmask3d.swap.config import describe
+
+    proof, lines = swapped.proof, [describe(swapped.plan)]
     if args.config.startswith('mmseg::'):
         lines.append(
             f'note: _base_ = {args.config!r} is found by the tools of this project; mmengine alone '
@@ -198,30 +103,55 @@ def report(args: argparse.Namespace, plan: Swap, proof: Proof | None, trained: b
             f'one training step: loss {proof.losses["loss"]:.4g}, gradient in the first layer of '
             f'the transformer {proof.grad_norm or 0:.3g}'
         )
-    use = 'Train it with: python tools/train.py' if trained else 'Use it with: python tools/test.py'
-    lines.append(f'{args.out}: written. {use} {args.out}' + ('' if trained else ' CHECKPOINT'))
+    use = (
+        'Train it with: python tools/train.py'
+        if swapped.trained
+        else 'Use it with: python tools/test.py'
+    )
+    lines.append(
+        f'{args.out}: written. {use} {args.out}' + ('' if swapped.trained else ' CHECKPOINT')
+    )
     return '\n'.join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Run the command; 0 when the config was proved and written."""
-    args = parse_args(argv)
+    args = parse_args(argv, prog)
+    start()
+
+    from mmmask3d.checkpoints.files import CheckpointError
+    from mmmask3d.swap.plan import SwapOptions
+    from mmmask3d.swap.rewriting import rewrite
+
+    options = SwapOptions(
+        arch=args.arch,
+        checkpoint=args.checkpoint,
+        path=args.path,
+        lr=args.lr,
+        layer_decay=args.layer_decay,
+        window_size=args.window_size,
+        drop_path_rate=args.drop_path,
+        backbone_only=args.backbone_only,
+    )
     # The models are built from random weights here; what they say about that is no news.
     logging.disable(logging.WARNING)
     warnings.simplefilter('ignore')
     # A polite kill ends it as Ctrl-C does, so that the draft is removed.
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        plan, proof, trained = swap(args)
+        swapped = rewrite(
+            args.config,
+            args.out,
+            options,
+            size=args.size,
+            skip_run=args.skip_run,
+            skip_predict=args.skip_predict,
+        )
     except (OSError, ValueError, KeyError, RuntimeError, CheckpointError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     finally:
         signal.signal(signal.SIGTERM, previous)
         logging.disable(logging.NOTSET)
-    print(report(args, plan, proof, trained))
+    print(report(args, swapped))
     return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -1,26 +1,22 @@
-"""Trains any model of the OpenMMLab family from a config: pre-training, segmentation, detection."""
-
-# ruff: noqa: E402
-from mmmask3d.preflight import check_environment
-
-check_environment()  # plain words before an import below fails
+"""Train from a config: pre-training, segmentation, detection, any model of OpenMMLab."""
 
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 
-from mmengine.config import DictAction
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmmask3d.cli.options import (
+    add_config_overrides,
+    add_launcher,
+    export_local_rank,
+    read_overrides,
+)
+from mmmask3d.cli.start import start
 
-from mmmask3d.engine import ResumedConfigHook, run_config
-from mmmask3d.engine.dependent_options import check_schedule
-from mmmask3d.setup_env import register_all_modules
 
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument('config', help='path of the config file')
     parser.add_argument(
         '--work-dir', help='folder for logs and checkpoints; ./work_dirs/<config name> by default'
@@ -41,34 +37,32 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate by actual batch size / auto_scale_lr.base_batch_size',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override config entries: key=value pairs, e.g. optim_wrapper.optimizer.lr=1e-4 '
-        'model.x="[a,b]"',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    # torchrun and torch.distributed.launch spell it differently
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    args = parser.parse_args(argv)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    add_config_overrides(parser)
+    add_launcher(parser)
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    """Run the tool."""
-    args = parse_args()
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Run the command."""
+    args = parse_args(argv, prog)
+    start()
+    export_local_rank(args)
+
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    from mmmask3d.engine import ResumedConfigHook, run_config
+    from mmmask3d.engine.dependent_options import check_schedule
 
     def log(message: str) -> None:
         # the runner's logger does not exist yet; one voice is enough with several processes
         if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
             print(message, file=sys.stderr, flush=True)
 
-    cfg = run_config.load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
+    overrides = read_overrides(args.cfg_options)
+    cfg = run_config.load_config(args.config, args.work_dir, overrides, args.launcher)
     run_config.check_libraries(cfg)
     check_schedule(cfg)
-    register_all_modules(init_default_scope=False)
     if args.amp:
         run_config.enable_amp(cfg)
     run_config.check_amp(cfg, log)
@@ -83,7 +77,4 @@ def main() -> None:
     else:
         run_config.require_some_weights(runner)
     runner.train()
-
-
-if __name__ == '__main__':
-    main()
+    return 0

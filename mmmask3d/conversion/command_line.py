@@ -21,9 +21,10 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action) if action.default else action.help
 
 
-def build_parser(converter: type[Converter]) -> argparse.ArgumentParser:
+def build_parser(converter: type[Converter], prog: str | None = None) -> argparse.ArgumentParser:
     """Build the parser of a converter: shared options and those of the data set."""
     parser = argparse.ArgumentParser(
+        prog=prog,
         description=converter.__doc__.splitlines()[0],
         formatter_class=_Formatter,
     )
@@ -53,17 +54,22 @@ def build_parser(converter: type[Converter]) -> argparse.ArgumentParser:
     return parser
 
 
-def run(converter: type[Converter], arguments: Sequence[str] | None = None) -> int:
+def run(
+    converter: type[Converter],
+    arguments: Sequence[str] | None = None,
+    prog: str | None = None,
+) -> int:
     """Run a converter from its command line.
 
     Args:
         converter: The class.
         arguments: Instead of those of the process.
+        prog: Name of the command in its help; that of the script by default.
 
     Returns:
         Exit code: 0, or 1 where the source is damaged or the output cannot be written.
     """
-    parser = build_parser(converter)
+    parser = build_parser(converter, prog)
     args = parser.parse_args(arguments)
     if args.workers < 1:
         parser.error(f'--workers must be at least 1, got {args.workers}')

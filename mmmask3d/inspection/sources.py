@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from mmmask3d.config_files import read_config_file
 from mmmask3d.datasets.classes import NYU13_CLASSES, NYU40_CLASSES, SCANNET20_CLASSES
@@ -166,50 +166,12 @@ class Source:
         return 'm' if self.metric else 'relative'
 
 
-# ---------------------------------------------------------------- command line
-
-
-def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the tools need to open a folder or a config."""
-    parser.add_argument('source', help='data folder, or config file (.py)')
-    group = parser.add_argument_group(
-        'data folder (what is not given is taken from its manifest.json, if it has one)'
-    )
-    group.add_argument('--rgb', metavar='FOLDER', help='colour files (default: rgb)')
-    group.add_argument('--depth', metavar='FOLDER', help='depth files (default: depth)')
-    group.add_argument('--img-suffix', metavar='SUFFIX', help='of colour files (default: .jpg)')
-    group.add_argument('--depth-suffix', metavar='SUFFIX', help='of depth files (default: .png)')
-    group.add_argument(
-        '--depth-scale', type=float, metavar='S', help='stored units per metre (default: 1000)'
-    )
-    group.add_argument('--depth-kind', choices=['metric', 'relative'])
-    group.add_argument(
-        '--depth-invalid',
-        type=float,
-        nargs='*',
-        metavar='VALUE',
-        help='stored values that mean "no reading" (default: 0; give none for none)',
-    )
-    group.add_argument('--min-depth', type=float, metavar='METRES')
-    group.add_argument('--max-depth', type=float, metavar='METRES')
-    group.add_argument('--ann-file', metavar='FILE', help='index file (default: all files)')
-    group.add_argument(
-        '--labels',
-        action='append',
-        default=[],
-        metavar='FOLDER=CLASSES',
-        help='folder of label maps; CLASSES is nyu13, nyu40, scannet20, a number, or a text file '
-        'of one name a line',
-    )
-    group = parser.add_argument_group('config file')
-    group.add_argument('--cfg-options', nargs='+', action=DictAction, help='overrides')
-
-
 def open_sources(args: argparse.Namespace, split: str | None = None) -> list[Source]:
     """Open what the command line names.
 
     Args:
-        args: With the arguments of :func:`add_source_arguments`.
+        args: With the arguments of :func:`mmmask3d.cli.source_options.add_source_arguments`,
+            ``cfg_options`` read into a dict.
         split: Only the frames of this split.
 
     Raises:

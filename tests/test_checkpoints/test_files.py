@@ -32,6 +32,7 @@ from mmmask3d.checkpoints.locations import install_strict_loaders, read_checkpoi
 from mmmask3d.engine import run_config
 from mmmask3d.models import Mask3DPyramid, Mask3DViT
 from mmmask3d.swap.encoder_file import encoder_settings
+from mmmask3d.weights.extraction import extract
 from mmmask3d.weights.publishing import publish
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,9 +131,7 @@ OURS = {
     'visualize_reconstruction.py': lambda config, path, tmp: tool(
         'analysis_tools/visualize_reconstruction.py'
     ).main([str(config), str(path), '--out-dir', str(tmp / 'pictures')]),
-    'extract_backbone.py': lambda config, path, tmp: tool(
-        'model_converters/extract_backbone.py'
-    ).extract(str(path), str(tmp / 'out.pth'), str(config), None),
+    'extract_backbone.py': lambda config, path, tmp: extract(str(path), str(tmp / 'out.pth'), str(config), None),
     'publish': lambda config, path, tmp: publish(
         path, tmp / 'out', data_license='mine', terms='CC0-1.0'
     ),

@@ -1,7 +1,6 @@
 """docs/checking_data.md names every finding and only options that exist."""
 
 import ast
-import importlib.util
 import re
 from pathlib import Path
 
@@ -42,10 +41,8 @@ def test_every_finding_is_listed():
     ['analysis_tools/browse_rgbd.py', 'analysis_tools/check_rgbd.py']
     + ['benchmarks/registration_rates.py'],
 )
-def test_the_commands_are_accepted(tool):
-    spec = importlib.util.spec_from_file_location('tool', REPO / 'tools' / tool)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def test_the_commands_are_accepted(tool, load_tool):
+    module = load_tool(tool)
     text = DOC.replace('\\\n', ' ')
     commands = re.findall(rf'^python tools/{re.escape(tool)} (.*)$', text, re.M)
     assert commands

@@ -8,6 +8,7 @@ import torch
 
 from mmmask3d.apis import get_model
 from mmmask3d.checkpoints.files import load_checkpoint_file
+from mmmask3d.cli.options import read_overrides
 from mmmask3d.conversion.command_line import build_parser
 from mmmask3d.conversion.rooms.converter import RoomsConverter
 from mmmask3d.engine.run_config import load_config
@@ -82,8 +83,9 @@ def test_the_shipped_weights_are_made_by_one_command(load_tool, tmp_path, monkey
             return 0
         parsed = load_tool(script).parse_args(given)
         if script == 'train.py':
-            assert parsed.cfg_options['randomness.seed'] == 4
-            cfg = load_config(parsed.config, str(step.folder), parsed.cfg_options)
+            overrides = read_overrides(parsed.cfg_options)
+            assert overrides['randomness.seed'] == 4
+            cfg = load_config(parsed.config, str(step.folder), overrides)
             state = get_model(cfg).state_dict()
             meta = {'cfg': cfg.pretty_text, 'epoch': 60, 'iter': 3000, 'seed': 4}
             torch.save({'state_dict': state, 'meta': meta}, step.products[0])

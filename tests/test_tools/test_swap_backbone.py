@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmmask3d.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from mmmask3d.models import Mask3DPyramid, Mask3DViT
 from mmmask3d.swap import proof as swap_proof
+from mmmask3d.swap import rewriting
 from mmmask3d.swap.config import render_config
 from mmmask3d.swap.proof import Proof
 
@@ -268,10 +269,9 @@ def test_one_after_the_other_in_one_model(tool, folder, capsys):
 
 
 def test_what_is_written_is_what_was_planned(tool, folder, capsys, monkeypatch):
-    monkeypatch.setattr(
-        tool, 'render_config', lambda *a: render_config(*a) + '\nfind_unused_parameters = False\n'
-    )
-    monkeypatch.setattr(tool, 'run', lambda *_: Proof(unused=['backbone.pyramid.levels.0.x']))
+    entry = '\nfind_unused_parameters = False\n'
+    monkeypatch.setattr(rewriting, 'render_config', lambda *a: render_config(*a) + entry)
+    monkeypatch.setattr(rewriting, 'run', lambda *_: Proof(unused=['backbone.pyramid.levels.0.x']))
     said = refused(tool, capsys, folder, *SWAP)
     assert 'find_unused_parameters would be False in place of True' in said
 
@@ -302,7 +302,7 @@ def test_numbers_out_of_range(tool, capsys, options, message):
 
 
 def test_a_kill_leaves_nothing_behind(tool, folder, monkeypatch):
-    monkeypatch.setattr(tool, 'run', lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(rewriting, 'run', lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     before = files(folder)
     with pytest.raises(SystemExit):
         tool.main(SWAP)

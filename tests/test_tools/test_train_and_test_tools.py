@@ -1,6 +1,5 @@
 """tools/train.py, tools/test.py and the launchers, end to end on eight small frames."""
 
-import importlib.util
 import json
 import math
 import os
@@ -30,17 +29,9 @@ def run(*command, cwd=None, **environment):
 
 
 @pytest.fixture
-def call(monkeypatch):
+def call(load_tool):
     """Function that calls `main` of a tool in this process, `call('train', argument, ...)`."""
-
-    def call(name, *arguments):
-        spec = importlib.util.spec_from_file_location(f'tool_{name}', TOOLS / f'{name}.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])
-        module.main()
-
-    return call
+    return lambda name, *arguments: load_tool(f'{name}.py').main([str(a) for a in arguments])
 
 
 ONE_EPOCH = 'train_cfg.max_epochs=1'

@@ -5,8 +5,7 @@ python tools/dataset_converters/generate_rooms.py --out data/rooms --seed 0 --ro
 
 import sys
 
-from mmmask3d.conversion.command_line import run
-from mmmask3d.conversion.rooms.converter import RoomsConverter
+from mmmask3d.cli.convert import convert
 
 if __name__ == '__main__':
-    sys.exit(run(RoomsConverter))
+    sys.exit(convert('rooms'))

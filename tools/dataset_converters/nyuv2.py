@@ -5,8 +5,7 @@ python tools/dataset_converters/nyuv2.py downloads/nyu_depth_v2_labeled.mat data
 
 import sys
 
-from mmmask3d.conversion.command_line import run
-from mmmask3d.conversion.sources.nyuv2 import NYUv2Converter
+from mmmask3d.cli.convert import convert
 
 if __name__ == '__main__':
-    sys.exit(run(NYUv2Converter))
+    sys.exit(convert('nyuv2'))

@@ -8,8 +8,7 @@ docs/datasets/scannet.md describes where to get it, the options and the output.
 
 import sys
 
-from mmmask3d.conversion.command_line import run
-from mmmask3d.conversion.sources.scannet import ScanNetConverter
+from mmmask3d.cli.convert import convert
 
 if __name__ == '__main__':
-    sys.exit(run(ScanNetConverter))
+    sys.exit(convert('scannet'))

@@ -5,8 +5,7 @@ python tools/dataset_converters/sunrgbd.py downloads/sunrgbd data/sunrgbd
 
 import sys
 
-from mmmask3d.conversion.command_line import run
-from mmmask3d.conversion.sources.sunrgbd import SUNRGBDConverter
+from mmmask3d.cli.convert import convert
 
 if __name__ == '__main__':
-    sys.exit(run(SUNRGBDConverter))
+    sys.exit(convert('sunrgbd'))

@@ -2,8 +2,7 @@
 
 import sys
 
-from mmmask3d.conversion.command_line import run
-from mmmask3d.conversion.sources.tum import TUMConverter
+from mmmask3d.cli.convert import convert
 
 if __name__ == '__main__':
-    sys.exit(run(TUMConverter))
+    sys.exit(convert('tum'))

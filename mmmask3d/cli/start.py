@@ -1,0 +1,24 @@
+"""What every command does between reading its options and importing the mm packages."""
+
+import sys
+from collections.abc import Sequence
+
+from mmmask3d.preflight import EnvironmentProblem, check_environment
+
+
+def start(need: Sequence[str] = ()) -> None:
+    """Check the environment, then set the process up: quiet imports, checkpoints read safely.
+
+    Args:
+        need: Modules required besides those of pre-training: 'mmseg', 'mmdet'.
+
+    Raises:
+        SystemExit: With the list of problems, if the environment cannot run the command.
+    """
+    try:
+        check_environment(need=need)
+    except EnvironmentProblem as problem:
+        sys.exit(f'error: {problem}')
+    from mmmask3d.setup_env import register_all_modules
+
+    register_all_modules(init_default_scope=False)

@@ -1,0 +1,117 @@
+"""What a pre-trained network reconstructs: one PNG a frame, and all of them on a sheet."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+
+from mmmask3d.checkpoints.files import load_checkpoint_file
+from mmmask3d.registry import DATASETS, MODELS
+
+from .panels import stack_panels, write_png
+from .samples import panel_of_sample
+
+
+def choose_indices(total: int, num: int, wanted: list[int] | None) -> list[int]:
+    """Indices of the frames to draw: those asked for, or ``num`` spread evenly over ``total``.
+
+    Raises:
+        ValueError: If there is no frame, or an index asked for does not exist.
+    """
+    if total == 0:
+        raise ValueError('the data set is empty: check data_root and ann_file of the split')
+    if wanted is None:
+        return sorted({round(i) for i in np.linspace(0, total - 1, min(num, total))})
+    wrong = [i for i in wanted if not 0 <= i < total]
+    if wrong:
+        raise ValueError(f'--index {wrong}: the split has {total} frames, 0 to {total - 1}')
+    return wanted
+
+
+def load_model(cfg: Config, checkpoint: str, device: str) -> torch.nn.Module:
+    """Build the model of a config and load a checkpoint of exactly its keys.
+
+    Raises:
+        RuntimeError: If the checkpoint belongs to another model.
+    """
+    # The weights are all in the checkpoint: what init_cfg names need not exist here.
+    model_cfg = cfg.model.copy()
+    model_cfg.pop('init_cfg', None)
+    if isinstance(model_cfg.get('backbone'), dict):
+        model_cfg.backbone.pop('init_cfg', None)
+    model = MODELS.build(model_cfg)
+    content = load_checkpoint_file(checkpoint, map_location='cpu')
+    state = content.get('state_dict', content)
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f'{checkpoint} does not fit the model of {cfg.filename}. Expected a checkpoint of the '
+            'whole pre-training model (not an exported encoder), trained with the same model '
+            f'settings.\n{error}'
+        ) from error
+    return model.to(device).eval()
+
+
+def draw_reconstructions(
+    cfg: Config,
+    checkpoint: str,
+    out_dir: str | os.PathLike,
+    split: str = 'val',
+    num: int = 8,
+    indices: Sequence[int] | None = None,
+    device: str = 'cpu',
+    seed: int = 0,
+    paste_kept: bool = False,
+    columns: int | None = None,
+) -> list[Path]:
+    """Draw frames of a split and write the pictures.
+
+    Args:
+        cfg: Pre-training config.
+        checkpoint: Checkpoint of the whole pre-training model.
+        out_dir: Folder for the pictures.
+        split: 'train', 'val' or 'test'.
+        num: Number of frames, spread over the split.
+        indices: Frames by index instead.
+        device: Where the model runs.
+        seed: Of the random crops and masks of the split 'train'.
+        paste_kept: Show the kept readings in the prediction.
+        columns: Tiles per row; two rows by default.
+
+    Returns:
+        The files written, the sheet last.
+
+    Raises:
+        ValueError: The config has no such split, or the split no such frame.
+        RuntimeError: The checkpoint belongs to another model.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmmask3d'))
+    loader = cfg.get(f'{split}_dataloader')
+    if not loader:
+        raise ValueError(f'{cfg.filename} has no {split}_dataloader; choose another --split')
+    model = load_model(cfg, checkpoint, device)
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    dataset = DATASETS.build(loader.dataset)
+
+    folder, files, panels = Path(out_dir), [], []
+    for index in choose_indices(len(dataset), num, indices):
+        data = pseudo_collate([dataset[index]])
+        with torch.no_grad():
+            sample = model.test_step(data)[0]
+        panel = panel_of_sample(
+            data['inputs']['img'][0], sample, paste_kept=paste_kept, columns=columns
+        )
+        frame = re.sub(r'[^\w.-]+', '_', str(sample.get('frame', 'frame')))
+        files.append(write_png(folder / f'{split}_{index:05d}_{frame}.png', panel))
+        panels.append(panel)
+        print(files[-1])
+    files.append(write_png(folder / f'{split}_sheet.png', stack_panels(panels)))
+    return files

@@ -1,0 +1,50 @@
+"""The encoder of a pre-training checkpoint as a file of its own, proved to load."""
+
+from collections.abc import Sequence
+
+from mmmask3d.checkpoints.files import load_checkpoint_file
+from mmmask3d.config_files import read_config_file
+from mmmask3d.models import encoder_record as record
+from mmmask3d.weights import export
+
+
+def extract(
+    checkpoint_path: str, out: str, config_path: str | None, grid: Sequence[int] | None
+) -> list[str]:
+    """Write the encoder and return the lines that say what was done."""
+    source = str(checkpoint_path)
+    checkpoint = load_checkpoint_file(source)
+    config = read_config_file(config_path).to_dict() if config_path else None
+    state_dict = export.encoder_state_dict(checkpoint, source)
+    backbone = record.encoder_config(checkpoint, config, source)
+    export.check_architecture(state_dict, backbone, source)
+
+    old = export.source_grid(state_dict, checkpoint, backbone, source)
+    new = old if grid is None else (grid[0], grid[-1])
+    state_dict = export.resample_encoder(state_dict, old, new, backbone.get('with_cls_token', True))
+
+    # Before anything is written: both models take the tensors, or there is no file.
+    plain = export.build_plain_vit(backbone, new)
+    export.load_strictly(plain, state_dict, 'mmpretrain.VisionTransformer')
+    export.load_strictly(export.build_mask3d_vit(backbone, new), state_dict, 'mmmask3d.Mask3DViT')
+    meta = export.encoder_metadata(checkpoint, config, backbone, state_dict, new, source)
+    export.write_encoder(out, state_dict, meta)
+    written = export.encoder_state_dict(load_checkpoint_file(out), out)
+    if export.tensors_sha256(written) != meta['tensors_sha256']:
+        raise ValueError(f'{out}: reading the file back gives other tensors than were written')
+
+    height, width = plain.img_size
+    lines = [
+        f'{out}: {len(state_dict)} tensors, patch grid {new[0]}x{new[1]}'
+        + ('' if new == old else f' (resampled from {old[0]}x{old[1]})'),
+        f'  loads into mmmask3d.Mask3DViT(img_size=({height}, {width})) and '
+        f'mmpretrain.VisionTransformer(img_size=({height}, {width})): '
+        'no missing and no unexpected key',
+        f'  sha256 of the tensors {meta["tensors_sha256"]}',
+    ]
+    if new[0] != new[1]:
+        lines.append(
+            '  note: mmpretrain.VisionTransformer can take this grid only at that img_size; it '
+            'reads any other position embedding as square. Use --grid N for a square one.'
+        )
+    return lines

@@ -1,0 +1,11 @@
+"""Say what can be read off frozen encoders: labels or depth, by a linear map or by neighbours.
+
+The same as ``mmmask3d probe``.
+"""
+
+import sys
+
+from mmmask3d.cli.probe import main
+
+if __name__ == '__main__':
+    sys.exit(main())
