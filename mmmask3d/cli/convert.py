@@ -9,7 +9,10 @@ from importlib import import_module
 SOURCES = {
     'rooms': ('rooms.converter.RoomsConverter', 'nothing: generates frames of furnished rooms'),
     'folder': ('sources.folder.FolderConverter', 'any folder of colour and depth pairs'),
-    'predicted-depth': ('sources.predicted_depth.PredictedDepthConverter', 'frames with predicted depth'),
+    'predicted-depth': (
+        'sources.predicted_depth.PredictedDepthConverter',
+        'frames with predicted depth',
+    ),
     'nyuv2': ('sources.nyuv2.NYUv2Converter', 'NYU Depth v2, labelled frames'),
     'scannet': ('sources.scannet.ScanNetConverter', 'ScanNet, .sens streams or scannet_frames_25k'),
     'sunrgbd': ('sources.sunrgbd.SUNRGBDConverter', 'SUN RGB-D'),
