@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
+from mmmask3d.cli.source_options import add_source_arguments
 from mmmask3d.datasets.classes import NYU13_CLASSES
 from mmmask3d.inspection.measures import measure
 from mmmask3d.inspection.sources import (
     LabelMaps,
     SourceOptionsError,
-    add_source_arguments,
     open_config,
     open_folder,
     open_sources,

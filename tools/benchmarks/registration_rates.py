@@ -20,15 +20,12 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from mmmask3d.cli.options import read_overrides
+from mmmask3d.cli.source_options import add_source_arguments
 from mmmask3d.datasets.transforms.loading import LoadRGBD
 from mmmask3d.inspection.measures import spread_indices
 from mmmask3d.inspection.registration import Correlator, Registration, has_contours, registration
-from mmmask3d.inspection.sources import (
-    Source,
-    SourceOptionsError,
-    add_source_arguments,
-    open_sources,
-)
+from mmmask3d.inspection.sources import Source, SourceOptionsError, open_sources
 from mmmask3d.visualization.edges import EdgePair, edge_pair
 
 
@@ -110,6 +107,7 @@ def main(argv: list[str] | None = None) -> None:
     """Measure and print."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    args.cfg_options = read_overrides(args.cfg_options)
     try:
         (source,) = open_sources(args, args.split)
     except SourceOptionsError as error:
