@@ -131,7 +131,9 @@ OURS = {
     'visualize_reconstruction.py': lambda config, path, tmp: tool(
         'analysis_tools/visualize_reconstruction.py'
     ).main([str(config), str(path), '--out-dir', str(tmp / 'pictures')]),
-    'extract_backbone.py': lambda config, path, tmp: extract(str(path), str(tmp / 'out.pth'), str(config), None),
+    'extract': lambda config, path, tmp: extract(
+        str(path), str(tmp / 'out.pth'), str(config), None
+    ),
     'publish': lambda config, path, tmp: publish(
         path, tmp / 'out', data_license='mine', terms='CC0-1.0'
     ),
