@@ -21,6 +21,7 @@ COMMANDS = {
     'convert-weights': 'convert_weights',
     'publish': 'publish',
     'probe': 'probe',
+    'demo': 'demo',
 }
 
 

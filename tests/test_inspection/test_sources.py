@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
+from mmmask3d.cli.options import read_overrides
 from mmmask3d.cli.source_options import add_source_arguments
 from mmmask3d.datasets.classes import NYU13_CLASSES
 from mmmask3d.inspection.measures import measure
@@ -24,7 +25,9 @@ from mmmask3d.inspection.sources import (
 def parse(*arguments):
     parser = argparse.ArgumentParser()
     add_source_arguments(parser)
-    return parser.parse_args([str(a) for a in arguments])
+    args = parser.parse_args([str(a) for a in arguments])
+    args.cfg_options = read_overrides(args.cfg_options)
+    return args
 
 
 @pytest.fixture

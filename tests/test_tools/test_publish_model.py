@@ -107,11 +107,3 @@ def test_the_shipped_weights_are_made_by_one_command(load_tool, tmp_path, monkey
     assert path.stat().st_size < 2 * 2**20
     assert tool.main(arguments) == 0
     assert len(ran) == 4
-
-
-@pytest.mark.parametrize(
-    ('line', 'shown'),
-    [('rooms:  50%|##  | 480/960 [00:41<00:41]', '480 of 960 frames'), ('done', None)],
-)
-def test_progress(load_tool, line, shown):
-    assert load_tool('misc/make_rooms_encoder.py').show_counts(line) == shown

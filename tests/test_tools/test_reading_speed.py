@@ -4,8 +4,10 @@ import json
 import time
 
 import pytest
+from mmengine.registry import init_default_scope
 
 from mmmask3d.datasets import EpochIndex
+from mmmask3d.registry import DATASETS
 
 
 @pytest.fixture
@@ -107,8 +109,8 @@ def test_clock_counts_each_moment_once(tool):
 
 def test_profiling_leaves_nothing_behind(tool, folder):
     args = tool.parse_args([str(folder), *OPTIONS])
-    tool.init_default_scope('mmmask3d')
-    dataset = tool.DATASETS.build(tool.dataset_config(args))
+    init_default_scope('mmmask3d')
+    dataset = DATASETS.build(tool.dataset_config(args))
     before = dataset[EpochIndex(1, 0)]['inputs']['img']
     parts = tool.profile(dataset, lambda number: dataset[EpochIndex(1, number)], 1, 2)
     assert min(parts.values()) >= 0 or parts['everything else'] == min(parts.values())

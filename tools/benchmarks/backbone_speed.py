@@ -13,10 +13,7 @@ Peak memory is what one step takes beyond the loaded backbone, each in a process
 resident set on a CPU (Linux only), allocated memory on a GPU. The gradients of the weights count.
 """
 
-# ruff: noqa: E402
-from mmmask3d.preflight import check_environment
-
-check_environment()  # plain words before an import below fails
+from __future__ import annotations
 
 import argparse
 import importlib
@@ -28,37 +25,43 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import mmpretrain
-import torch
-from mmengine.registry import MODELS
-from mmpretrain.models import VisionTransformer
-from torch import Tensor, nn
+from mmmask3d.cli.start import start
 
-from mmmask3d.atomic_file import write_file
-from mmmask3d.models import Mask3DPyramid, Mask3DViT
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 
 PRETRAINING_SIZE = 224  # of the stored position embedding, resampled in every forward pass
 WINDOW = 14
 REFERENCE = 'mmpretrain-vit'
 VITDET = ('vitdet', 'vitdet-norelpos')
+ARCHITECTURES = ('deit-tiny', 'deit-small', 'base', 'large')
 
 
 def _plain(args: argparse.Namespace) -> nn.Module:
+    from mmpretrain.models import VisionTransformer
+
     return VisionTransformer(arch=args.arch, img_size=PRETRAINING_SIZE, out_type='featmap')
 
 
 def _vit(args: argparse.Namespace, **options) -> nn.Module:
+    from mmmask3d.models import Mask3DViT
+
     return Mask3DViT(arch=args.arch, img_size=PRETRAINING_SIZE, **options)
 
 
 def _pyramid(args: argparse.Namespace, **options) -> nn.Module:
+    from mmmask3d.models import Mask3DPyramid
+
     return Mask3DPyramid(arch=args.arch, img_size=PRETRAINING_SIZE, **options)
 
 
 def _vitdet(args: argparse.Namespace, use_rel_pos: bool) -> nn.Module:
     """mmdet's ViTDet transformer of the same size, with the settings of its own configs."""
+    from mmpretrain.models import VisionTransformer
+
     if args.vitdet is None:
         raise SystemExit('--models: vitdet needs --vitdet, the path of mmdet projects/ViTDet.')
     if not (args.vitdet / 'vitdet').is_dir():
@@ -83,6 +86,8 @@ def _vitdet(args: argparse.Namespace, use_rel_pos: bool) -> nn.Module:
 
 
 def _resnet(args: argparse.Namespace) -> nn.Module:
+    from mmengine.registry import MODELS
+
     return MODELS.build(dict(type='mmpretrain.ResNet', depth=50, out_indices=(0, 1, 2, 3)))
 
 
@@ -126,8 +131,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'built',
     )  # fmt: skip
     parser.add_argument(
-        '--arch', default='deit-tiny', choices=sorted(VisionTransformer.arch_zoo), metavar='ARCH',
-        help='size of the transformers, a name of mmpretrain: deit-tiny, deit-small, base, large',
+        '--arch', default='deit-tiny', choices=ARCHITECTURES, metavar='ARCH',
+        help=f'size of the transformers, a name of mmpretrain: {", ".join(ARCHITECTURES)}',
     )  # fmt: skip
     parser.add_argument('--size', type=int, nargs=2, default=[512, 512], metavar=('H', 'W'))
     parser.add_argument('--batch', type=int, default=1)
@@ -152,18 +157,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def build(name: str, args: argparse.Namespace) -> nn.Module:
     """Make one backbone, with random weights."""
+    import torch
+
     torch.manual_seed(args.seed)
     return BACKBONES[name][1](args).to(args.device)
 
 
 def images(args: argparse.Namespace) -> Tensor:
     """Random images ``(B, 3, H, W)``."""
+    import torch
+
     generator = torch.Generator().manual_seed(args.seed)
     return torch.randn(args.batch, 3, *args.size, generator=generator).to(args.device)
 
 
 def step(model: nn.Module, x: Tensor, training: bool) -> None:
     """Run the model once, forward or forward and backward."""
+    import torch
+
     with torch.set_grad_enabled(training):
         maps = model(x)
     if training:
@@ -174,6 +185,8 @@ def step(model: nn.Module, x: Tensor, training: bool) -> None:
 
 def seconds(model: nn.Module, x: Tensor, training: bool) -> float:
     """Time of one step: CPU time of this process, or wall-clock time on an accelerator."""
+    import torch
+
     model.train(training)
     if x.device.type == 'cpu':
         start = time.process_time()
@@ -210,6 +223,8 @@ def _process_memory(field: str) -> int:
 
 def measure_memory(name: str, args: argparse.Namespace, training: bool) -> int:
     """Bytes that one step takes beyond the loaded model, at its peak; for a process of its own."""
+    import torch
+
     model, x = build(name, args), images(args)
     model.train(training)
     if x.device.type != 'cpu':
@@ -281,6 +296,9 @@ def table(figures: dict[str, Figures]) -> str:
 
 def settings(args: argparse.Namespace, base: Figures) -> str:
     """What the ratios are ratios of."""
+    import mmpretrain
+    import torch
+
     height, width = args.size
     absolute = (
         f'{statistics.median(base.inference):.3f} s and {statistics.median(base.training):.3f} s'
@@ -302,6 +320,12 @@ def settings(args: argparse.Namespace, base: Figures) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Measure and print, or measure the one thing that the calling process asks for."""
     args = parse_args(argv)
+    start()
+
+    import torch
+
+    from mmmask3d.atomic_file import write_file
+
     torch.set_num_threads(args.threads)
     if args.memory_of:
         name, mode = args.memory_of

@@ -12,10 +12,7 @@ The same call again goes on where the last one stopped. With another config, ove
 predecessor a step works in another folder, so adding a method or a seed costs only what is new.
 """
 
-# ruff: noqa: E402
-from mmmask3d.preflight import check_environment
-
-check_environment()  # plain words before an import below fails
+from __future__ import annotations
 
 import argparse
 import json
@@ -23,20 +20,15 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mmengine.config import Config
-from mmpretrain.models import VisionTransformer
+from mmmask3d.cli.start import start
 
-from mmmask3d.atomic_file import write_file
-from mmmask3d.steps import (
-    Step,
-    StepFailed,
-    evaluation_step,
-    export_step,
-    resolve_config,
-    training_step,
-)
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from mmmask3d.steps import Step
+
 
 TOOLS = Path(__file__).resolve().parents[1]
 PRETRAIN_CONFIGS = TOOLS.parent / 'configs/mask3d'
@@ -127,6 +119,8 @@ def without_pipelines(value: Any) -> Any:
 
 def architecture(backbone: dict) -> dict[str, Any]:
     """What an encoder file has to agree with; names of mmpretrain's zoo are resolved."""
+    from mmpretrain.models import VisionTransformer
+
     arch = backbone.get('arch', 'base')
     if not isinstance(arch, dict):
         arch = VisionTransformer.arch_zoo[arch]
@@ -180,6 +174,8 @@ def plan(args: argparse.Namespace) -> list[Measurement]:
         FileNotFoundError: A config does not exist.
         ValueError: An option is wrong or the methods cannot be compared.
     """
+    from mmmask3d.steps import evaluation_step, export_step, resolve_config, training_step
+
     configs = pretraining_configs(args.methods)
     check_comparable(
         {
@@ -291,6 +287,8 @@ def format_figure(value: float) -> str:
 
 def write_table(measurements: Sequence[Measurement], work_dir: Path) -> str:
     """Write what is finished as ``table.md`` and ``table.json``; returns the table."""
+    from mmmask3d.atomic_file import write_file
+
     rows = collect(measurements)
     if not rows:
         return 'No measurement is finished.'
@@ -306,6 +304,10 @@ def write_table(measurements: Sequence[Measurement], work_dir: Path) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the comparison; 0 when every measurement is there."""
     args = parse_args(argv)
+    start()
+
+    from mmmask3d.steps import StepFailed
+
     try:
         measurements = plan(args)
         for number, item in enumerate(measurements, 1):

@@ -15,10 +15,7 @@ CPU time, which does not depend on what else the machine does; given are median 
 passes. At the end, where the time goes, from passes of their own in which the parts are timed.
 """
 
-# ruff: noqa: E402
-from mmmask3d.preflight import check_environment
-
-check_environment()  # plain words before an import below fails
+from __future__ import annotations
 
 import argparse
 import copy
@@ -31,20 +28,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 
-import cv2
-import mmcv
-import numpy as np
-import torch
-from mmengine.config import DictAction
-from mmengine.registry import init_default_scope
+from mmmask3d.cli.options import add_config_overrides, read_overrides
+from mmmask3d.cli.start import start
 
-from mmmask3d.config_files import read_config_file
-from mmmask3d.datasets import EpochIndex, RGBDDataset, sample_rng, undecoded_frame
-from mmmask3d.datasets.transforms import loading
-from mmmask3d.registry import DATASETS
+if TYPE_CHECKING:
+    from mmmask3d.datasets import RGBDDataset
+
 
 BASE_CONFIG = Path(__file__).resolve().parents[2] / 'configs/_base_/datasets/rgbd_pretrain.py'
 DECODING, PIPELINE, PACKED = 'decoding alone', 'pipeline', 'pipeline from LMDB'
@@ -69,7 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--passes', type=int, default=7, help='passes that count')
     parser.add_argument('--no-profile', dest='profile', action='store_false')
     parser.add_argument('--json', type=Path, help='also write the figures to this file')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    add_config_overrides(parser)
     folder = parser.add_argument_group('of a folder (a config says it itself)')
     folder.add_argument('--img-suffix', default='.jpg')
     folder.add_argument('--depth-suffix', default='.png')
@@ -88,6 +80,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def dataset_config(args: argparse.Namespace) -> dict:
     """Config of the data set: the config's own, or that of a folder with the usual pipeline."""
+    from mmmask3d.config_files import read_config_file
+
     loader = 'val_dataloader' if args.validation else 'train_dataloader'
     if args.source.is_dir():
         cfg = read_config_file(BASE_CONFIG)
@@ -100,9 +94,9 @@ def dataset_config(args: argparse.Namespace) -> dict:
         )
         cfg[loader].dataset.update(options)
         cfg[loader].dataset.pipeline[1].scale = tuple(args.size)
-        cfg.merge_from_dict(args.cfg_options)
+        cfg.merge_from_dict(read_overrides(args.cfg_options))
     else:
-        cfg = read_config_file(args.source, args.cfg_options)
+        cfg = read_config_file(args.source, read_overrides(args.cfg_options))
     return cfg[loader].dataset.to_dict()
 
 
@@ -137,11 +131,15 @@ def _dicts(value: Any, name: str) -> Iterator[dict]:
 
 def spread_out(length: int, count: int) -> list[int]:
     """At most `count` indices, evenly over a data set."""
+    import numpy as np
+
     return sorted({round(i) for i in np.linspace(0, length - 1, min(count, length))})
 
 
 def decode(paths: Sequence[tuple[str, str]]) -> None:
     """Decode the files with OpenCV and drop the result."""
+    import cv2
+
     for img_path, depth_path in paths:
         img = cv2.imread(img_path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         depth = cv2.imread(depth_path, cv2.IMREAD_UNCHANGED)
@@ -205,6 +203,11 @@ class StageClock:
     @contextmanager
     def on(self, dataset: Any) -> Iterator[None]:
         """Time the parts of reading while a data set is used."""
+        import mmcv
+
+        from mmmask3d.datasets import RGBDDataset, sample_rng, undecoded_frame
+        from mmmask3d.datasets.transforms import loading
+
         parts = [
             ('file names and settings', RGBDDataset, 'get_data_info'),
             ('seeding of the sample', sample_rng, '__enter__'),
@@ -231,6 +234,8 @@ class StageClock:
 
 def _sources(dataset: Any) -> list[RGBDDataset]:
     """The RGB-D data sets inside wrappers."""
+    from mmmask3d.datasets import RGBDDataset
+
     if isinstance(dataset, RGBDDataset):
         return [dataset]
     inner = getattr(dataset, 'datasets', None) or [dataset.dataset]
@@ -299,6 +304,15 @@ def profile_table(parts: dict[str, float]) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Entry point."""
     args = parse_args(argv)
+    start()
+
+    import cv2
+    import torch
+    from mmengine.registry import init_default_scope
+
+    from mmmask3d.datasets import EpochIndex
+    from mmmask3d.registry import DATASETS
+
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     init_default_scope('mmmask3d')

@@ -8,25 +8,23 @@ sub-samples of the set. Without --shift and --scale the set is judged as it is: 
 set, anything but 'registered' is then a false alarm or a missed answer.
 """
 
-# ruff: noqa: E402
-from mmmask3d.preflight import check_environment
-
-check_environment()  # plain words before an import below fails
+from __future__ import annotations
 
 import argparse
 from collections import Counter
 from collections.abc import Iterator
-
-import cv2
-import numpy as np
+from typing import TYPE_CHECKING
 
 from mmmask3d.cli.options import read_overrides
 from mmmask3d.cli.source_options import add_source_arguments
-from mmmask3d.datasets.transforms.loading import LoadRGBD
-from mmmask3d.inspection.measures import spread_indices
-from mmmask3d.inspection.registration import Correlator, Registration, has_contours, registration
-from mmmask3d.inspection.sources import Source, SourceOptionsError, open_sources
-from mmmask3d.visualization.edges import EdgePair, edge_pair
+from mmmask3d.cli.start import start
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mmmask3d.inspection.registration import Registration
+    from mmmask3d.inspection.sources import Source
+    from mmmask3d.visualization.edges import EdgePair
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,6 +49,9 @@ def displaced(
     depth: np.ndarray, valid: np.ndarray, shift: tuple[float, float], scale: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Move depth by a shift (right, down) in pixels after enlarging it about the centre."""
+    import cv2
+    import numpy as np
+
     height, width = depth.shape
     matrix = np.array(
         [
@@ -69,6 +70,11 @@ def load_pairs(
     source: Source, pool: int, clips: bool, shift: tuple[float, float], scale: float
 ) -> list[EdgePair]:
     """Edges of the frames that have contours, with depth displaced."""
+    from mmmask3d.datasets.transforms.loading import LoadRGBD
+    from mmmask3d.inspection.measures import spread_indices
+    from mmmask3d.inspection.registration import has_contours
+    from mmmask3d.visualization.edges import edge_pair
+
     loader = LoadRGBD(backend_args=source.backend_args)
     total = len(source.frames)
     pairs = []
@@ -82,6 +88,8 @@ def load_pairs(
 
 def sub_samples(total: int, size: int, draws: int, clips: bool, seed: int) -> Iterator[list[int]]:
     """Positions of each sub-sample, rising."""
+    import numpy as np
+
     rng = np.random.default_rng(seed)
     for _ in range(draws):
         if clips:
@@ -95,6 +103,8 @@ def verdicts_of(
     pairs: list[EdgePair], surfaces: list[np.ndarray], size: int, args: argparse.Namespace
 ) -> list[Registration]:
     """Verdicts on sub-samples of one size."""
+    from mmmask3d.inspection.registration import registration
+
     return [
         registration([pairs[i] for i in chosen], [surfaces[i] for i in chosen], seed=number)
         for number, chosen in enumerate(
@@ -107,6 +117,13 @@ def main(argv: list[str] | None = None) -> None:
     """Measure and print."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    start()
+
+    import numpy as np
+
+    from mmmask3d.inspection.registration import Correlator
+    from mmmask3d.inspection.sources import SourceOptionsError, open_sources
+
     args.cfg_options = read_overrides(args.cfg_options)
     try:
         (source,) = open_sources(args, args.split)

@@ -9,12 +9,17 @@ project, so nobody's terms but the project's own apply. A call after an interrup
 the last one stopped.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from mmmask3d.steps import Step, StepFailed, evaluation_step, show_counts, step, training_step
+from mmmask3d.cli.start import start
+
+if TYPE_CHECKING:
+    from mmmask3d.steps import Step
 
 TOOLS = Path(__file__).resolve().parents[1]
 CONFIG = TOOLS.parent / 'configs/mask3d/mask3d_vit-nano_b16-60e_rooms-96x128.py'
@@ -47,6 +52,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def plan(args: argparse.Namespace) -> Steps:
     """Lay out the steps; nothing is run."""
+    from mmmask3d.steps import evaluation_step, show_counts, step, training_step
+
     rooms, val_rooms, views = (2, 1, 2) if args.tiny else (120, 20, 8)
     generate = [
         f'--rooms={rooms}', f'--val-rooms={val_rooms}', f'--views={views}',
@@ -88,7 +95,12 @@ def plan(args: argparse.Namespace) -> Steps:
 
 def main(argv: list[str] | None = None) -> int:
     """Run what is missing; 0 if the weights are there."""
-    steps = plan(parse_args(argv))
+    args = parse_args(argv)
+    start()
+
+    from mmmask3d.steps import StepFailed
+
+    steps = plan(args)
     try:
         for number, item in enumerate(steps, 1):
             if not item.finished:
