@@ -473,7 +473,7 @@ def damaged_frames(frames_25k, scene='scene0000_00'):
     return {
         'has the label 41': (label, png(np.full((36, 48), 41, np.uint8))),
         r'expected a grey PNG of 8 bits, found grey of 16 bits': (label, png(np.ones((36, 48), np.uint16))),
-        'a PNG of 3 x 8 bits': (joint, png(np.ones((36, 48, 3), np.uint8))),
+        'expected a grey PNG of 16 bits, found RGB of 8 bits': (joint, png(np.ones((36, 48, 3), np.uint8))),
         '41000|has the label 41': (joint, png(np.full((36, 48), 41_000, np.uint16))),
         'truncated JPEG': (folder / 'color/000000.jpg', JPEG_START),
         'uint8, expected depth': (
