@@ -10,8 +10,10 @@ _numbers = itertools.count()
 
 
 @contextmanager
-def replacing(path: str | os.PathLike, flush: bool = True) -> Iterator[Path]:
-    """Give a temporary path in the same folder, which takes the name ``path`` at the end.
+def replacing(
+    path: str | os.PathLike, flush: bool = True, folder: Path | None = None
+) -> Iterator[Path]:
+    """Give a temporary path, which takes the name ``path`` at the end.
 
     After an error the temporary file is removed, and an older file at ``path`` is as it was.
 
@@ -19,13 +21,14 @@ def replacing(path: str | os.PathLike, flush: bool = True) -> Iterator[Path]:
         path: The file to write; its folders are made as needed.
         flush: Wait until the content is on the disk before the file is renamed. Without it a power
             failure, but no kill, can leave an empty file.
+        folder: Where the temporary file lies, on the same file system; that of ``path`` by default.
 
     Raises:
         OSError: The file cannot be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}-{next(_numbers)}.part')
+    temporary = (folder or path.parent) / f'.{path.name}.{os.getpid()}-{next(_numbers)}.part'
     try:
         yield temporary
         if flush:

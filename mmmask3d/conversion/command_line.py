@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmmask3d.atomic_file import replacing
 from mmmask3d.conversion.converter import Converter
 from mmmask3d.conversion.job import ConversionError, JobOptions, Result, convert
 from mmmask3d.conversion.paths import SourceError
@@ -106,7 +107,8 @@ def write_contact_sheet(out: Path, path: Path) -> None:
     from mmmask3d.visualization.panels import stack_panels, write_png
 
     drawn = draw_frames([open_folder(out, {'ann_file': 'splits/all.txt'})], 12)
-    write_png(path, stack_panels([one.picture for one in drawn]))
+    with replacing(path) as temporary:
+        write_png(temporary, stack_panels([one.picture for one in drawn]))
 
 
 def summary(result: Result, out: Path) -> str:

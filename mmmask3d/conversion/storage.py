@@ -8,10 +8,10 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
 from typing import IO
 
+from mmmask3d.atomic_file import replacing
 from mmmask3d.conversion.paths import path_inside
 
 _STATE = '.conversion'  # hidden, so that scans of the data set pass over it
@@ -19,7 +19,6 @@ _JOURNAL = f'{_STATE}/journal.jsonl'
 _INDEX = f'{_STATE}/index'
 _TEMPORARY = f'{_STATE}/tmp'
 _LOCK = f'{_STATE}/lock'
-_numbers = count()
 
 
 class StorageError(RuntimeError):
@@ -44,17 +43,13 @@ def write_file(root: Path, name: str, data: bytes) -> list[int]:
             way), or does not read back as written.
     """
     target = root / name
-    temporary = root / _TEMPORARY / f'{os.getpid()}-{next(_numbers)}'
     _refuse_links(root, target.parent)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        # In one folder, which the next call clears of what a killed process left.
+        with replacing(target, flush=False, folder=root / _TEMPORARY) as temporary:
             temporary.write_bytes(data)
             if temporary.read_bytes() != data:
                 raise StorageError(f'{target}: what was written does not read back the same.')
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise _not_writable(root, target, error) from error
     return [len(data), zlib.crc32(data)]

@@ -472,8 +472,8 @@ def damaged_frames(frames_25k, scene='scene0000_00'):
     label, joint = folder / 'label/000000.png', folder / 'instance/000000.png'
     return {
         'has the label 41': (label, png(np.full((36, 48), 41, np.uint8))),
-        r'expected a grey PNG of 8 bits, found grey of 16 bits': (label, png(np.ones((36, 48), np.uint16))),
-        'expected a grey PNG of 16 bits, found RGB of 8 bits': (joint, png(np.ones((36, 48, 3), np.uint8))),
+        'of 8 bits, found grey of 16': (label, png(np.ones((36, 48), np.uint16))),
+        'of 16 bits, found RGB of 8': (joint, png(np.ones((36, 48, 3), np.uint8))),
         '41000|has the label 41': (joint, png(np.full((36, 48), 41_000, np.uint16))),
         'truncated JPEG': (folder / 'color/000000.jpg', JPEG_START),
         'uint8, expected depth': (
