@@ -26,13 +26,13 @@ def blocks(language: str) -> list[str]:
 def trained(make_rgbd_folder, tmp_path_factory):
     """Folder with the README's config, trained for as long as its schedule's warm-up needs."""
     folder = tmp_path_factory.mktemp('readme')
-    frames = make_rgbd_folder(folder / 'frames', 2, (60, 80))
+    frames = make_rgbd_folder(folder / 'frames', 4, (60, 80))
     (frames / 'splits').mkdir()
     for path in (frames / 'rgb').glob('*.png'):
         cv2.imwrite(str(path.with_suffix('.jpg')), cv2.imread(str(path)))
         path.unlink()
-    for split in ('train', 'val'):
-        (frames / 'splits' / f'{split}.txt').write_text('frame_000\nframe_001\n')
+    for split, names in (('train', 'frame_000\nframe_001\n'), ('val', 'frame_002\nframe_003\n')):
+        (frames / 'splits' / f'{split}.txt').write_text(names)
     config = blocks('python')[0]
     assert len(config.strip().splitlines()) <= 15
     assert '/data/my_frames' in config
@@ -65,6 +65,23 @@ def test_the_config_for_own_frames_trains_and_reports_baselines(trained):
     _, log = trained
     assert 'interpolation' in log
     assert '2 metric, 0 relative' in log
+
+
+def test_the_config_for_own_frames_is_checked_and_drawn(trained, load_tool, tmp_path, capsys):
+    folder, _ = trained
+    config = str(folder / 'my_config.py')
+    assert 'python tools/analysis_tools/check_rgbd.py my_config.py --html check.html' in README
+    check = load_tool('analysis_tools/check_rgbd.py').main
+    assert check([config, '--html', str(tmp_path / 'check.html'), '--quiet']) == 0
+    report = capsys.readouterr().out
+    assert report.count('2 frames of 80x60') == 2  # train, and val that is test as well
+    assert '0 errors' in report
+    assert (tmp_path / 'check.html').read_bytes().startswith(b'<!DOCTYPE html>')
+    browse = load_tool('analysis_tools/browse_rgbd.py').main
+    for options, rows in (([], 4), (['--pipeline', '--draws', '3'], 6)):
+        out = tmp_path / f'look{len(options)}'
+        assert browse([config, '--out-dir', str(out), *options]) == 0
+        assert (out / 'index.html').read_text().count('data:image/jpeg') == rows
 
 
 def test_the_export_loads_into_the_backbone_shown(trained):

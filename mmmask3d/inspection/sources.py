@@ -417,7 +417,9 @@ def rgbd_configs(dataset: Mapping, where: str) -> Iterator[Mapping]:
 
 def _reading_settings(leaf: Mapping) -> dict:
     """Settings that decide which frames are read and how, without pipeline and seeds."""
-    left_out = ('type', 'pipeline', 'test_mode', 'on_error', 'seed', 'max_refetch', 'lazy_init')
+    # `_scope_` is what mmengine adds to a config that inherits from a package.
+    left_out = ('type', '_scope_', 'pipeline', 'test_mode', 'on_error', 'seed')
+    left_out += ('max_refetch', 'lazy_init')
     return {key: value for key, value in dict(leaf).items() if key not in left_out}
 
 

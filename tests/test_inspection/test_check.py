@@ -115,8 +115,28 @@ def far(depth):
     return depth
 
 
+def rename(folder, i, suffix):
+    path = folder / f'rgb/frame_{i:03d}.png'
+    path.rename(path.with_suffix(suffix))
+
+
+def copy_as(folder, name):
+    for kind in ('rgb', 'depth'):
+        path = folder / kind / 'frame_001.png'
+        (folder / kind / name).write_bytes(path.read_bytes())
+
+
 # name: what is done, then code: (level, files it must name)
 PLANTED = {
+    'a suffix in another case': (lambda f: rename(f, 3, '.PNG'), {}),
+    'pictures of another suffix': (
+        lambda f: copy_as(f, 'extra.jpeg'),
+        {'left-over': ('warning', ['rgb/extra.jpeg', 'depth/extra.jpeg'])},
+    ),
+    'a link that leads back': (
+        lambda f: (f / 'rgb/back').symlink_to(f / 'rgb'),
+        {'repeated-link': ('note', ['rgb/back'])},
+    ),
     'depth file missing': (
         lambda f: (f / 'depth/frame_003.png').unlink(),
         {

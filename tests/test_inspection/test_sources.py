@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+import unicodedata
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from mmengine.config import Config
 from mmmask3d.cli.options import read_overrides
 from mmmask3d.cli.source_options import add_source_arguments
 from mmmask3d.datasets.classes import NYU13_CLASSES
+from mmmask3d.inspection.instances import InstanceReader
 from mmmask3d.inspection.measures import measure
 from mmmask3d.inspection.sources import (
     LabelMaps,
@@ -233,3 +235,36 @@ def test_ids_outside_are_told_by_the_ids_of_the_manifest(folder):
     (problem,) = wrong.problems
     assert problem.code == 'label-range'
     assert problem.message == 'ids 2 outside 255 (unlabelled), 0 to 1, 255 (ignored)'
+
+
+def test_lists_of_a_mac_and_of_windows(folder):
+    """Class list, split and COCO file as other systems write them, for a frame in NFD."""
+    nfd, nfc = (unicodedata.normalize(form, 'Küche') for form in ('NFD', 'NFC'))
+    for kind in ('rgb', 'depth'):
+        (folder / kind / 'frame_001.png').rename(folder / kind / f'{nfd}.png')
+    (folder / 'sem').mkdir()
+    (folder / 'instance').mkdir()
+    ids = np.array([[1, 2], [2, 1]], np.uint8)
+    for kind in ('sem', 'instance'):
+        assert cv2.imwrite(str(folder / kind / f'{nfc}.png'), ids)
+    (folder / 'classes.txt').write_bytes('Stuhl \r\n\r\nTür\r\n'.encode('utf-16'))
+    (folder / 'splits').mkdir()
+    (folder / 'splits/train.TXT').write_bytes(f'{nfc}\r\nframe_000'.encode('utf-8-sig'))
+    (folder / 'splits/._train.txt').write_bytes(b'\x00\x05\x16\x07')
+    source = open_folder(
+        folder, dict(img_suffix='.png'), labels=[f'sem={folder / "classes.txt"}'], split=None
+    )
+    assert source.labels[0].classes == ('Stuhl', 'Tür')
+    assert source.splits == {'train': [f'{folder}/rgb/{nfd}.png', f'{folder}/rgb/frame_000.png']}
+    frame = next(name for name in names(source) if not name.isascii())
+    assert source.labels[0].path(frame) == f'{folder}/sem/{nfc}.png'
+    source.instances = f'{folder}/instance'
+    reader = InstanceReader(source)
+    assert reader.read(frame, f'{folder}/rgb/{nfd}.png').tolist() == ids.tolist()
+    image = dict(id=1, file_name=f'{nfc}.png', height=2, width=2)
+    thing = dict(image_id=1, area=4, segmentation=[[0, 0, 2, 0, 2, 2, 0, 2]])
+    coco = json.dumps(dict(images=[image], annotations=[thing]))
+    (folder / 'instances.json').write_bytes(coco.encode('utf-8-sig'))
+    source.annotations = {'train': str(folder / 'instances.json')}
+    found = InstanceReader(source).read(frame, f'{folder}/rgb/{nfd}.png')
+    assert found.tolist() == [[1, 1], [1, 1]]

@@ -13,7 +13,7 @@ from mmmask3d.conversion.formats.source_image import read_colour, read_map
 from mmmask3d.conversion.frame import Frame, store_depth
 from mmmask3d.conversion.paths import SourceError, require, safe_name
 from mmmask3d.datasets.depth_io import FrameError
-from mmmask3d.datasets.frame_files import by_stem, files_in, folders_in
+from mmmask3d.datasets.frame_files import by_stem, files_in, folders_in, match_names
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,11 @@ class CityscapesConverter(Converter):
         return plan
 
     def _path(self, city: City, package: str, file: str) -> Path:
-        return self.source / package / city.split / city.name / file
+        """A file of a city, or the one there is with another case of the suffix."""
+        folder = self.source / package / city.split / city.name
+        if file and not (folder / file).exists() and folder.is_dir():
+            file = match_names([file], files_in(folder), folder, FrameError).get(file, file)
+        return folder / file
 
     def _missing(self, city: City, stem: str) -> str:
         """What is wrong with a frame whose colour image is there; '' for nothing."""

@@ -4,6 +4,7 @@ import os
 import stat
 import struct
 import tracemalloc
+import unicodedata
 import zipfile
 
 import numpy as np
@@ -28,6 +29,16 @@ def write(path, members, method=zipfile.ZIP_DEFLATED):
 @pytest.fixture
 def path(tmp_path):
     return write(tmp_path / 'a.zip', MEMBERS)
+
+
+def test_members_in_any_unicode_form(tmp_path):
+    nfd, nfc = (unicodedata.normalize(form, 'Küche.png') for form in ('NFD', 'NFC'))
+    with Archive(write(tmp_path / 'a.zip', {nfd: b'a'}), LARGEST) as archive:
+        for name in (nfd, nfc):
+            assert name in archive
+            assert archive.read(name) == b'a'
+    with pytest.raises(SourceError, match='twice'):
+        Archive(write(tmp_path / 'b.zip', {nfd: b'a', nfc: b'b'}), LARGEST)
 
 
 @pytest.mark.parametrize('method', [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

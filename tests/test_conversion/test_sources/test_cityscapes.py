@@ -108,6 +108,30 @@ def converter(root, **options):
     return CityscapesConverter(Namespace(source=Path(root), **defaults | options))
 
 
+def test_names_and_links_of_other_systems(tmp_path):
+    root = write_tree(tmp_path / 'source')
+    plain = converter(root)
+    city = next(c for c in plain.sources() if c.split == 'train')
+    ref = plain.plan(city).frames[0]
+    expected = plain.read(city, ref.locator)
+    for package in ('leftImg8bit', 'disparity', 'camera', 'gtFine'):
+        folder = root / package / 'train' / city.name
+        for path in sorted(folder.iterdir()):
+            (folder / f'._{path.name}').write_bytes(b'of a Mac')
+            path.rename(path.with_suffix(path.suffix.upper()))
+    (root / 'leftImg8bit/train/again').symlink_to(city.name)
+    changed = converter(root)
+    assert [c for c in changed.sources() if c.split == 'train'].count(city) == 1
+    assert 'again' not in [c.name for c in changed.sources()]
+    plan = changed.plan(city)
+    assert plan.problems == []
+    assert plan.frames[0] == ref
+    frame = changed.read(city, ref.locator)
+    assert frame.images.keys() == expected.images.keys()
+    for kind in ('depth', 'label', 'instance'):
+        np.testing.assert_array_equal(frame.images[kind], expected.images[kind])
+
+
 def read_first(root, split='train', **options):
     reader = converter(root, splits=[split], **options)
     source = reader.sources()[0]

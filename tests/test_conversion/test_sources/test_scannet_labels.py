@@ -103,6 +103,13 @@ def test_damaged_label_maps(tmp_path, message):
         read_label_map(label_map(tmp_path, *rows, columns=columns))
 
 
+def test_a_label_map_from_windows(tmp_path):
+    text = 'id\traw_category\tnyu40id\r\n1\twäll\t1\r\n7\t"bed\t4\r\n'
+    (tmp_path / 'a.tsv').write_bytes(text.encode('utf-8-sig'))
+    table = read_label_map(tmp_path / 'a.tsv')
+    assert (table[0], table[1], table[7], table[2]) == (0, 1, 4, 255)
+
+
 def test_what_is_no_label_map(tmp_path):
     with pytest.raises(SourceError, match='cannot be read as the label map'):
         read_label_map(tmp_path / 'absent.tsv')

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import unicodedata
 from argparse import Namespace
 from pathlib import Path
 
@@ -364,6 +365,23 @@ def test_symbolic_links_are_followed_and_may_lead_nowhere(source, tmp_path):
     assert [frame.name for frame in plan.frames][:1] == [f'a/{first.stem}']
     assert len(plan.problems) == 1
     assert second.name in plan.problems[0]
+
+
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
+def test_lists_from_windows_and_names_from_a_mac(source, tmp_path, encoding):
+    root, _ = source
+    nfd, nfc = (unicodedata.normalize(form, 'Küche') for form in ('NFD', 'NFC'))
+    before = converter(root).plan('a')
+    (root / 'a/rgb').rename(root / f'a/{nfd}')
+    for name in ('rgb.txt', 'depth.txt'):
+        text = (root / 'a' / name).read_text().replace('rgb/', f'{nfc}/')
+        (root / 'a' / name).write_bytes(text.replace('\n', '\r\n').encode(encoding))
+    plan = converter(root).plan('a')
+    assert plan.problems == []
+    assert [f.name for f in plan.frames] == [f.name for f in before.frames]
+    for now, then in zip(plan.frames, before.frames, strict=True):
+        assert now.locator[0] == then.locator[0].replace('rgb/', f'{nfd}/')
+        assert now.locator[1:] == then.locator[1:]
 
 
 def test_sizes_that_differ_are_not_registered(source, tmp_path, capsys):
