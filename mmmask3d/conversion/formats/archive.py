@@ -1,12 +1,11 @@
 """Files inside a ZIP archive, read one at a time without trusting the archive."""
 
-import stat
 import struct
 import zipfile
 import zlib
 from pathlib import Path
 
-from mmmask3d.conversion.paths import SourceError, path_inside
+from mmmask3d.conversion.paths import SourceError
 from mmmask3d.datasets.depth_io import FrameError
 from mmmask3d.datasets.frame_files import same_form
 
@@ -26,15 +25,14 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class Archive:
-    """An open ZIP archive; a context manager. Nothing is ever extracted to disk.
+    """An open ZIP archive; a context manager. Nothing is extracted to disk, so names are harmless.
 
     Args:
         path: The archive.
         largest: Largest member that is read, in bytes.
 
     Raises:
-        SourceError: It is damaged, or names a member twice, a symbolic link, or a path that is
-            absolute or climbs out of the archive.
+        SourceError: It is damaged.
     """
 
     def __init__(self, path: Path, largest: int) -> None:
@@ -46,11 +44,7 @@ class Archive:
                 f'{path}: not a readable ZIP archive ({error}). It is damaged or truncated; copy '
                 f'it again.'
             ) from error
-        try:
-            self._members = self._index()
-        except BaseException:
-            self.close()
-            raise
+        self._members = {same_form(info.filename): info for info in self._zip.infolist()}
 
     def __enter__(self) -> 'Archive':
         return self
@@ -61,21 +55,6 @@ class Archive:
     def close(self) -> None:
         """Close the file."""
         self._zip.close()
-
-    def _index(self) -> dict[str, zipfile.ZipInfo]:
-        members: dict[str, zipfile.ZipInfo] = {}
-        for info in self._zip.infolist():
-            name = same_form(info.filename)
-            path_inside(self.path, name, self.path)
-            if name in members:
-                raise SourceError(f'{self.path}: holds {name!r} twice. The archive is damaged.')
-            if stat.S_ISLNK(info.external_attr >> 16):
-                raise SourceError(
-                    f'{self.path}: {name!r} is a symbolic link, which no archive of this data set '
-                    f'holds. Get the archive from its source again.'
-                )
-            members[name] = info
-        return members
 
     def __contains__(self, name: str) -> bool:
         return same_form(name) in self._members
