@@ -28,6 +28,16 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument('--min-depth', type=float, metavar='METRES')
     group.add_argument('--max-depth', type=float, metavar='METRES')
+    group.add_argument('--confidence', metavar='FOLDER', help='confidence maps (default: none)')
+    group.add_argument(
+        '--confidence-suffix', metavar='SUFFIX', help='of confidence maps (default: .png)'
+    )
+    group.add_argument(
+        '--min-confidence',
+        type=float,
+        metavar='VALUE',
+        help='readings of less confidence are none, in the values as stored',
+    )
     group.add_argument('--ann-file', metavar='FILE', help='index file (default: all files)')
     group.add_argument(
         '--labels',

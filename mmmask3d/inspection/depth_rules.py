@@ -39,6 +39,7 @@ def check_depth(source: Source, measures: Sequence[Measures], found: Findings) -
         _holes(readable, found)
         _steps(source, readable, found)
         _limits(source, readable, found)
+        _confidence(source, readable, found)
 
 
 def _unit(source: Source, readable: Sequence[Measures], found: Findings) -> None:
@@ -174,6 +175,25 @@ def _limits(source: Source, readable: Sequence[Measures], found: Findings) -> No
             'note',
             f'max_depth={source.frames.max_depth:g} drops {beyond:.1%} of the pixels',
             'Nothing to do, if that is meant.',
+        )
+
+
+def _confidence(source: Source, readable: Sequence[Measures], found: Findings) -> None:
+    unsure = [m.depth.unsure for m in readable if m.depth.unsure is not None]
+    if unsure:
+        found.add(
+            'low-confidence',
+            'note',
+            f'min_confidence={source.frames.min_confidence:g} drops {np.mean(unsure):.1%} of the '
+            f'readings',
+            'Nothing to do, if that is meant; the threshold is in the values as stored.',
+        )
+    if source.unsure is not None:
+        found.add(
+            'low-confidence',
+            'note',
+            f'the conversion dropped {source.unsure:.1%} of the readings for low confidence',
+            'Nothing to do, if that is meant; manifest.json has the threshold.',
         )
 
 

@@ -43,6 +43,11 @@ _PER_FILE = {
         'Check depth_scale, min_depth, max_depth and depth_invalid; or leave these frames out '
         "with on_error='drop'.",
     ),
+    'confidence-unusable': (
+        'error',
+        'confidence maps that cannot be used',
+        'Expected one channel, of the size of depth or a whole fraction of it both ways.',
+    ),
     'label-range': (
         'error',
         'label maps with ids outside the classes',

@@ -9,12 +9,14 @@ import cv2
 import numpy as np
 from mmengine import fileio
 
+from mmmask3d.datasets.confidence import nothing_sure, read_confidence
 from mmmask3d.datasets.depth_io import (
     FrameError,
     check_complete,
     decode_colour,
     decode_depth,
     to_readings,
+    zero_where_invalid,
 )
 from mmmask3d.datasets.image_header import file_format, png_damage
 from mmmask3d.datasets.orientation import orientation_hint
@@ -57,6 +59,7 @@ class DepthMeasures:
         at_next: Share of the readings that have the next lower value.
         at_limit: Share of the pixels that are readings of the greatest value of the stored type.
         distinct: Number of different readings; None for floats.
+        unsure: Share of the readings dropped by ``min_confidence``; None without confidence maps.
         step: Greatest number that all stored values of readings are multiples of; 0 for floats.
     """
 
@@ -74,6 +77,7 @@ class DepthMeasures:
     at_limit: float
     distinct: int | None
     step: int
+    unsure: float | None = None
 
 
 @dataclass
@@ -178,7 +182,17 @@ def _read_depth(
         unlimited = valid
         if info['max_depth'] is not None:
             unlimited = to_readings(raw, *settings, None, info['depth_kind'])[1]
-        found.depth = _measure_depth(raw, depth, valid, unlimited)
+        beyond = float(np.count_nonzero(unlimited & ~valid) / raw.size)
+        sure = _sure(found, info, valid, backend_args)
+        if sure is None:
+            return None
+        if not sure.any():
+            return zero_where_invalid(depth, sure), sure
+        found.depth = _measure_depth(raw, depth, sure)
+        found.depth.beyond = beyond
+        if 'confidence_path' in info:
+            found.depth.unsure = float(1 - np.count_nonzero(sure) / np.count_nonzero(valid))
+        depth, valid = zero_where_invalid(depth, sure), sure
     else:
         finite = raw[np.isfinite(raw)]
         stored = f'{finite.min():g} to {finite.max():g}' if finite.size else 'not finite'
@@ -188,9 +202,29 @@ def _read_depth(
     return depth, valid
 
 
-def _measure_depth(
-    raw: np.ndarray, depth: np.ndarray, valid: np.ndarray, unlimited: np.ndarray
-) -> DepthMeasures:
+def _sure(
+    found: Measures, info: dict, valid: np.ndarray, backend_args: dict | None
+) -> np.ndarray | None:
+    """Readings that are sure enough, (H, W) bool; None where that cannot be told."""
+    if 'confidence_path' not in info:
+        return valid
+    path, minimum = info['confidence_path'], info['min_confidence']
+    content = _read(found, path, backend_args)
+    if content is None:
+        return None
+    try:
+        confidence = read_confidence(content, path, valid.shape)
+    except FrameError as error:
+        found.problems.append(_from(error, 'confidence-unusable', path))
+        return None
+    sure = valid & (confidence >= minimum)
+    if not sure.any():
+        message = nothing_sure(confidence, valid, minimum, path)
+        found.problems.append(_from(FrameError(message), 'no-reading', path))
+    return sure
+
+
+def _measure_depth(raw: np.ndarray, depth: np.ndarray, valid: np.ndarray) -> DepthMeasures:
     readings, stored = depth[valid], raw[valid]
     integers = raw.dtype.kind in 'ui'
     highest = readings.max()
@@ -203,7 +237,7 @@ def _measure_depth(
         stored_low=float(stored.min()),
         stored_high=float(stored.max()),
         invalid=1 - readings.size / raw.size,
-        beyond=float(np.count_nonzero(unlimited & ~valid) / raw.size),
+        beyond=0.0,
         low=float(readings.min()),
         near=float(near),
         median=float(median),

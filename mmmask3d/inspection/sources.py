@@ -30,6 +30,8 @@ _SETTINGS = (
     'depth_invalid',
     'min_depth',
     'max_depth',
+    'confidence_suffix',
+    'min_confidence',
     'ann_file',
 )
 
@@ -71,6 +73,13 @@ class FoundFrames(RGBDDataset):
 
     def _report_links(self, paths: Sequence[str]) -> None:
         self.links += paths
+
+    def _report_unsure(self, missing: Sequence[str], total: int) -> None:
+        if len(missing) == total:
+            super()._report_unsure(missing, total)
+        self.num_without_partner += len(missing)
+        folder = self.data_prefix['confidence_path']
+        self.missing += [posixpath.join(folder, name) for name in missing]
 
     def listed(self) -> list[str]:
         """Colour files that the index names, existing or not, in its order."""
@@ -139,6 +148,7 @@ class Source:
         annotations: COCO files, by split.
         splits: Colour files by split, as listed.
         expected: Number of frames that the manifest of a conversion states; None without one.
+        unsure: Share of the readings that a conversion dropped for low confidence; None for none.
     """
 
     title: str
@@ -150,6 +160,7 @@ class Source:
     annotations: dict[str, str] = field(default_factory=dict)
     splits: dict[str, list[str]] = field(default_factory=dict)
     expected: int | None = None
+    unsure: float | None = None
 
     def instance_path(self, frame: str) -> str:
         """File of instances of a frame."""
@@ -180,12 +191,14 @@ def open_sources(args: argparse.Namespace, split: str | None = None) -> list[Sou
     given = {
         name: getattr(args, name) for name in _SETTINGS if getattr(args, name, None) is not None
     }
-    folders = args.rgb or args.depth or args.labels
+    folders = args.rgb or args.depth or args.confidence or args.labels
     try:
         if str(args.source).endswith('.py'):
             if given or folders:
                 options = [f'--{name}'.replace('_', '-') for name in given]
-                options += [f'--{n}' for n in ('rgb', 'depth', 'labels') if getattr(args, n)]
+                options += [
+                    f'--{n}' for n in ('rgb', 'depth', 'confidence', 'labels') if getattr(args, n)
+                ]
                 raise SourceOptionsError(
                     f'{", ".join(options)}: options of a data folder; {args.source} is a config. '
                     f'Change its settings with --cfg-options.'
@@ -194,7 +207,8 @@ def open_sources(args: argparse.Namespace, split: str | None = None) -> list[Sou
             return open_config(cfg, [split] if split else LOADERS)
         if args.cfg_options:
             raise SourceOptionsError('--cfg-options belongs to a config file, not to a folder.')
-        return [open_folder(args.source, given, args.rgb, args.depth, args.labels, split)]
+        folders = args.rgb, args.depth, args.labels
+        return [open_folder(args.source, given, *folders, split, args.confidence)]
     except (FileNotFoundError, ValueError) as error:
         if isinstance(error, SourceOptionsError):
             raise
@@ -211,6 +225,7 @@ def open_folder(
     depth: str | None = None,
     labels: Sequence[str] = (),
     split: str | None = None,
+    confidence: str | None = None,
 ) -> Source:
     """Open a data folder.
 
@@ -222,6 +237,7 @@ def open_folder(
         depth: Depth folder, that of the manifest or ``depth`` by default.
         labels: Label folders as ``FOLDER=CLASSES``.
         split: Only the frames of ``splits/<split>.txt``.
+        confidence: Folder of confidence maps; none by default.
     """
     root = str(root)
     if not os.path.isdir(root):
@@ -235,7 +251,10 @@ def open_folder(
         if 'ann_file' in settings:
             raise SourceOptionsError('give either a split or --ann-file, not both.')
         settings['ann_file'] = f'splits/{split}.txt'
-    place = dict(data_root=root, data_prefix=dict(img_path=rgb, depth_path=depth))
+    prefix = dict(img_path=rgb, depth_path=depth)
+    if confidence:
+        prefix['confidence_path'] = confidence
+    place = dict(data_root=root, data_prefix=prefix)
     source = Source(root, FoundFrames(**settings, **place))
     layout.add_to(source, root)
     for text in labels:
@@ -262,6 +281,7 @@ class _Layout:
     folders: Mapping[str, str] = field(default_factory=dict)
     first_ids: Mapping[str, int] = field(default_factory=dict)
     ignore_ids: Mapping[str, int] = field(default_factory=dict)
+    unsure: float | None = None
 
     def folder(self, kind: str) -> str:
         return self.folders.get(kind, kind)
@@ -272,7 +292,7 @@ class _Layout:
         return next(found, default)
 
     def add_to(self, source: Source, root: str) -> None:
-        source.expected = self.expected
+        source.expected, source.unsure = self.expected, self.unsure
         source.labels = [
             LabelMaps(
                 kind,
@@ -310,8 +330,9 @@ def _layout(root: str) -> _Layout:
                 manifest['classes'],
                 int(manifest['frames']),
                 *(dict(manifest.get(key, {})) for key in ('folders', 'first_ids', 'ignore_ids')),
+                manifest.get('depth', {}).get('depth', {}).get('unsure_share'),
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise SourceOptionsError(
                 f'{root}/manifest.json is no manifest of a converter of this project ({error!r} '
                 f'is missing or of the wrong type). Move it away and give the options instead.'

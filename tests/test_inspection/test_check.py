@@ -313,6 +313,75 @@ def test_beyond_the_limit(clean):
     assert found['beyond-limit'].level == 'note'
 
 
+def make_sure(folder):
+    """Confidence 0, 1, 2 in columns, 16 of each."""
+    (folder / 'sure').mkdir()
+    levels = np.repeat(np.arange(3, dtype=np.uint8), 16)[None].repeat(32, 0)
+    for i in range(10):
+        write(folder, 'sure', i, levels)
+    return levels
+
+
+def check_sure(folder, minimum=2, suffix='.png'):
+    given = {'img_suffix': '.png', 'min_confidence': minimum, 'confidence_suffix': suffix}
+    (checked,), findings = check_sets([open_folder(folder, given, confidence='sure')], QUICK)
+    return checked.measures, {f.code: f for f in findings}
+
+
+def test_confidence_by_value(folder):
+    levels = make_sure(folder)
+    measures, found = check_sure(folder)
+    shares = []
+    for i, one in enumerate(measures):
+        raw = read(folder, 'depth', i)
+        valid = (raw > 0) & (levels >= 2)
+        shares.append(1 - valid.sum() / (raw > 0).sum())
+        assert one.depth.unsure == pytest.approx(shares[-1])
+        assert one.depth.invalid == pytest.approx(1 - valid.mean())
+        assert one.depth.median == pytest.approx(np.median(raw[valid]) / 1000)
+        assert one.depth.beyond == 0
+    expected = f'min_confidence=2 drops {np.mean(shares):.1%} of the readings'
+    assert found['low-confidence'].message == expected
+    assert not {level for f in found.values() if (level := f.level) != 'note'}
+    raw = read(folder, 'depth', 0)
+    limit = int(np.median(raw[(raw > 0) & (levels >= 2)]))
+    given = {'img_suffix': '.png', 'min_confidence': 2, 'max_depth': limit / 1000}
+    limited = open_folder(folder, given, confidence='sure')
+    first = check_sets([limited], QUICK)[0][0].measures[0].depth
+    assert first.beyond == pytest.approx((raw > limit).mean())  # of max_depth alone
+    near = (raw > 0) & (raw <= limit)
+    assert first.unsure == pytest.approx((near & (levels < 2)).sum() / near.sum())
+    assert check(folder)[0][0].measures[0].depth.unsure is None
+
+
+def test_confidence_that_cannot_be_used(folder):
+    make_sure(folder)
+    write(folder, 'sure', 1, np.ones((32, 40), np.uint8))
+    cut(folder, 'sure', 2)
+    write(folder, 'sure', 3, np.ones((32, 48), np.uint8))
+    (folder / 'sure/frame_004.png').unlink()
+    measures, found = check_sure(folder)
+    for code, number in (
+        ('confidence-unusable', 1),
+        ('truncated', 2),
+        ('no-reading', 3),
+        ('missing-partner', 4),
+    ):
+        assert found[code].level == 'error'
+        assert found[code].files == (f'{folder}/sure/frame_00{number}.png',)
+    assert 'holds 1 to 1' in found['no-reading'].details[0]
+    assert len(measures) == 9
+    assert [m.depth is None for m in measures] == [False, True, True, True] + [False] * 5
+
+
+def test_a_conversion_that_dropped_readings_says_so(folder):
+    depth = {'depth': {'unsure_share': 0.125}}
+    manifest = dict(frames=10, depth_kind='metric', depth_scale=1000, suffixes={}, classes={})
+    (folder / 'manifest.json').write_text(json.dumps(manifest | dict(depth=depth)))
+    found = {f.code: f for f in check_sets([open_folder(folder, {'img_suffix': '.png'})], QUICK)[1]}
+    assert 'dropped 12.5% of the readings' in found['low-confidence'].message
+
+
 def test_a_manifest_that_counts_otherwise(folder):
     source = open_folder(folder, {'img_suffix': '.png'})
     source.expected = 11

@@ -27,11 +27,11 @@ USUAL = DepthMeasures(
 )
 
 
-def rules(*changes, count=10, scale=1000.0, metric=True, max_depth=None):
+def rules(*changes, count=10, scale=1000.0, metric=True, max_depth=None, unsure=None):
     """Findings by code; the changes are those of the first frames, of all where there is one."""
     changes = changes * count if len(changes) == 1 else changes + ({},) * (count - len(changes))
-    frames = SimpleNamespace(depth_scale=scale, max_depth=max_depth)
-    source = SimpleNamespace(metric=metric, frames=frames)
+    frames = SimpleNamespace(depth_scale=scale, max_depth=max_depth, min_confidence=2)
+    source = SimpleNamespace(metric=metric, frames=frames, unsure=unsure)
     measures = [
         Measures(f'{i}', f'rgb/{i}.png', f'depth/{i}.png', depth=DepthMeasures(**vars(USUAL) | c))
         for i, c in enumerate(changes)
@@ -236,3 +236,11 @@ def test_beyond_max_depth():
     assert found.message == 'max_depth=3 drops 5.0% of the pixels'
     assert np.isclose(USUAL.beyond, 0)
     assert 'beyond-limit' not in rules({}, max_depth=3.0)
+
+
+def test_low_confidence():
+    found = rules(*[dict(unsure=0.5)] * 2, *[dict(unsure=0.0)] * 8)['low-confidence']
+    assert (found.level, found.message) == ('note', 'min_confidence=2 drops 10.0% of the readings')
+    converted = rules({}, unsure=0.25)['low-confidence']
+    assert converted.message == 'the conversion dropped 25.0% of the readings for low confidence'
+    assert 'low-confidence' in rules({}, unsure=0.0)

@@ -52,6 +52,29 @@ def manifest(**changes):
     return json.dumps({**content, **changes})
 
 
+def test_confidence_maps_of_a_folder(folder):
+    shutil.copytree(folder / 'depth', folder / 'sure')
+    options = ['--img-suffix=.png', '--confidence=sure', '--min-confidence=1000']
+    (source,) = open_sources(parse(folder, *options))
+    assert source.frames.min_confidence == 1000
+    info = source.frames.get_data_info(1)
+    assert info['confidence_path'] == f'{folder}/sure/frame_001.png'
+    (folder / 'sure/frame_001.png').unlink()
+    (source,) = open_sources(parse(folder, *options))
+    assert source.frames.missing == [f'{folder}/sure/frame_001.png']
+    assert names(source) == ['frame_000', 'frame_002', 'frame_003']
+    for wrong, message in (
+        (options[:2], 'belong together'),
+        (options[:1] + options[2:], 'belong together'),
+        (options + ['--confidence-suffix=.npy'], 'have no confidence map'),
+        (options + ['--confidence=nowhere'], 'nowhere'),
+    ):
+        with pytest.raises(SourceOptionsError, match=message):
+            open_sources(parse(folder, *wrong))
+    with pytest.raises(SourceOptionsError, match='--confidence: options of a data folder'):
+        open_sources(parse('config.py', '--confidence=sure'))
+
+
 def test_a_converted_folder_describes_itself(folder):
     (folder / 'manifest.json').write_text(manifest())
     (folder / 'splits').mkdir()
