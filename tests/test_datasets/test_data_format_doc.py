@@ -38,6 +38,20 @@ def test_one_source(tmp_path):
     assert [data.get_data_info(i)['frame'] for i in range(len(data))] == ['scene_01/0000']
 
 
+def test_confidence(tmp_path):
+    root = tmp_path / 'data/my_frames'
+    write_frames(root)
+    (root / 'confidence/scene_01').mkdir(parents=True)
+    levels = np.arange(3, dtype=np.uint8).repeat(16)[None].repeat(48, 0)
+    assert cv2.imwrite(
+        str(root / 'confidence/scene_01/0000.png'), np.pad(levels, ((0, 0), (0, 16)))
+    )
+    settings = config_of('phone')
+    settings.data_root = str(root)
+    data = DATASETS.build(settings | dict(pipeline=[dict(type='mmmask3d.LoadRGBD')]))
+    np.testing.assert_array_equal(data[0]['valid'], np.pad(levels == 2, ((0, 0), (0, 16))))
+
+
 def test_packed(tmp_path, monkeypatch):
     pytest.importorskip('lmdb')
     from mmmask3d.conversion.packing import pack
