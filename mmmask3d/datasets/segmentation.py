@@ -37,7 +37,8 @@ class LoadSegLabels(LoadAnnotations):
     device-side assertion on a GPU, and silently dropped by ``IoUMetric``. Here it is an error that
     names the file. Needs the ``num_classes`` key that the data sets of this module provide.
     Values are checked after ``reduce_zero_label`` and the class map: 0..C-1 or 255. Files of 16
-    bits are refused before: mmseg would take their ids modulo 256.
+    bits are refused before (mmseg would take their ids modulo 256), and grey of fewer than 8 (which
+    decoders spread over 0..255).
     """
 
     def _first_bytes(self, path: str) -> bytes:
@@ -49,11 +50,12 @@ class LoadSegLabels(LoadAnnotations):
     def _load_seg_map(self, results: dict) -> None:
         path = results['seg_map_path']
         declared = declared_image(self._first_bytes(path))
-        if declared is not None and (declared.bits or 8) > 8:
+        # Decoders spread fewer bits of grey over 0..255; the indices of a palette stay.
+        if declared and declared.kind != 'palette' and declared.bits not in (8, None):
             raise ValueError(
                 f'{path}: a label map of {declared.bits} bits, expected 8: class ids 0..{_IGNORE}. '
-                'Instance maps and ids of larger class lists (NYU 894, ScanNet) have to be '
-                'converted first.'
+                'Convert instance maps, ids of larger class lists (NYU 894, ScanNet) and grey of '
+                'fewer bits first.'
             )
         super()._load_seg_map(results)
         labels = results['gt_seg_map']

@@ -188,7 +188,7 @@ def test_float_depth_is_not_squeezed_into_a_png():
 @pytest.mark.parametrize(
     ('content', 'suffix', 'message'),
     [
-        (PNG, '.jpg', r"expected a \.jpg file, found b'\\x89PNG"),
+        (PNG, '.jpg', r'expected a \.jpg file, found the format PNG'),
         (JPEG, '.png', r'expected a \.png file'),
         (JPEG[:-30], '.jpg', 'truncated JPEG'),
         (b'', '.jpg', 'expected'),

@@ -1,10 +1,13 @@
 """Label maps of the indoor data sets: ids, class subsets and what is refused."""
 
+import struct
 import unicodedata
+import zlib
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip('mmseg')
 
@@ -102,6 +105,34 @@ def test_labels_of_16_bits_are_refused(case):
     write(root, folder, 'a', np.array([[0, 257, 269, 1]] * 2, np.uint16))
     with pytest.raises(ValueError, match=r'a\.png: a label map of 16 bits, expected 8'):
         build()[0]
+
+
+@pytest.mark.parametrize(('bits', 'row'), [(1, b'\x55'), (2, b'\x1b'), (4, b'\x12\x34')])
+def test_labels_of_fewer_bits_are_refused(case, bits, row):
+    """Pillow would read 1, 2 of 4 bits as 17, 34, which are classes as well."""
+    build, root, folder, _ = case
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack('>I', len(data)) + body + struct.pack('>I', zlib.crc32(body))
+
+    header = struct.pack('>IIBBBBB', 4, 1, bits, 0, 0, 0, 0)
+    parts = (b'IHDR', header), (b'IDAT', zlib.compress(b'\0' + row)), (b'IEND', b'')
+    content = b'\x89PNG\r\n\x1a\n' + b''.join(chunk(*part) for part in parts)
+    (root / folder / 'a.png').write_bytes(content)
+    with pytest.raises(ValueError, match=rf'a\.png: a label map of {bits} bits, expected 8'):
+        build()[0]
+
+
+def test_the_indices_of_a_palette_are_labels(case):
+    build, root, folder, _ = case
+    ids = np.array([[1, 2, 3, 0]] * 2, np.uint8)
+    image = Image.fromarray(ids, 'P')
+    image.putpalette([0, 0, 0, 250, 9, 9, 9, 250, 9, 9, 9, 250])
+    write(root, folder, 'a', ids)
+    image.save(root / folder / 'a.png')
+    labels = build()[0]['gt_seg_map']
+    np.testing.assert_array_equal(labels, np.where(ids == 0, 255, ids - 1))
 
 
 def test_colour_coded_labels_are_refused(case):
