@@ -132,12 +132,14 @@ def exif_with_thumbnail(thumbnail):
 
 
 BIG = encoded((120, 160, 3), '.jpg')
+RESTARTS = encoded((120, 160, 3), '.jpg', (cv2.IMWRITE_JPEG_RST_INTERVAL, 2))
 PICTURES = {
     'baseline': BIG,
     'progressive': encoded((120, 160, 3), '.jpg', (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)),
-    'restarts': encoded((120, 160, 3), '.jpg', (cv2.IMWRITE_JPEG_RST_INTERVAL, 2)),
+    'restarts': RESTARTS,
     'thumbnail': BIG[:2] + exif_with_thumbnail(JPEG) + BIG[2:],
     'fill bytes': BIG[:-2] + b'\xff\xff' + BIG[-2:],
+    'fill bytes before restarts': RESTARTS.replace(b'\xff\xd1', b'\xff\xff\xff\xd1'),
     'comment with markers': BIG[:2] + b'\xff\xfe\0\x08\xff\xda\xff\xd9xx' + BIG[2:],
 }
 TRAILERS = {

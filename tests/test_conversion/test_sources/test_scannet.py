@@ -566,7 +566,7 @@ DAMAGED_ARCHIVES = {
     'declares 30000x30000': absurd,
     'ids 9999 are not in the label map': other_label,
     '48x36 pixels, its labels have 24x18': other_size,
-    'expected a PNG or JPEG image': no_image,
+    'expected a PNG image, found the format HTML page': no_image,
 }
 
 
