@@ -307,26 +307,15 @@ class TimmViT(BaseModule):
 
     def _load_from_timm(self) -> None:
         """Fill the encoder with timm's weights of its name, from the cache or the hub."""
-        from safetensors.torch import load_file
-
         cfg = self.trunk.pretrained_cfg
-        name, file = cfg.get('hf_hub_id'), 'model.safetensors'
+        name = cfg.get('hf_hub_id')
         if not name:
             raise ValueError(
                 f'{self.model_name}: timm names no weights on the hub for it. Give the tag of '
                 f'weights in the name (timm.list_pretrained lists them), or a file as pretrained.'
             )
-        try:
-            from huggingface_hub import hf_hub_download
-
-            path = hf_hub_download(name, cfg.get('hf_hub_filename') or file)
-        except Exception as error:
-            raise RuntimeError(
-                f'{self.model_name}: {file} of {name} is neither in the cache of the hub nor to be '
-                f'downloaded ({type(error).__name__}: {error}). Download it on another machine and '
-                f'give its path as pretrained, or copy the cache (HF_HOME).'
-            ) from error
-        self._fill(load_file(path), f'{name}/{file}')
+        location = f'hf://{name}:{cfg.get("hf_hub_filename") or "model.safetensors"}'
+        self._fill(read_checkpoint(location)['state_dict'], location)
 
     def _load_from_file(self, checkpoint: str, prefix: str | None = None, **options: Any) -> None:
         state = encoder_state(read_checkpoint(checkpoint, **options), prefix, checkpoint)

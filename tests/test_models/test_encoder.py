@@ -5,6 +5,7 @@ import timm
 import torch
 from torch import nn
 
+from mmmask3d.checkpoints.download import DownloadError
 from mmmask3d.models import Mask3DPyramid, Mask3DViT, TimmViT
 from mmmask3d.models.encoder import RGBEncoder, layer_indices, with_normalisation
 
@@ -314,7 +315,7 @@ def test_weights_of_timm_come_as_safetensors_or_the_error_names_the_file(monkeyp
 
     asked = []
 
-    def download(repo, filename):
+    def download(repo, filename, revision):
         asked.append((repo, filename))
         save_file(
             {k: v.contiguous() for k, v in made.trunk.state_dict().items()}, tmp_path / filename
@@ -333,12 +334,12 @@ def test_weights_of_timm_come_as_safetensors_or_the_error_names_the_file(monkeyp
     assert asked == [('timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k', 'model.safetensors')]
     torch.testing.assert_close(model.trunk.state_dict(), made.trunk.state_dict())
 
-    def fails(*args):
+    def fails(*args, **kwargs):
         raise OSError('no network')
 
     monkeypatch.setattr(huggingface_hub, 'hf_hub_download', fails)
     with pytest.raises(
-        RuntimeError, match=r'model\.safetensors of timm/vit_tiny.*no network.*pretrained'
+        DownloadError, match=r'hf://timm/vit_tiny.*:model\.safetensors.*no network.*local file'
     ):
         TimmViT(name, pretrained=True, **options).init_weights()
 
