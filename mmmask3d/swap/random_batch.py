@@ -1,7 +1,9 @@
 """Random images with the annotations that a model of mmseg, mmdet or mmpretrain trains on.
 
 Enough to see whether a model runs, in both directions: what is drawn has a meaning to the model's
-losses, not to people.
+losses, not to people. ``mmdet.testing.demo_mm_inputs`` does not serve here: it fails for detectors
+of one class, its boxes can be empty and its frames are noise, of which no motion can be estimated;
+and mmseg and mmpretrain have no counterpart.
 """
 
 import itertools
@@ -81,13 +83,12 @@ class _Draw:
         self.ids = itertools.count()
         self.proposals, self.masks = False, True
         # The heads of cascades and of several tasks differ; labels have to suit all of them.
-        counts = [n for n in _values(cfg.model, 'num_classes') if n > 0]
-        things = [n for n in _values(cfg.model, 'num_things_classes') if n > 0]
+        counts = _numbers(cfg.model, 'num_classes')
+        things = _numbers(cfg.model, 'num_things_classes')
         self.classes = min(counts, default=2)
         self.things = min(counts + things, default=2)
-        self.semantic_scale = next(
-            (step['scale_factor'] for step in _steps(cfg.get('train_dataloader'), 'SegRescale')), 1
-        )
+        rescaled = _steps(cfg.get('train_dataloader'), 'SegRescale')
+        self.semantic_scale = rescaled[0]['scale_factor'] if rescaled else 1
 
     def image(self) -> torch.Tensor:
         """Smooth, as motion between frames of noise cannot be estimated; RGB in 0..255."""
@@ -190,23 +191,21 @@ def _trains_on_masks(model: nn.Module, cfg: Config) -> bool:
     return any(getattr(part, 'with_mask', False) or 'Mask' in type(part).__name__ for part in parts)
 
 
-def _values(value: Any, key: str) -> Iterator[int]:
-    if isinstance(value, Mapping):
-        for name, entry in value.items():
-            if name == key and isinstance(entry, int):
-                yield entry
-            yield from _values(entry, key)
-    elif isinstance(value, list | tuple):
-        for entry in value:
-            yield from _values(entry, key)
+def _numbers(value: Any, key: str) -> list[int]:
+    """The positive numbers under a key, at any depth of a config."""
+    found = [entry.get(key) for entry in _dicts(value)]
+    return [number for number in found if isinstance(number, int) and number > 0]
 
 
-def _steps(value: Any, kind: str) -> Iterator[Mapping]:
+def _steps(value: Any, kind: str) -> list[Mapping]:
+    """The parts of a config whose type starts with ``kind``, at any depth."""
+    return [d for d in _dicts(value) if str(d.get('type')).split('.')[-1].startswith(kind)]
+
+
+def _dicts(value: Any) -> Iterator[Mapping]:
     if isinstance(value, Mapping):
-        if str(value.get('type')).split('.')[-1].startswith(kind):
-            yield value
-        for entry in value.values():
-            yield from _steps(entry, kind)
-    elif isinstance(value, list | tuple):
+        yield value
+        value = list(value.values())
+    if isinstance(value, list | tuple):
         for entry in value:
-            yield from _steps(entry, kind)
+            yield from _dicts(entry)

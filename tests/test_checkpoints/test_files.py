@@ -31,6 +31,7 @@ from mmmask3d.checkpoints.files import (
 from mmmask3d.checkpoints.locations import install_strict_loaders, read_checkpoint
 from mmmask3d.engine import run_config
 from mmmask3d.models import Mask3DPyramid, Mask3DViT
+from mmmask3d.models.timm_vit import TimmViT
 from mmmask3d.swap.encoder_file import encoder_settings
 from mmmask3d.weights.extraction import extract
 from mmmask3d.weights.publishing import publish
@@ -113,6 +114,11 @@ def train(config, tmp, *options):
 OURS = {
     'init_cfg of Mask3DViT': lambda config, path, tmp: initialise(Mask3DViT, path),
     'init_cfg of Mask3DPyramid': lambda config, path, tmp: initialise(Mask3DPyramid, path),
+    'init_cfg of TimmViT': lambda config, path, tmp: TimmViT(
+        'vit_tiny_patch16_224', img_size=(32, 48), init_cfg=dict(
+            type='Pretrained', checkpoint=str(path)
+        ),
+    ).init_weights(),
     'train.py, load_from': lambda config, path, tmp: train(
         config, tmp, '--cfg-options', f'load_from={path}'
     ),
