@@ -187,17 +187,18 @@ def warnings_logged_by_mmengine():
 
 
 TINY_CONFIG = """# Pre-training in seconds: 8 frames of 32x48, batches of 2, a ViT of width 48.
+masking = dict(rgb_ratio=0.5, depth_ratio=0.5)
 pipeline = [
     dict(type='LoadRGBD'),
     dict(type='RGBDRandomResizedCrop', scale=(48, 32), crop_ratio_range=(0.5, 1.0)),
     dict(type='RGBDRandomFlip', prob=0.5),
-    dict(type='DepthAwareMasking', patch_size=8, rgb_ratio=0.5, depth_ratio=0.5),
+    dict(type='DepthAwareMasking'),
     dict(type='PackRGBDInputs'),
 ]
 val_pipeline = [
     dict(type='LoadRGBD'),
     dict(type='RGBDResize', scale=(48, 32)),
-    dict(type='DepthAwareMasking', patch_size=8, rgb_ratio=0.5, depth_ratio=0.5),
+    dict(type='DepthAwareMasking'),
     dict(type='PackRGBDInputs'),
 ]
 source = dict(type='RGBDDataset', data_root={root!r}, img_suffix='.png', serialize_data=False)
@@ -248,6 +249,7 @@ default_hooks = dict(
     checkpoint=dict(type='AtomicCheckpointHook', interval=1),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     rng_state=dict(type='RNGStateHook'),
+    masking=dict(type='MaskingHook'),
 )
 env_cfg = dict(dist_cfg=dict(backend='gloo'))
 randomness = dict(seed=3)

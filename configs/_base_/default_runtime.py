@@ -8,6 +8,7 @@ default_hooks = dict(
     checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     rng_state=dict(type='RNGStateHook'),
+    masking=dict(type='MaskingHook'),
 )
 custom_hooks = [dict(type='ReconstructionVisualizationHook', num_frames=4, interval=10)]
 env_cfg = dict(

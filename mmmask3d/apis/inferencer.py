@@ -25,6 +25,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from mmmask3d.apis.inference_inputs import DepthReading, InputFrame, read_inputs
+from mmmask3d.datasets.masking_config import hand_masking_to, masking_defaults
 from mmmask3d.datasets.nearest import resize_nearest
 from mmmask3d.datasets.sampling import sample_rng
 from mmmask3d.datasets.transforms import (
@@ -103,6 +104,7 @@ class MaskedRGBDInferencer(BaseInferencer):
             scope=cfg.get('default_scope') or 'mmmask3d',
             show_progress=show_progress,
         )
+        hand_masking_to(self._masking, masking_defaults(cfg, self.model))
 
     @property
     def depth_settings(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .depth_io import FrameError
+    from .masking_config import resolve_masking
     from .packed_lmdb import PackedLmdbBackend
     from .rgbd_dataset import RGBDDataset
     from .sampling import EpochIndex, EpochIndexSampler, sample_rng
@@ -35,6 +36,7 @@ _HOMES = {
     'RGBDRandomFlip': 'transforms',
     'RGBDRandomResizedCrop': 'transforms',
     'RGBDResize': 'transforms',
+    'resolve_masking': 'masking_config',
     'sample_rng': 'sampling',
 }
 
@@ -51,6 +53,7 @@ __all__ = [
     'RGBDRandomFlip',
     'RGBDRandomResizedCrop',
     'RGBDResize',
+    'resolve_masking',
     'sample_rng',
 ]
 

@@ -2,6 +2,7 @@
 
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import ResumableEpochBasedTrainLoop
+from .masking_hook import MaskingHook
 from .probe_hook import ProbeHook
 from .resume_hook import AtomicCheckpointHook, RNGStateHook
 from .resumed_config import ResumedConfigHook
@@ -10,6 +11,7 @@ from .visualization_hook import ReconstructionVisualizationHook
 __all__ = [
     'AtomicCheckpointHook',
     'LayerDecayOptimWrapperConstructor',
+    'MaskingHook',
     'ProbeHook',
     'RNGStateHook',
     'ReconstructionVisualizationHook',

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from mmmask3d.checkpoints.files import CheckpointError, find_resumable_checkpoint
 from mmmask3d.config_files import read_config_file
+from mmmask3d.datasets.masking_config import resolve_masking
 from mmmask3d.engine.dependent_options import has_accelerator, settle_dependent_options
 from mmmask3d.preflight import check_environment
 
@@ -27,8 +28,12 @@ def load_config(
     The work directory is the argument, else the config's, else ``./work_dirs/<config name>``.
     Options that depend on each other are settled, see :func:`settle_dependent_options`.
 
+    ``masking`` is handed to the pipelines here, after the options: see
+    :func:`~mmmask3d.datasets.masking_config.resolve_masking`.
+
     Raises:
         FileNotFoundError: There is no such file.
+        ValueError: ``masking`` is wrong or has no effect.
     """
     cfg = read_config_file(path, cfg_options)
     cfg.launcher = launcher
@@ -37,7 +42,19 @@ def load_config(
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('./work_dirs', Path(path).stem)
+    if resolve_masking(cfg, asked=_masking_options(cfg_options or {})):
+        # Runtimes of one's own: the hook asks the encoder where the config gives no patch size.
+        if cfg.get('default_hooks') is None:
+            cfg.default_hooks = {}
+        cfg.default_hooks.setdefault('masking', dict(type='mmmask3d.MaskingHook'))
     return cfg
+
+
+def _masking_options(cfg_options: dict[str, Any]) -> set[str]:
+    """Keys of ``masking`` that options set, as ``masking.key=...`` or ``masking="{...}"``."""
+    whole = cfg_options.get('masking')
+    dotted = {key.removeprefix('masking.') for key in cfg_options if key.startswith('masking.')}
+    return dotted | set(whole if isinstance(whole, dict) else ())
 
 
 def check_libraries(cfg: Config) -> None:

@@ -5,17 +5,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmmask3d.atomic_file import write_file
 from mmmask3d.datasets.depth_io import FrameError, decode_depth
+from mmmask3d.datasets.masking_config import hand_masking_to, masking_defaults, resolve_masking
 from mmmask3d.datasets.sampling import EpochIndex
 from mmmask3d.datasets.transforms.loading import LoadRGBD
 from mmmask3d.inspection.instances import InstanceReader
 from mmmask3d.inspection.measures import spread_indices
 from mmmask3d.inspection.sources import Source, SourceOptionsError, rgbd_configs
-from mmmask3d.registry import DATASETS
+from mmmask3d.registry import DATASETS, MODELS
 from mmmask3d.visualization.contact_sheet import Labels, frame_strip, message_strip
 from mmmask3d.visualization.html_page import Markup, Row, element, filtered, page, picture, table
 from mmmask3d.visualization.panels import reconstruction_panel, stack_panels, write_png
@@ -166,7 +168,8 @@ def draw_pipeline(
         columns: Pictures per row; None for all in one.
 
     Raises:
-        SourceOptionsError: The config has no such set, or its pipeline gives no masks.
+        SourceOptionsError: The config has no such set, its pipeline gives no masks, or its
+            ``masking`` is wrong.
     """
     loader = cfg.get(f'{split}_dataloader')
     if not loader:
@@ -174,7 +177,12 @@ def draw_pipeline(
     list(rgbd_configs(loader['dataset'], f'{cfg.filename}: {split}_dataloader'))
     init_default_scope(cfg.get('default_scope', 'mmmask3d'))
     try:
+        resolve_masking(cfg)
         dataset = DATASETS.build(loader['dataset'])
+        if 'patch_size' not in masking_defaults(cfg) and cfg.get('model'):
+            with torch.device('meta'):  # the encoder itself says it
+                model = MODELS.build(cfg.model)
+            hand_masking_to(dataset, masking_defaults(cfg, model))
     except (FileNotFoundError, ValueError) as error:
         raise SourceOptionsError(str(error)) from error
     drawn = []

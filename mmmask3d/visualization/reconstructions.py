@@ -12,6 +12,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
 from mmmask3d.checkpoints.files import load_checkpoint_file
+from mmmask3d.datasets.masking_config import hand_masking_to, masking_defaults
 from mmmask3d.registry import DATASETS, MODELS
 
 from .panels import stack_panels, write_png
@@ -89,7 +90,7 @@ def draw_reconstructions(
         The files written, the sheet last.
 
     Raises:
-        ValueError: The config has no such split, or the split no such frame.
+        ValueError: The config has no such split, the split no such frame, or ``masking`` is wrong.
         RuntimeError: The checkpoint belongs to another model.
     """
     init_default_scope(cfg.get('default_scope', 'mmmask3d'))
@@ -100,6 +101,7 @@ def draw_reconstructions(
     torch.manual_seed(seed)
     np.random.seed(seed)
     dataset = DATASETS.build(loader.dataset)
+    hand_masking_to(dataset, masking_defaults(cfg, model))
 
     folder, files, panels = Path(out_dir), [], []
     for index in choose_indices(len(dataset), num, indices):

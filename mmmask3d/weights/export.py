@@ -23,6 +23,7 @@ from torch import Tensor
 from mmmask3d.atomic_file import write_file
 from mmmask3d.checkpoints.download import file_sha256
 from mmmask3d.checkpoints.files import safetensors_bytes
+from mmmask3d.datasets.masking_config import is_masking, masking_defaults
 from mmmask3d.models.encoder_loading import conversion_hint, encoder_state
 from mmmask3d.models.encoder_record import (
     arch_settings,
@@ -252,10 +253,9 @@ def describe_method(config: Mapping) -> dict:
         method['targets'] = [str(name) for name in heads]
     pipeline = _pipeline(config.get('train_dataloader', {}).get('dataset', {}))
     for step in pipeline:
-        if str(step.get('type', '')).split('.')[-1] == 'DepthAwareMasking':
-            method['masking'] = {
-                k: v for k, v in step.items() if isinstance(v, str | int | float | bool)
-            }
+        if is_masking(step):
+            said = {k: v for k, v in step.items() if k != 'defaults' and v is not None}
+            method['masking'] = plain_values({**masking_defaults(config), **said})
     return method
 
 

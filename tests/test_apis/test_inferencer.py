@@ -74,7 +74,7 @@ def same(first, second, tolerance=0.0):
 
 def test_the_mean_over_the_draws_that_removed_the_patch(tiny, inferencer):
     """Against the config's own data set and `model.predict`, one draw at a time."""
-    cfg, seed, draws = Config.fromfile(tiny[0]), 5, 3
+    cfg, seed, draws = load_config(tiny[0]), 5, 3
     with DefaultScope.overwrite_default_scope('mmmask3d'):
         transforms = RGBDDataset(
             **{k: v for k, v in cfg.val_dataloader.dataset.items() if k != 'type'}, lazy_init=True

@@ -12,6 +12,7 @@ from mmengine.dataset import default_collate
 from mmengine.registry import init_default_scope
 
 import mmmask3d
+from mmmask3d.datasets import resolve_masking
 from mmmask3d.engine.run_config import load_config
 from mmmask3d.registry import DATASETS, MODELS
 
@@ -65,6 +66,7 @@ def test_documented_ablation_trains(options, make_rgbd_folder, tmp_path):
         torch.save(reference.state_dict(), tmp_path / 'encoder.pth')
         options['model.backbone.init_cfg.checkpoint'] = str(tmp_path / 'encoder.pth')
     cfg.merge_from_dict({**small, **options})
+    resolve_masking(cfg)
     model = MODELS.build(cfg.model)
     model.init_weights()
     for name in ('train_dataloader', 'val_dataloader'):

@@ -102,6 +102,11 @@ def test_there_are_configs_of_every_kind():
     assert {Path(name).parts[0] for name in IDS} == {'mask3d', 'segmentation', 'detection', 'depth'}
 
 
+def test_no_config_is_longer_than_40_lines():
+    lengths = {p: len(p.read_text().splitlines()) for p in (ROOT / 'configs').rglob('*.py')}
+    assert {path.name: length for path, length in lengths.items() if length > 40} == {}
+
+
 @pytest.mark.parametrize('path', CONFIGS, ids=IDS)
 def test_names_resolve(path):
     cfg = load(path)

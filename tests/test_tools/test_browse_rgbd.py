@@ -142,8 +142,8 @@ def test_a_frame_that_cannot_be_drawn_is_named(main, make_rgbd_folder, tmp_path,
 def test_usage_errors(main, make_rgbd_folder, tiny_config, tmp_path, arguments, message, capsys):
     folder = make_rgbd_folder(tmp_path / 'set', 4)
     unmasked = tmp_path / 'unmasked.py'
-    masking = "    dict(type='DepthAwareMasking', patch_size=8, rgb_ratio=0.5, depth_ratio=0.5),\n"
-    unmasked.write_text(tiny_config.read_text().replace(masking, ''))
+    lines = tiny_config.read_text().splitlines()
+    unmasked.write_text('\n'.join(line for line in lines if 'masking' not in line.lower()))
     given = [a.format(folder=folder, config=tiny_config, unmasked=unmasked) for a in arguments]
     with pytest.raises(SystemExit) as stopped:
         main(*given, '--out-dir', tmp_path / 'look')

@@ -42,7 +42,7 @@ def test_train_then_test_in_processes_of_their_own(tiny_config, tmp_path):
     done = run(
         *(sys.executable, TOOLS / 'train.py', tiny_config, '--cfg-options', ONE_EPOCH),
         'optim_wrapper.optimizer.lr=5e-4',
-        'train_dataloader.dataset.pipeline.3.depth_ratio=0.75',
+        'masking.depth_ratio=0.75',
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -50,7 +50,7 @@ def test_train_then_test_in_processes_of_their_own(tiny_config, tmp_path):
     assert [p.name for p in work.glob('*.pth')] == ['epoch_1.pth']
     cfg = Config.fromfile(work / 'tiny.py')
     assert cfg.optim_wrapper.optimizer.lr == 5e-4
-    assert cfg.train_dataloader.dataset.pipeline[3].depth_ratio == 0.75
+    assert cfg.masking == dict(rgb_ratio=0.5, depth_ratio=0.75)
     assert 'Depth of removed patches' in done.stdout
     assert 'Traceback' not in done.stderr
 

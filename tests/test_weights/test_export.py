@@ -186,7 +186,12 @@ def test_metadata_says_method_data_and_origin_without_private_folders(checkpoint
     assert meta['method'] == {
         'type': 'mmmask3d.MaskedRGBD',
         'targets': ['depth'],
-        'masking': {'type': 'mmmask3d.DepthAwareMasking', 'rgb_ratio': 0.8, 'depth_ratio': 0.7},
+        'masking': {
+            'type': 'mmmask3d.DepthAwareMasking',
+            'rgb_ratio': 0.8,
+            'depth_ratio': 0.7,
+            'patch_size': 8,  # the encoder's
+        },
     }
     assert [d['data_root'] for d in meta['data']] == ['kitchen', 'office']
     assert 'someone' not in json.dumps(meta)

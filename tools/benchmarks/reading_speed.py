@@ -81,22 +81,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def dataset_config(args: argparse.Namespace) -> dict:
     """Config of the data set: the config's own, or that of a folder with the usual pipeline."""
     from mmmask3d.config_files import read_config_file
+    from mmmask3d.datasets import resolve_masking
 
     loader = 'val_dataloader' if args.validation else 'train_dataloader'
     if args.source.is_dir():
-        cfg = read_config_file(BASE_CONFIG)
-        options = dict(
-            data_root=str(args.source),
-            img_suffix=args.img_suffix,
-            depth_suffix=args.depth_suffix,
-            depth_scale=args.depth_scale,
-            depth_kind=args.depth_kind,
-        )
-        cfg[loader].dataset.update(options)
-        cfg[loader].dataset.pipeline[1].scale = tuple(args.size)
-        cfg.merge_from_dict(read_overrides(args.cfg_options))
+        config = BASE_CONFIG
+        settings = {
+            'data_root': str(args.source),
+            'img_suffix': args.img_suffix,
+            'depth_suffix': args.depth_suffix,
+            'depth_scale': args.depth_scale,
+            'depth_kind': args.depth_kind,
+            'pipeline.1.scale': tuple(args.size),
+        }
+        options = {f'{loader}.dataset.{key}': value for key, value in settings.items()}
+        options['model.backbone.patch_size'] = 16
     else:
-        cfg = read_config_file(args.source, read_overrides(args.cfg_options))
+        config, options = args.source, {}
+    cfg = read_config_file(config, {**options, **read_overrides(args.cfg_options)})
+    resolve_masking(cfg)
     return cfg[loader].dataset.to_dict()
 
 

@@ -11,13 +11,13 @@ train_pipeline = [
         aspect_ratio_range=(3 / 2, 8 / 3),
     ),
     dict(type='RGBDRandomFlip', prob=0.5),
-    dict(type='DepthAwareMasking', patch_size=16, rgb_ratio=0.8, depth_ratio=0.8),
+    dict(type='DepthAwareMasking'),
     dict(type='PackRGBDInputs'),
 ]
 val_pipeline = [
     dict(type='LoadRGBD'),
     dict(type='RGBDResize', scale=input_size),
-    dict(type='DepthAwareMasking', patch_size=16, rgb_ratio=0.8, depth_ratio=0.8),
+    dict(type='DepthAwareMasking'),
     dict(type='PackRGBDInputs'),
 ]
 cityscapes = dict(

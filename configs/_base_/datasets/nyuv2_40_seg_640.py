@@ -3,11 +3,10 @@
 # utils/datasets_semseg.py). The data preprocessor fills; size and test_cfg are set with the model.
 _base_ = './nyuv2_40_seg.py'
 crop_size = (640, 640)
-
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='mmmask3d.LoadSegLabels'),
-    dict(type='RandomResize', scale=(640, 640), ratio_range=(0.1, 2.0), keep_ratio=True),
+    dict(type='RandomResize', scale=crop_size, ratio_range=(0.1, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
@@ -16,7 +15,7 @@ train_pipeline = [
 # Predictions are scored at the labels' own size.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(640, 640), keep_ratio=True),
+    dict(type='Resize', scale=crop_size, keep_ratio=True),
     dict(type='mmmask3d.LoadSegLabels'),
     dict(type='PackSegInputs'),
 ]

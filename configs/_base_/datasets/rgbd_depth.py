@@ -1,11 +1,8 @@
 # Monocular depth: RGB in, depth in metres out. What a data set's own config inherits.
-# Training crops and flips but does not scale: at another focal length the same picture has
-# another depth. `scale` is (width, height), `crop_size` (height, width) as in mmseg.
-crop_size = (240, 320)
-load = dict(
-    type='LoadImageFromFile',
-    color_type='color_ignore_orientation',  # depth has no EXIF orientation
-)
+# Training crops and does not scale: at another focal length the same picture has another depth.
+crop_size = (240, 320)  # (height, width), as in mmseg
+# Depth has no EXIF orientation, so colour is read without one.
+load = dict(type='LoadImageFromFile', color_type='color_ignore_orientation')
 meta_keys = ('img_path', 'depth_path', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor')
 train_pipeline = [
     load,
@@ -24,21 +21,20 @@ test_pipeline = [
 data = dict(
     type='mmmask3d.RGBDDataset', data_prefix=dict(img_path='rgb', depth_path='depth'), max_depth=10
 )
+loader = dict(num_workers=2, persistent_workers=True)
 train_dataloader = dict(
+    **loader,
     batch_size=8,
-    num_workers=2,
-    persistent_workers=True,
     drop_last=True,
     sampler=dict(type='mmmask3d.EpochIndexSampler', shuffle=True),
     dataset=dict(**data, ann_file='splits/train.txt', pipeline=train_pipeline),
 )
 val_dataloader = dict(
+    **loader,
     batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(**data, ann_file='splits/val.txt', test_mode=True, pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='mmmask3d.MonocularDepthMetric', min_depth_eval=1e-3, max_depth_eval=10.0)
-test_evaluator = val_evaluator
+metric = dict(type='mmmask3d.MonocularDepthMetric', min_depth_eval=1e-3, max_depth_eval=10.0)
+val_evaluator = test_evaluator = metric

@@ -1,6 +1,7 @@
 # A small segmentor: ViT-tiny (5.5M parameters) with one 3x3 convolution on its last map.
 # `pretrained=None` is needed: without it tools that read mmseg's base configs put a ResNet there.
 norm_cfg = dict(type='BN', requires_grad=True)
+loss = dict(type='CrossEntropyLoss', use_sigmoid=False, avg_non_ignore=True, loss_weight=1.0)
 model = dict(
     type='EncoderDecoder',
     pretrained=None,
@@ -32,9 +33,7 @@ model = dict(
         num_classes=13,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=dict(
-            type='CrossEntropyLoss', use_sigmoid=False, avg_non_ignore=True, loss_weight=1.0
-        ),
+        loss_decode=loss,
     ),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),

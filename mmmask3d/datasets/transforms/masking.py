@@ -4,10 +4,20 @@ Everywhere in this package: True (1) is **removed**, False (0) is kept; patches 
 row over the grid.
 """
 
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
 import numpy as np
 from mmcv.transforms import BaseTransform
 
 from mmmask3d.registry import TRANSFORMS
+
+MASKING_OPTIONS = ('rgb_ratio', 'depth_ratio', 'strategy')
+"""What a config's top-level ``masking`` may say."""
+
+# arXiv 2408.02245 finds 80 % of both best for Mask3D.
+_UNLESS_SAID = dict(patch_size=None, rgb_ratio=0.8, depth_ratio=0.8, strategy='random')
 
 # Blocks as in BEiT (arXiv 2106.08254, algorithm 1): aspect between 0.3 and 1 / 0.3. The area is
 # relative to the grid, because grids here go from 6x8 to 40x40.
@@ -34,44 +44,72 @@ class DepthAwareMasking(BaseTransform):
     Required keys: ``valid``, (H, W) bool. Added keys: ``rgb_mask``, ``depth_mask``: (N,) bool,
     True = removed; ``grid``: (rows, columns) of patches.
 
+    Of a config the numbers stand once, in its top-level ``masking``, and the patch size in the
+    encoder: :mod:`mmmask3d.datasets.masking_config` hands them over as ``defaults``. What a step
+    says itself goes before them, so that one of several data sets can be masked differently.
+
     Args:
-        patch_size: Side of a patch in pixels.
-        rgb_ratio: Share of RGB patches removed, 0 to 1.
-        depth_ratio: Share of depth patches removed, 0 to 1. 1 means no depth input.
-        strategy: 'random' or 'block'.
+        patch_size: Side of a patch in pixels. None takes the encoder's from the config.
+        rgb_ratio: Share of RGB patches removed, 0 to 1; 0.8 if nothing else is said.
+        depth_ratio: Share of depth patches removed, 0 to 1; 0.8 if nothing else is said. 1 means no
+            depth input.
+        strategy: 'random' or 'block'; 'random' if nothing else is said.
+        defaults: What holds for arguments that are None. Handed over from the config.
 
     Raises:
-        ValueError: An argument is out of range, or a frame's height or width is not a multiple
-            of ``patch_size``.
+        ValueError: An argument is out of range, a frame's height or width is not a multiple
+            of ``patch_size``, or nothing gave a patch size before the first frame.
     """
 
     def __init__(
         self,
-        patch_size: int = 16,
-        rgb_ratio: float = 0.8,
-        depth_ratio: float = 0.8,
-        strategy: str = 'random',
+        patch_size: int | None = None,
+        rgb_ratio: float | None = None,
+        depth_ratio: float | None = None,
+        strategy: str | None = None,
+        defaults: Mapping[str, Any] | None = None,
     ) -> None:
-        if not isinstance(patch_size, int) or patch_size < 1:
-            raise ValueError(f'DepthAwareMasking: patch_size must be an int > 0, got {patch_size}.')
-        for name, ratio in (('rgb_ratio', rgb_ratio), ('depth_ratio', depth_ratio)):
-            if not 0 <= ratio <= 1:
-                raise ValueError(
-                    f'DepthAwareMasking: {name} is the share of patches removed and must lie in '
-                    f'[0, 1], got {ratio}.'
-                )
-        if strategy not in ('random', 'block'):
+        said = dict(
+            patch_size=patch_size, rgb_ratio=rgb_ratio, depth_ratio=depth_ratio, strategy=strategy
+        )
+        #: What this step says itself.
+        self.own: dict[str, Any] = {k: v for k, v in said.items() if v is not None}
+        self.inherit(defaults or {})
+
+    def inherit(self, defaults: Mapping[str, Any]) -> None:
+        """Replace what holds for arguments that were not given.
+
+        Args:
+            defaults: Any of ``patch_size``, ``rgb_ratio``, ``depth_ratio``, ``strategy``.
+
+        Raises:
+            ValueError: One of them is unknown or out of range.
+        """
+        unknown = sorted(defaults.keys() - _UNLESS_SAID.keys())
+        if unknown:
             raise ValueError(
-                f"DepthAwareMasking: strategy must be 'random' or 'block', got {strategy!r}."
+                f'DepthAwareMasking: defaults has {unknown}; expected some of '
+                f'{", ".join(_UNLESS_SAID)}.'
             )
-        self.patch_size = patch_size
-        self.rgb_ratio = rgb_ratio
-        self.depth_ratio = depth_ratio
-        self.strategy = strategy
+        values = {**_UNLESS_SAID, **defaults, **self.own}
+        _check(**values)
+        self.patch_size: int | None = values['patch_size']
+        self.rgb_ratio: float = values['rgb_ratio']
+        self.depth_ratio: float = values['depth_ratio']
+        self.strategy: str = values['strategy']
 
     def transform(self, results: dict) -> dict:
         """Draw the masks of one frame."""
         patch = self.patch_size
+        if patch is None:
+            raise ValueError(
+                'DepthAwareMasking: the patch size is not known. It comes from '
+                'model.backbone.patch_size when a config is read with '
+                'mmmask3d.engine.run_config.load_config, or run with '
+                "default_hooks=dict(masking=dict(type='mmmask3d.MaskingHook')). Elsewhere call "
+                'mmmask3d.datasets.resolve_masking(cfg) before building from the config, or give '
+                'patch_size.'
+            )
         height, width = results['valid'].shape
         if height % patch or width % patch:
             raise ValueError(
@@ -121,6 +159,21 @@ class DepthAwareMasking(BaseTransform):
         return (
             f'{type(self).__name__}(patch_size={self.patch_size}, rgb_ratio={self.rgb_ratio}, '
             f'depth_ratio={self.depth_ratio}, strategy={self.strategy!r})'
+        )
+
+
+def _check(patch_size: Any, rgb_ratio: Any, depth_ratio: Any, strategy: Any) -> None:
+    if patch_size is not None and (not isinstance(patch_size, int) or patch_size < 1):
+        raise ValueError(f'DepthAwareMasking: patch_size must be an int > 0, got {patch_size}.')
+    for name, ratio in (('rgb_ratio', rgb_ratio), ('depth_ratio', depth_ratio)):
+        if not isinstance(ratio, Real) or not 0 <= ratio <= 1:
+            raise ValueError(
+                f'DepthAwareMasking: {name} is the share of patches removed and must lie in '
+                f'[0, 1], got {ratio!r}.'
+            )
+    if strategy not in ('random', 'block'):
+        raise ValueError(
+            f"DepthAwareMasking: strategy must be 'random' or 'block', got {strategy!r}."
         )
 
 
