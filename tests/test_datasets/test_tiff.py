@@ -139,6 +139,7 @@ def stack(**options):
         *((packed(bits), f'{bits} bits per value.*unchanged') for bits in (2, 4, 10, 12, 14)),
         (tiff(RAMP.astype(np.complex64)), '64 bits per value'),
         (tiff(RGB), '3 channels.*raw depth files'),
+        (lzw(RAMP.astype(np.uint16), tiffinfo={274: 3}), "LZW.*compression='zlib'"),
         (lzw(RAMP.astype(np.uint16), tiffinfo={274: 6}), "LZW.*compression='zlib'"),
         (b'II*\0' + bytes(4), 'damaged or truncated'),
     ],
