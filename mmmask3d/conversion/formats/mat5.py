@@ -16,7 +16,7 @@ import numpy as np
 from mmmask3d.conversion.paths import SourceError
 
 _SECONDS = 600.0
-_MEMORY = 8 * 2**30  # bytes of address space; SUN RGB-D's meta data need a tenth
+_MEMORY = 8 * 2**30  # bytes of address space; SUN RGB-D's 10,335 records take 0.4 GiB
 
 
 def read_mat5(
