@@ -32,6 +32,7 @@ BASE_SUM := $(call checksum,$(BASE_FILES))
 VENV_STAMP := $(VENV)/.stamp-venv
 BASE_STAMP := $(VENV)/.stamp-base-$(BASE_SUM)
 OPS_STAMP := $(VENV)/.stamp-ops-$(BASE_SUM)
+DOCS_STAMP := $(VENV)/.stamp-docs-$(call checksum,requirements/docs.txt)
 TEST_STAMP := $(VENV)/.stamp-tests-$(call checksum,$(TEST_FILES))
 PACKAGE_STAMP := $(VENV)/.stamp-package-$(call checksum,$(PACKAGE_FILES))
 
@@ -49,23 +50,25 @@ demo: $(BASE_STAMP) $(PACKAGE_STAMP) ## Pre-train, fine-tune and draw on generat
 	$(PY) tools/demo.py $(DEMO_ARGS)
 
 .PHONY: test
-test: $(BASE_STAMP) $(PACKAGE_STAMP) $(TEST_STAMP) $(OPS_STAMP) ## Lint, then run every test (PYTEST_ARGS=...)
+test: $(BASE_STAMP) $(PACKAGE_STAMP) $(TEST_STAMP) $(OPS_STAMP) lint ## Lint, then run every test (PYTEST_ARGS=...)
 	$(PY) -m mmmask3d.preflight --for segmentation --for detection
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 .PHONY: lint
-lint: $(TEST_STAMP) ## Check style and formatting
+lint: $(BASE_STAMP) $(TEST_STAMP) ## Check style, formatting, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 .PHONY: format
 format: $(TEST_STAMP) ## Sort imports, apply safe fixes and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+.PHONY: docs
+docs: $(DOCS_STAMP) ## Build the docs as a site in site/, and check every link
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 .PHONY: install
 install: $(BASE_STAMP) $(PACKAGE_STAMP) ## Install the pinned stack into .venv and run nothing
@@ -75,7 +78,7 @@ install-ops: $(OPS_STAMP) $(PACKAGE_STAMP) ## The same with mmcv's compiled ops,
 
 .PHONY: clean
 clean: ## Remove caches and build output; .venv, data and work_dirs stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find configs mmmask3d tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean
@@ -112,6 +115,11 @@ $(TEST_STAMP): $(VENV_STAMP)
 	@rm -f $(VENV)/.stamp-tests-*
 	$(INSTALL) -r requirements/tests.txt -r requirements/hub.txt
 	$(INSTALL) --no-deps -r requirements/timm.txt
+	@touch $@
+
+$(DOCS_STAMP): $(VENV_STAMP)
+	@rm -f $(VENV)/.stamp-docs-*
+	$(INSTALL) -r requirements/docs.txt
 	@touch $@
 
 $(PACKAGE_STAMP): $(BASE_STAMP)

@@ -83,7 +83,7 @@ def test_the_wheel_holds_package_configs_tools_and_index(wheel, source):
     for path in (source / 'mmmask3d').rglob('*.py'):
         if '.mim' not in path.parts:
             assert path.relative_to(source).as_posix() in names
-    assert 'mmmask3d/.mim/model-index.yml' in names
+    assert {'mmmask3d/.mim/model-index.yml', 'mmmask3d/py.typed'} <= names
     weights = [name for name in names if name.startswith('mmmask3d/weights/shipped/')]
     assert [name for name in weights if name.endswith('.safetensors')]
     assert 'mmmask3d/.mim/configs/_probe/child.py' in names
@@ -327,6 +327,20 @@ def test_make_has_the_targets_and_an_up_to_date_venv_calls_no_pip(tmp_path):
     again = dry_run('test')
     assert '-r requirements/torch.txt' in again
     assert 'build_mmcv_ops.py --install' in again
+
+
+def test_workflow_hooks_and_pins_agree():
+    workflow = yaml.safe_load((REPO / '.github/workflows/test.yml').read_text())
+    pythons = workflow['jobs']['test']['strategy']['matrix']['python']
+    text = (REPO / 'pyproject.toml').read_text()
+    assert pythons == re.findall(r'Python :: (3\.\d+)"', text)
+    runs = [
+        step['run'] for job in workflow['jobs'].values() for step in job['steps'] if 'run' in step
+    ]
+    assert all(run.startswith(('make test', 'make docs')) for run in runs)
+    hooks = yaml.safe_load((REPO / '.pre-commit-config.yaml').read_text())['repos']
+    (ruff,) = (repo for repo in hooks if repo['repo'].endswith('ruff-pre-commit'))
+    assert ruff['rev'] == f'v{pins("tests")["ruff"]}'
 
 
 def test_ci_calls_make_test_and_nothing_else():

@@ -62,9 +62,9 @@ def check_digits(sha256: str, name: str) -> str:
     return sha256.lower()
 
 
-def file_sha256(path: str | os.PathLike) -> str:
+def file_sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's bytes."""
-    return pooch.file_hash(os.fspath(path))
+    return str(pooch.file_hash(os.fspath(path)))
 
 
 def cache_folder() -> Path:
@@ -76,7 +76,7 @@ def cache_folder() -> Path:
     return Path(torch.hub.get_dir()) / 'checkpoints'
 
 
-def cached_path(url: str, folder: str | os.PathLike | None = None) -> Path:
+def cached_path(url: str, folder: str | os.PathLike[str] | None = None) -> Path:
     """Where :func:`download` keeps the file of a URL.
 
     A folder for each URL: files of the same name from two places are two files.
@@ -91,7 +91,7 @@ def cached_path(url: str, folder: str | os.PathLike | None = None) -> Path:
 def download(
     url: str,
     sha256: str | None = None,
-    folder: str | os.PathLike | None = None,
+    folder: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
     timeout: float = 30.0,
     retries: int = 3,
@@ -188,9 +188,9 @@ def _fetch(
         try:
             getter(url, output, puller)
         except requests.HTTPError as error:
-            status = error.response.status_code
-            if status in _RETRIED:
+            if error.response is None or error.response.status_code in _RETRIED:
                 raise
+            status = error.response.status_code
             why = _REFUSALS.get(status, 'the server refuses')
             raise DownloadError(
                 f'{address}: {why} ({status} {error.response.reason}). Open the address in a '

@@ -114,7 +114,7 @@ def _read_safetensors(path: str, map_location: Any) -> dict[str, Any]:
 
 
 def load_checkpoint_file(
-    path: str | os.PathLike, map_location: Any = 'cpu', mmap: bool = False
+    path: str | os.PathLike[str], map_location: Any = 'cpu', mmap: bool = False
 ) -> dict[str, Any]:
     """Read a local checkpoint; no code from the file is run, and there is no fallback.
 
@@ -164,7 +164,7 @@ class AtomicLocalBackend(LocalBackend):
         write_file(filepath, obj)
 
 
-def save_checkpoint_atomic(checkpoint: dict[str, Any], path: str | os.PathLike) -> None:
+def save_checkpoint_atomic(checkpoint: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """Write a checkpoint with ``torch.save`` so that ``path`` never holds half of it."""
     with io.BytesIO() as buffer:
         torch.save(checkpoint, buffer)
@@ -178,7 +178,7 @@ def safetensors_bytes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str
     does the hash of the file; here they are sorted.
     """
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    data = save(tensors, dict(metadata))
+    data: bytes = save(tensors, dict(metadata))
     size = int.from_bytes(data[:8], 'little')
     header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(',', ':'))
     raw = header.encode()
@@ -196,7 +196,7 @@ def _progress(path: str) -> int | None:
 
 
 def find_resumable_checkpoint(
-    work_dir: str | os.PathLike, log: Callable[[str], Any] = print
+    work_dir: str | os.PathLike[str], log: Callable[[str], Any] = print
 ) -> str | None:
     """Return the newest complete training checkpoint in a work directory, or None.
 

@@ -20,24 +20,25 @@ from mmmask3d.checkpoints.download import check_digits, download, file_sha256, s
 from mmmask3d.checkpoints.files import CheckpointError, load_checkpoint_file
 from mmmask3d.checkpoints.hub import hub_file
 
-_RESOLVERS: dict[str, Callable[[str], str | os.PathLike]] = {}
+_Resolver = Callable[[str], str | os.PathLike[str]]
+_RESOLVERS: dict[str, _Resolver] = {}
 
 
-def register_scheme(scheme: str) -> Callable:
+def register_scheme(scheme: str) -> Callable[[_Resolver], _Resolver]:
     """Register the decorated function, from a location to a local file, for locations of a scheme.
 
     Args:
         scheme: How the locations start, such as ``'mmmask3d://'``.
     """
 
-    def register(resolver: Callable[[str], str | os.PathLike]) -> Callable:
+    def register(resolver: _Resolver) -> _Resolver:
         _RESOLVERS[scheme] = resolver
         return resolver
 
     return register
 
 
-def local_file(location: str | os.PathLike) -> Path:
+def local_file(location: str | os.PathLike[str]) -> Path:
     """Local file behind a location, downloaded if need be.
 
     Raises:
@@ -58,7 +59,7 @@ def local_file(location: str | os.PathLike) -> Path:
 
 
 def read_checkpoint(
-    location: str | os.PathLike, map_location: Any = 'cpu', sha256: str | None = None
+    location: str | os.PathLike[str], map_location: Any = 'cpu', sha256: str | None = None
 ) -> dict[str, Any]:
     """Read a checkpoint; no code from the file is run.
 

@@ -36,7 +36,7 @@ class _Dtype:
         self.held = np.dtype(code)
         _expect(self.held.names is None, f'numpy.dtype({code!r})')
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.held = self.held.newbyteorder(state[1])
 
 
@@ -45,7 +45,7 @@ class _Array:
 
     held = np.empty(0)
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, raw = state
         _expect(isinstance(dtype, _Dtype) and isinstance(raw, bytes), 'numpy.ndarray of objects')
         array = np.frombuffer(raw, dtype.held) if raw else np.empty(0, dtype.held)
@@ -62,7 +62,7 @@ class _History:
 
     held: HistoryBuffer | None = None
 
-    def __setstate__(self, state: dict) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         values, counts = state['_log_history'], state['_count_history']
         _expect(isinstance(values, _Array) and isinstance(counts, _Array), 'HistoryBuffer')
         self.held = HistoryBuffer(values.held, counts.held, max_length=int(state['max_length']))
@@ -71,9 +71,9 @@ class _History:
 class _Namespace:
     """Stand-in for ``argparse.Namespace``, in which MAE, MultiMAE and DeiT keep their options."""
 
-    held: dict = {}
+    held: dict[str, Any] = {}
 
-    def __setstate__(self, state: dict) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         _expect(isinstance(state, dict), 'argparse.Namespace')
         self.held = state
 
@@ -85,13 +85,14 @@ def _make_array(cls: Any, shape: Any, code: Any) -> _Array:
 
 def _make_scalar(dtype: Any, raw: Any) -> np.generic:
     _expect(isinstance(dtype, _Dtype) and isinstance(raw, bytes), 'numpy scalar of an object')
-    return np.frombuffer(raw, dtype.held, count=1)[0]
+    scalar: np.generic = np.frombuffer(raw, dtype.held, count=1)[0]
+    return scalar
 
 
 def _method_name(owner: Any, name: Any) -> str:
     """Take the place of ``getattr``, with which a history names its statistics methods."""
     _expect(owner is _History and isinstance(name, str), 'getattr')
-    return name
+    return str(name)
 
 
 def _empty_bytes() -> bytes:
@@ -99,7 +100,7 @@ def _empty_bytes() -> bytes:
     return b''
 
 
-_STAND_INS: list[tuple[Callable, str]] = [
+_STAND_INS: list[tuple[Callable[..., Any], str]] = [
     (_Dtype, 'numpy.dtype'),
     (_Array, 'numpy.ndarray'),
     (_make_array, 'numpy.core.multiarray._reconstruct'),
@@ -135,7 +136,7 @@ def only_our_allowlist() -> Iterator[None]:
     """Open our allowlist and nothing else, whatever others added to torch's process-wide one."""
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals(_STAND_INS)
+    torch.serialization.add_safe_globals([*_STAND_INS])
     try:
         yield
     finally:
@@ -156,7 +157,7 @@ class _Inert:
         pass
 
 
-class _InertDict(OrderedDict):
+class _InertDict(OrderedDict[Any, Any]):
     def __setstate__(self, state: Any) -> None:
         pass
 

@@ -66,7 +66,7 @@ class Steps(NamedTuple):
     scratch_miou: Step
 
 
-TITLES = Steps(
+TITLES = (
     'Generating RGB-D frames of rooms',
     'Pre-training Mask3D',
     'Evaluating depth on rooms it has not seen',
@@ -167,7 +167,7 @@ def run(steps: Steps, say: Callable[[str], None]) -> int:
 
 def figures(evaluation: Step) -> dict[str, float]:
     """What a finished evaluation has measured, by name."""
-    return json.loads(evaluation.products[0].read_text())
+    return dict(json.loads(evaluation.products[0].read_text()))
 
 
 def report(steps: Steps) -> str:

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv and argv[0] in COMMANDS:
         command = import_module(f'mmmask3d.cli.{COMMANDS[argv[0]]}')
-        return command.main(argv[1:], prog=f'mmmask3d {argv[0]}')
+        return int(command.main(argv[1:], prog=f'mmmask3d {argv[0]}'))
     parser = argparse.ArgumentParser(
         prog='mmmask3d',
         usage='mmmask3d [-h] [--version] COMMAND ...',

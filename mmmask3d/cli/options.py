@@ -36,7 +36,7 @@ def read_overrides(pairs: list[str]) -> dict[str, Any]:
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='*', action=DictAction, default={})
     try:
-        return parser.parse_args(['--cfg-options', *pairs]).cfg_options
+        return dict(parser.parse_args(['--cfg-options', *pairs]).cfg_options)
     except AssertionError as error:  # mmengine's way to say that brackets do not match
         sys.exit(f'error: --cfg-options {" ".join(pairs)}: {error}')
 
