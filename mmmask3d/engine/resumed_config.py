@@ -329,8 +329,8 @@ def _count_epochs(runner: Runner, checkpoint: Mapping[str, Any]) -> bool:
     """
     meta, loop = checkpoint['meta'], runner.train_loop
     if isinstance(loop, IterBasedTrainLoop):
-        counted_epochs, meta['epoch'] = meta['epoch'] > 0, 0
-        return counted_epochs
+        meta['epoch'] = 0  # it counts none
+        return False
     within = 0
     if hasattr(loop, 'continue_from'):  # other loops begin the epoch again
         within = (checkpoint.get(CHECKPOINT_KEY) or {}).get('batches_done', 0)

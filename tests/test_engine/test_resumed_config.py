@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
@@ -193,11 +194,28 @@ def test_longer_schedule_with_warm_up_and_layer_decay(tmp_path, main):
 def _hold_longer(tmp_path, schedule, **more):
     straight = train(config(tmp_path / 'straight', 6, schedule, **more)).rates
     train(config(tmp_path / 'run', 3, schedule, **more))
+    load_checkpoint_file(newest(tmp_path / 'run'))  # which builds no functions
     resumed = train(config(tmp_path / 'run', 6, schedule, **more), newest(tmp_path / 'run')).rates
     assert list(resumed.seen) == list(range(3 * EPOCH, 6 * EPOCH))
     for iteration, groups in resumed.seen.items():
         assert groups == straight.seen[iteration], iteration
     return straight
+
+
+@pytest.mark.parametrize('done', [3, EPOCH, EPOCH + 1])
+def test_longer_schedule_from_within_an_epoch(tmp_path, done):
+    """Also between the last batch of an epoch and its end, where an epoch's step is still due."""
+    schedule = [
+        dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=6),
+        dict(type='PolyLR', by_epoch=True),
+    ]
+    every = {'default_hooks.checkpoint.by_epoch': False}
+    straight = train(config(tmp_path / 'straight', 3, schedule, **every)).rates.seen
+    train(config(tmp_path / 'run', 2, schedule, **every))
+    path = tmp_path / f'run/iter_{done}.pth'
+    runner = train(config(tmp_path / 'run', 3, schedule, **every), path)
+    assert runner.rates.seen == {i: straight[i] for i in range(done, 3 * EPOCH)}
+    assert 'iterations are counted' not in runner.warned
 
 
 def test_longer_schedule_of_a_loop_by_iterations(tmp_path):
@@ -233,14 +251,24 @@ def three(tmp_path):
     return tmp_path / 'first/epoch_3.pth'
 
 
-def test_an_unchanged_run_goes_on_as_it_was_and_says_nothing(tmp_path, three):
-    straight = load_checkpoint_file(three.with_name('epoch_6.pth'))
-    runner = train(config(tmp_path / 'run', 6, COSINE), three)
-    resumed = load_checkpoint_file(tmp_path / 'run/epoch_6.pth')
+def test_an_unchanged_run_goes_on_as_it_was_and_says_nothing(tmp_path):
+    """With several groups and a schedule of the momentum, which Adam keeps in its betas."""
+    schedule = [
+        dict(type='CosineAnnealingMomentum', eta_min=0.5),
+        dict(type='LinearLR', start_factor=1e-3, by_epoch=False, end=2 * EPOCH),
+        *COSINE,
+    ]
+    cfg = config(tmp_path / 'run', 6, schedule, **LAYER_DECAY)
+    straight = train(cfg)
+    runner = train(cfg, tmp_path / 'run/epoch_3.pth')
     assert runner.warned == ''
-    for name, value in straight['state_dict'].items():
-        assert torch.equal(value, resumed['state_dict'][name])
-    assert straight['param_schedulers'] == resumed['param_schedulers']
+    assert runner.rates.seen == {i: straight.rates.seen[i] for i in range(3 * EPOCH, 6 * EPOCH)}
+    for name, value in straight.model.state_dict().items():
+        assert torch.equal(value, runner.model.state_dict()[name])
+    (one, other) = (r.optim_wrapper.state_dict() for r in (straight, runner))
+    assert one['param_groups'] == other['param_groups']
+    assert one['base_param_settings'] == other['base_param_settings']
+    assert len(one['param_groups']) > 1
 
 
 @pytest.mark.parametrize(
@@ -338,6 +366,46 @@ def test_another_optimiser_is_refused(tmp_path, three):
         train(cfg, three)
 
 
+def test_weights_alone_come_without_the_rest(tmp_path, three):
+    """The remedy of every refusal: `load_from` and no resuming."""
+    cfg = config(tmp_path / 'run', 1, COSINE, load_from=str(three))
+    cfg.optim_wrapper.optimizer = dict(type='SGD', lr=0.0)
+    runner = train(cfg)
+    assert list(runner.rates.seen) == list(range(EPOCH))
+    assert 'The config differs' not in runner.warned
+    trained = load_checkpoint_file(three)['state_dict']['head.weight']
+    assert torch.equal(runner.model.head.weight, trained)
+
+
+@pytest.mark.parametrize(('loss_scale', 'expected'), [('dynamic', 4.0), (512.0, 512.0)])
+def test_scale_of_the_loss_is_kept_unless_the_config_sets_another(
+    tmp_path, monkeypatch, loss_scale, expected
+):
+    class Scaled(OptimWrapper):  # as AmpOptimWrapper, which needs a GPU
+        def __init__(self, loss_scale, **kwargs):
+            super().__init__(**kwargs)
+            self.scale = 65536.0 if loss_scale == 'dynamic' else loss_scale
+
+        def state_dict(self):
+            return {**super().state_dict(), 'loss_scaler': {'scale': self.scale}}
+
+        def load_state_dict(self, state_dict):
+            self.scale = state_dict.pop('loss_scaler')['scale']
+            super().load_state_dict(state_dict)
+
+    monkeypatch.setitem(OPTIM_WRAPPERS._module_dict, 'Scaled', Scaled)
+    scaled = {'optim_wrapper.type': 'Scaled', 'optim_wrapper.loss_scale': 'dynamic'}
+    train(config(tmp_path / 'run', 3, COSINE, **scaled))
+    path = newest(tmp_path / 'run')
+    checkpoint = load_checkpoint_file(path)
+    checkpoint['optimizer']['loss_scaler']['scale'] = 4.0
+    torch.save(checkpoint, path)
+    scaled['optim_wrapper.loss_scale'] = loss_scale
+    assert (
+        train(config(tmp_path / 'run', 4, COSINE, **scaled), path).optim_wrapper.scale == expected
+    )
+
+
 def test_iterations_cannot_become_epochs_but_the_reverse(tmp_path):
     schedule = [dict(type='PolyLR', by_epoch=False)]
     train(config(tmp_path / 'iters', 3, schedule, loop='IterBasedTrainLoop'))
@@ -350,6 +418,7 @@ def test_iterations_cannot_become_epochs_but_the_reverse(tmp_path):
         newest(tmp_path / 'epochs'),
     )
     assert resumed.rates.seen == {i: straight.rates.seen[i] for i in range(3 * EPOCH, 6 * EPOCH)}
+    assert resumed.epoch == 0
 
 
 def test_averaged_weights_are_not_taken_for_trained_ones(tmp_path):
@@ -398,11 +467,13 @@ def test_end_of_the_training(tmp_path, three):
     runner = train(config(tmp_path / 'run', 3, COSINE), three)
     assert 'the checkpoint has done 3 of 3 epochs. Set train_cfg.max_epochs higher' in runner.warned
     assert runner.rates.seen == {}
-    fixed = [dict(type='CosineAnnealingLR', by_epoch=True, end=6)]
-    train(config(tmp_path / 'fixed', 6, fixed))
-    runner = train(config(tmp_path / 'fixed', 8, fixed), newest(tmp_path / 'fixed'))
-    assert 'Every entry of param_scheduler has ended by now' in runner.warned
-    assert 'goes on to 8 epochs' in runner.warned
+    for i, fixed in enumerate((dict(end=6), dict(by_epoch=False, end=6 * EPOCH))):
+        fixed = [dict(type='CosineAnnealingLR', **fixed)]
+        folder = tmp_path / f'fixed{i}'
+        train(config(folder, 6, fixed))
+        runner = train(config(folder, 8, fixed), newest(folder))
+        assert 'Every entry of param_scheduler has ended by now' in runner.warned
+        assert 'goes on to 8 epochs' in runner.warned
 
 
 def test_best_score_of_another_metric_is_forgotten(tmp_path, three):
