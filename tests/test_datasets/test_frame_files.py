@@ -55,6 +55,16 @@ def test_a_link_back_is_followed_once(tmp_path):
     assert again == ['train/above', 'train/root', 'train/train', 'train/up']
 
 
+def test_a_link_from_a_store_to_what_holds_the_root(tmp_path):
+    touch(tmp_path, 'store/1', 'home/other/2')
+    (tmp_path / 'home/data').mkdir()
+    (tmp_path / 'home/data/train').symlink_to(tmp_path / 'store')
+    (tmp_path / 'store/home').symlink_to(tmp_path / 'home')
+    again = []
+    assert list(files_below(tmp_path / 'home/data', again=again)) == ['train/1']
+    assert again == ['train/home']
+
+
 def test_a_real_folder_keeps_its_name_before_a_link_to_it(tmp_path):
     touch(tmp_path, 'run1/1', 'run2/deep/2')
     (tmp_path / 'latest').symlink_to('run2')
@@ -151,6 +161,14 @@ def test_a_path_as_it_is_spelled(tmp_path):
     assert existing(path) == f'{tmp_path}/{NFD}/{NFD}.png'
     touch(tmp_path, f'{NFC}/{NFC}.png')
     assert existing(path) == path
+
+
+def test_a_path_that_may_be_spelled_in_two_ways_stays(tmp_path):
+    touch(tmp_path, '\u1ec7', 'e\u0323\u0302')
+    path = f'{tmp_path}/\u1eb9\u0302'  # a third form of the same name
+    assert existing(path) == path
+    (tmp_path / '\u1ec7').unlink()
+    assert existing(path) == f'{tmp_path}/e\u0323\u0302'
 
 
 def test_the_composed_form():

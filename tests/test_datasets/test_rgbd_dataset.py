@@ -216,6 +216,16 @@ def test_names_pair_in_any_unicode_form(tmp_path, write_frame, form, ann_file):
     assert data.num_without_partner == 0
 
 
+def test_confidence_maps_in_another_case_and_form(tmp_path, write_frame):
+    _, depth = write_frame(tmp_path, 'ü')
+    path = tmp_path / 'confidence' / unicodedata.normalize('NFD', 'ü.PNG')
+    path.parent.mkdir()
+    path.write_bytes(depth.read_bytes())
+    prefix = dict(img_path='rgb', depth_path='depth', confidence_path='confidence')
+    data = dataset(tmp_path, data_prefix=prefix, min_confidence=1)
+    assert data.get_data_info(0)['confidence_path'] == str(path)
+
+
 def test_folders_and_index_are_found_in_any_unicode_form(tmp_path, write_frame):
     root = tmp_path / unicodedata.normalize('NFD', 'Küche')
     write_frame(root, '1')
