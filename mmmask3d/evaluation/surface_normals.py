@@ -1,0 +1,99 @@
+"""Surface normals of depth maps that are noisy, coarse or full of holes: planes over a window."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_MIN_SHARE = 0.5  # of the window's pixels that have readings
+
+
+def plane_normals(
+    depth: Tensor,
+    valid: Tensor,
+    fov: float = 57.0,
+    window: int = 9,
+    max_residual: float = 0.02,
+) -> tuple[Tensor, Tensor]:
+    """Unit normals towards the camera, from the plane that fits each pixel's window best.
+
+    For the plane ``n . P = 1`` and a pixel at ``P = z (u, v, 1)``, ``1 / z = n . (u, v, 1)``:
+    inverse depth is linear in the image, and least squares over the window's readings give the
+    plane in closed form. Differences of neighbours, by contrast, see single steps of 8-bit depth.
+    A common factor of the depth, as relative depth has, changes no normal.
+
+    Args:
+        depth: z-depth ``(B, 1, H, W)``, metric or proportional to it.
+        valid: ``(B, 1, H, W)`` bool; other pixels are never read.
+        fov: horizontal field of view in degrees of the pinhole camera; 57 is a Kinect's.
+        window: side of the window in pixels, odd.
+        max_residual: largest root mean square of the fit's error in the window, relative to the
+            inverse depth at its centre; beyond it an edge runs through.
+
+    Returns:
+        Normals ``(B, 3, H, W)`` float32 in camera axes (x right, y down, z forward), 0 where there
+        is none, and where there is one ``(B, 1, H, W)`` bool: the pixel has a reading, half of its
+        window has, and they fit a plane that faces the camera.
+
+    Raises:
+        ValueError: the window is even, or smaller than 3.
+    """
+    if window < 3 or window % 2 == 0:
+        raise ValueError(f'window={window}: expected an odd number of pixels, 3 or more.')
+    height, width = depth.shape[-2:]
+    focal = 0.5 * width / math.tan(math.radians(fov) / 2)
+    inside = valid & (depth > 0)
+    mask = inside.double()
+    inverse = torch.where(inside, 1 / torch.where(inside, depth.double(), 1), 0)
+    # Sums over the window of 1, x, y, xx, xy, yy where there are readings, and of w, xw, yw, ww;
+    # x and y from its centre, in units of the focal length.
+    step = torch.arange(window, dtype=torch.float64, device=depth.device) - window // 2
+    y, x = torch.meshgrid(step / focal, step / focal, indexing='ij')
+    one = torch.ones_like(x)
+    kernels = torch.stack((one, x, y, x * x, x * y, y * y))[:, None]
+    n, sx, sy, sxx, sxy, syy = F.conv2d(mask, kernels, padding=window // 2).unbind(1)
+    sw, sxw, syw = F.conv2d(inverse, kernels[:3], padding=window // 2).unbind(1)
+    sww = F.conv2d(inverse.square(), kernels[:1], padding=window // 2)[:, 0]
+    enough = (n >= _MIN_SHARE * window**2) & inside[:, 0]
+    normal_matrix = torch.stack((sxx, sxy, sx, sxy, syy, sy, sx, sy, n), dim=-1).unflatten(
+        -1, (3, 3)
+    )
+    safe = torch.eye(3, dtype=torch.float64, device=depth.device)
+    # Readings on one line leave the plane open: tiny ridge, and such a fit fails the test below.
+    normal_matrix = torch.where(enough[..., None, None], normal_matrix, safe)
+    right = torch.stack((sxw, syw, sw), dim=-1)
+    fitted = torch.linalg.solve(normal_matrix + 1e-12 * safe, right)
+    residual = sww - (fitted * right).sum(-1)
+    a, b, c = fitted.unbind(-1)
+    error = (residual.clamp(min=0) / n.clamp(min=1)).sqrt()
+    enough &= (c > 0) & (error <= max_residual * c)
+    # From the window's centre to the optical axis.
+    u = (torch.arange(width, dtype=torch.float64, device=depth.device) - (width - 1) / 2) / focal
+    v = (torch.arange(height, dtype=torch.float64, device=depth.device) - (height - 1) / 2) / focal
+    plane = torch.stack((a, b, c - a * u - b * v[:, None]), dim=1)
+    normals = -F.normalize(plane, dim=1)
+    known = enough[:, None]
+    return torch.where(known, normals, 0).float(), known
+
+
+def normal_figures(predicted: Tensor, normals: Tensor, known: Tensor) -> dict[str, float]:
+    """Angles between normals, as Probe3D (arXiv 2404.08636) reports them.
+
+    Args:
+        predicted: ``(3, H, W)`` of any length.
+        normals: unit ``(3, H, W)``.
+        known: ``(1, H, W)`` or ``(H, W)`` bool: where to look.
+
+    Returns:
+        ``mean`` and ``median`` angle in degrees, and the shares in percent within 11.25, 22.5 and
+        30 degrees: ``a1``, ``a2``, ``a3``.
+    """
+    known = known.reshape(normals.shape[-2:])
+    cosine = F.cosine_similarity(predicted.double(), normals.double(), dim=0)[known]
+    angle = torch.rad2deg(cosine.clamp(-1, 1).acos())
+    shares = {
+        f'a{i}': float(100 * (angle < t).double().mean())
+        for i, t in enumerate((11.25, 22.5, 30), 1)
+    }
+    return {'mean': float(angle.mean()), 'median': float(angle.median()), **shares}
