@@ -20,6 +20,7 @@ from mmpretrain.models import VisionTransformer
 from safetensors.torch import save_file
 
 from mmmask3d import apis, register_all_modules
+from mmmask3d.apis.probing import build_encoder
 from mmmask3d.checkpoints.download import cached_path
 from mmmask3d.checkpoints.files import (
     CheckpointError,
@@ -35,6 +36,7 @@ from mmmask3d.models.timm_vit import TimmViT
 from mmmask3d.swap.encoder_file import encoder_settings
 from mmmask3d.weights.extraction import extract
 from mmmask3d.weights.publishing import publish
+from mmmask3d.weights.translation import translate
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
@@ -140,6 +142,8 @@ OURS = {
     'extract': lambda config, path, tmp: extract(
         str(path), str(tmp / 'out.pth'), str(config), None
     ),
+    'convert_weights': lambda config, path, tmp: translate(str(path), str(tmp / 'out.pth')),
+    'probe': lambda config, path, tmp: build_encoder(Config.fromfile(config), str(path), 0),
     'publish': lambda config, path, tmp: publish(
         path, tmp / 'out', data_license='mine', terms='CC0-1.0'
     ),
