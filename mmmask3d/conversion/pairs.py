@@ -99,13 +99,9 @@ class Pattern:
         return self._name(path) if path.lower().endswith(self.suffix) else None
 
     def matches_but_for_suffix(self, path: str) -> bool:
-        """Whether a path is a picture that the pattern would match with another suffix."""
+        """Whether a path is a picture that the pattern matches without looking at the suffix."""
         suffix = os.path.splitext(path)[1].lower()
-        return (
-            suffix != self.suffix
-            and suffix in PICTURE_SUFFIXES
-            and self._name(path, len(suffix)) is not None
-        )
+        return suffix in PICTURE_SUFFIXES and self._name(path, len(suffix)) is not None
 
     def _name(self, path: str, suffix: int | None = None) -> str | None:
         length = len(self.suffix) if suffix is None else suffix

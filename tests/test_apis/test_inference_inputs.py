@@ -156,6 +156,16 @@ def test_a_folder_pairs_by_name_and_keeps_subfolders(tmp_path):
     assert [f.depth for f in read_inputs(tmp_path, with_depth=False)] == [None, None]
 
 
+def test_a_folder_whose_suffixes_are_all_upper_case(tmp_path):
+    for folder, array in (('rgb', IMG), ('depth', STORED)):
+        (tmp_path / folder).mkdir()
+        content = cv2.imencode('.png', array)[1].tobytes()
+        (tmp_path / folder / '1.PNG').write_bytes(content)
+    for with_depth in (True, False):
+        (frame,) = read_inputs(tmp_path, with_depth=with_depth)
+        np.testing.assert_array_equal(frame.load(DepthReading())['img'], IMG)
+
+
 def test_a_folder_of_links_and_of_suffixes_in_any_case(tmp_path):
     for name in ('a/1', 'b/2'):
         for folder, array in (('rgb', IMG), ('depth', STORED)):
