@@ -23,9 +23,9 @@ PYTEST_ARGS ?=
 
 checksum = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
 
-BASE_FILES := $(addprefix requirements/,build.txt torch.txt mm.txt runtime.txt data.txt \
-	constraints.txt) requirements.txt
-TEST_FILES := requirements/tests.txt requirements/hub.txt requirements/timm.txt
+BASE_FILES := $(addprefix requirements/,build.txt torch.txt mm.txt runtime.txt data.txt hub.txt \
+	timm.txt constraints.txt) requirements.txt
+TEST_FILES := requirements/tests.txt
 PACKAGE_FILES := pyproject.toml mmmask3d/version.py tools/misc/mim_build.py
 
 BASE_SUM := $(call checksum,$(BASE_FILES))
@@ -113,8 +113,7 @@ $(BASE_STAMP): $(VENV_STAMP)
 
 $(TEST_STAMP): $(VENV_STAMP)
 	@rm -f $(VENV)/.stamp-tests-*
-	$(INSTALL) -r requirements/tests.txt -r requirements/hub.txt
-	$(INSTALL) --no-deps -r requirements/timm.txt
+	$(INSTALL) -r requirements/tests.txt
 	@touch $@
 
 $(DOCS_STAMP): $(VENV_STAMP)

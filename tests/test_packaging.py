@@ -101,7 +101,7 @@ def test_the_wheel_asks_for_nothing_that_replaces_torch_or_mmcv(wheel):
     fields = [line.split(': ', 1) for line in head.splitlines() if ': ' in line]
     required = [Requirement(value) for key, value in fields if key == 'Requires-Dist']
     always = {item.name for item in required if item.marker is None}
-    assert always == {'numpy', 'safetensors', 'scipy', 'tqdm'}
+    assert always == {'numpy', 'pooch', 'requests', 'safetensors', 'scipy', 'tqdm'}
     in_mm = {item.name for item in required if item.marker and 'extra == "mm"' in str(item.marker)}
     assert in_mm == set(pins('mm'))
     assert dict(fields)['Version'] == mmmask3d.__version__
@@ -193,27 +193,30 @@ def test_requirements_lie_within_the_ranges_of_pyproject():
         'mm': extras['mm'],
         'data': extras['data'],
         'hub': extras['hub'],
+        'timm': extras['timm'],
         'tests': extras['tests'] + extras['dev'],
     }
     for name, ranges in groups.items():
         wanted = {item.name: item for item in map(Requirement, ranges) if item.name != 'mmmask3d'}
-        pinned = pins(name) | (pins('timm') if name == 'tests' else {})
+        pinned = pins(name)
         assert set(wanted) == set(pinned), name
         for distribution, version in pinned.items():
             assert wanted[distribution].specifier.contains(version), (distribution, version)
 
 
 def test_no_distribution_is_pinned_twice():
-    names = ['build', 'torch', 'mm', 'runtime', 'data', 'tests', 'timm', 'constraints']
+    names = ['build', 'torch', 'mm', 'runtime', 'data', 'hub', 'timm', 'tests', 'constraints']
     seen = [distribution for name in names for distribution in pins(name)]
     assert len(seen) == len(set(seen)), sorted({item for item in seen if seen.count(item) > 1})
 
 
 def test_all_third_party_imports_of_the_package_are_declared():
-    """A module imported anywhere in the package comes with torch, mm or runtime pins, or theirs."""
+    """A module imported anywhere in the package comes with a pin of the stack, or with theirs."""
     brought_along = {'cv2', 'matplotlib', 'PIL', 'yaml', 'einops', 'rich', 'pycocotools'}
     declared = {'torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain', 'mmseg', 'mmdet'}
-    declared |= {name.replace('-', '_') for name in pins('runtime')} | brought_along
+    for name in ('runtime', 'hub', 'timm'):
+        declared |= {distribution.replace('-', '_') for distribution in pins(name)}
+    declared |= brought_along
     data = {name.replace('-', '_') for name in pins('data')}
     # Those are brought along by the mm packages: their own metadata must say so.
     requirements = {
