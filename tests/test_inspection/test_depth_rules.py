@@ -138,6 +138,8 @@ def test_what_is_proposed():
     # 2 m in millimetres comes before what would make it 4 m or 1 m.
     assert found.advice.startswith('depth_scale=1000 (millimetres) would make it 2.00 m.')
     assert '2e+03 m with depth_scale=1,' in found.message
+    tenfold = rules(times(10))['unit'].advice
+    assert tenfold.index('depth_scale=10000 ') < tenfold.index('depth_scale=5000 ')  # 2 m, 4 m
     assert found.files == ('depth/0.png',)
     rotated = rules(times(8) | dict(step=16))['unit']
     assert rotated.advice.startswith('all stored values are multiples of 8')
