@@ -184,6 +184,7 @@ def test_lists_names_and_links_of_other_systems(tmp_path):
         plan = changed.plan(one)
         assert (len(plan.frames), plan.problems) == (1, [])
         frame = changed.read(one, plan.frames[0].locator)
+        assert 'camera_to_world' in frame.extra
         assert frame.extra == expected[one.number].extra
         np.testing.assert_array_equal(frame.images['depth'], expected[one.number].images['depth'])
 

@@ -361,6 +361,7 @@ def test_symbolic_links_are_followed_and_may_lead_nowhere(source, tmp_path):
     second.symlink_to(second)
     (root / 'loop').symlink_to(root)
     assert converter(root).sources() == ['a', 'b']
+    assert converter(root.parent).sources() == ['source/a', 'source/b']
     plan = converter(root).plan('a')
     assert [frame.name for frame in plan.frames][:1] == [f'a/{first.stem}']
     assert len(plan.problems) == 1
