@@ -4,15 +4,16 @@ Everything that knows how depth is stored (bit depth, "no reading" codes, units)
 the loader, the checker and the converters cannot disagree about what a reading is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from io import BytesIO
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from mmmask3d.datasets.frame_error import FrameError
+from mmmask3d.datasets.frame_error import FrameError as FrameError
 from mmmask3d.datasets.image_header import (
     DeclaredImage,
     declared_image,
@@ -49,7 +50,7 @@ _NO_DEPTH = {
     'PFM': 'PFM files differ in their order of rows',
 }
 _COLOUR_AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-_NPY_HEADERS = {
+_NPY_HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }

@@ -1,5 +1,6 @@
 """The EXIF orientation of colour files: depth has none, so pixels are used as they are stored."""
 
+from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
@@ -7,7 +8,7 @@ from PIL import Image
 
 _TAG = 0x0112
 #: How a stored image becomes the one that is shown (EXIF 2.32, 4.6.4); 1 is as stored.
-_TURNS = {
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda image: image[:, ::-1],
     3: lambda image: image[::-1, ::-1],
     4: lambda image: image[::-1],

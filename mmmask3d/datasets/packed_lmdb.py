@@ -88,6 +88,8 @@ class PackedLmdbBackend(LmdbBackend):
             is first used), or a path lies outside ``data_root``.
     """
 
+    _client: Any
+
     def __init__(self, db_path: str, data_root: str = '', verify: bool = True) -> None:
         super().__init__(db_path)
         self._process: int | None = None  # that _client was opened in
@@ -201,7 +203,7 @@ class PackedLmdbBackend(LmdbBackend):
         with self._reading() as transaction:
             folder = self._stored(transaction, self._key(dir_path))
         length = len(folder) + 1 if folder else 0
-        empty, last = True, ()
+        empty, last = True, tuple[str, ...]()
         for key in self.keys(folder):
             empty = False
             name = key[length:]

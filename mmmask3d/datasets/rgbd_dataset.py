@@ -16,7 +16,7 @@ from mmengine.fileio.backends import LocalBackend
 from mmengine.logging import print_log
 
 from mmmask3d.datasets.confidence import check_threshold
-from mmmask3d.datasets.depth_io import FrameError
+from mmmask3d.datasets.frame_error import FrameError
 from mmmask3d.datasets.frame_files import (
     PICTURE_SUFFIXES,
     by_stem,
@@ -497,7 +497,7 @@ class RGBDDataset(BaseDataset):
         """Frames found unreadable so far, by this process or its workers, each counted once."""
         return int(self._unreadable.sum())
 
-    @force_full_init
+    @force_full_init  # type: ignore[untyped-decorator]
     def get_data_info(self, idx: int) -> dict:
         """Paths and depth settings of one frame.
 
@@ -546,7 +546,7 @@ class RGBDDataset(BaseDataset):
         self.full_init()
         return self.prepare_data(idx)
 
-    @force_full_init
+    @force_full_init  # type: ignore[untyped-decorator]
     def prepare_data(self, idx: int) -> dict:
         """Run the pipeline on one frame, with the draws this sample is due.
 

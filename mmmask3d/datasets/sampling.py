@@ -126,25 +126,25 @@ class sample_rng(AbstractContextManager):
 
     def __enter__(self) -> None:
         """Seed."""
-        entropy = self._numbers
-        if min(entropy) >= 0 and max(entropy) < 2**32:
-            entropy = np.array(entropy, np.uint32)  # gives the same words in half the time
+        entropy: tuple[int, ...] | np.ndarray = self._numbers
+        if min(self._numbers) >= 0 and max(self._numbers) < 2**32:
+            entropy = np.array(self._numbers, np.uint32)  # gives the same words in half the time
         words = np.random.SeedSequence(entropy).generate_state(8)
         # torch.manual_seed would reach for the GPUs as well.
         self._torch_generator = torch.default_generator
         self._states = random.getstate(), self._torch_generator.get_state()
         # numpy's generator is exchanged, not saved and restored: that would take longer than
         # cropping a frame does (70 us).
-        self._numpy_generator = np.random.get_bit_generator()
+        self._numpy_generator = np.random.get_bit_generator()  # type: ignore[attr-defined]
         self._generator = _generators.pop() if _generators else np.random.MT19937(0)
-        np.random.set_bit_generator(self._generator)
+        np.random.set_bit_generator(self._generator)  # type: ignore[attr-defined]
         random.seed(words[:4].tobytes())
         np.random.seed(words[4:6])
         self._torch_generator.manual_seed(int(words[6]) << 32 | int(words[7]))
 
     def __exit__(self, *_: object) -> None:
         """Give the generators back."""
-        np.random.set_bit_generator(self._numpy_generator)
+        np.random.set_bit_generator(self._numpy_generator)  # type: ignore[attr-defined]
         _generators.append(self._generator)
         random.setstate(self._states[0])
         self._torch_generator.set_state(self._states[1])

@@ -7,6 +7,7 @@ estimation over scene classes and is something else.
 
 import os.path as osp
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from mmengine import fileio
@@ -193,7 +194,7 @@ class NYUv2SegDataset(_CheckedSegDataset):
         data_prefix: dict | None = None,
         metainfo: dict | None = None,
         reduce_zero_label: bool = True,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         if num_classes not in self._CLASSES:
             raise ValueError(f'NYUv2SegDataset: num_classes must be 13 or 40, got {num_classes!r}')
@@ -233,7 +234,7 @@ class _OneLabelFolderSegDataset(_CheckedSegDataset):
     LABEL_FOLDER: str
 
     def __init__(
-        self, data_prefix: dict | None = None, reduce_zero_label: bool = True, **kwargs
+        self, data_prefix: dict | None = None, reduce_zero_label: bool = True, **kwargs: Any
     ) -> None:
         super().__init__(
             data_prefix=data_prefix or dict(img_path='rgb', seg_map_path=self.LABEL_FOLDER),

@@ -7,7 +7,8 @@ import cv2
 import mmcv
 import numpy as np
 
-from mmmask3d.datasets.depth_io import FrameError, is_rgb, to_readings
+from mmmask3d.datasets.depth_io import is_rgb, to_readings
+from mmmask3d.datasets.frame_error import FrameError
 from mmmask3d.datasets.image_header import declared_image
 from mmmask3d.datasets.nearest import resize_nearest
 
@@ -111,7 +112,8 @@ def choose_reduction(
 def _snapped(start: int, end: int, length: int, factor: int) -> tuple[int, int]:
     """Nearest multiples of the factor; a frame's last pixels may not fill one."""
     last = length // factor
-    return tuple(min((side + factor // 2) // factor, last) * factor for side in (start, end))
+    first, final = (min((side + factor // 2) // factor, last) * factor for side in (start, end))
+    return first, final
 
 
 @dataclass

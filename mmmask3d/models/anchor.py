@@ -1,6 +1,7 @@
 """A frozen teacher that keeps an encoder's features where they are while it learns depth."""
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +72,7 @@ class FeatureAnchor(BaseModule):
         self.layers = tuple(layers)
         self.img_size = None if img_size is None else tuple(img_size)
         self.teacher_cfg = teacher
-        self._teacher: list[nn.Module] = []  # a list hides it from state dicts and optimisers
+        self._teacher: list[Any] = []  # a list hides it from state dicts and optimisers
         self.projections = nn.ModuleList()
         if teacher is not None:
             built = MODELS.build(teacher)
@@ -93,7 +94,8 @@ class FeatureAnchor(BaseModule):
                 'The anchor has no teacher yet: it is a copy of the encoder after init_weights(), '
                 'which has not been called.'
             )
-        return self._teacher[0]
+        encoder: RGBEncoder = self._teacher[0]
+        return encoder
 
     def set_teacher(self, encoder: nn.Module) -> None:
         """Copy the trained encoder as it is now, or load the weights of the configured teacher."""
@@ -107,7 +109,7 @@ class FeatureAnchor(BaseModule):
     @torch.no_grad()
     def targets(self, images: Tensor, grid: tuple[int, int]) -> list[Tensor]:
         """Teacher's tokens of each compared layer on the trained encoder's grid: ``(B, N, C)``."""
-        teacher = self.teacher
+        teacher: Any = self.teacher
         teacher.to(images.device)
         if self.img_size is not None and images.shape[-2:] != self.img_size:
             images = F.interpolate(images, self.img_size, mode='bicubic', antialias=True)

@@ -93,7 +93,7 @@ class RGBDDataPreprocessor(BaseDataPreprocessor):
 
     def kept_readings(self, batch: dict) -> Tensor:
         """Pixels with a reading that the network is given: ``(B, 1, H, W)`` bool."""
-        grid = grid_of(*batch['valid'].shape[-2:], self.patch_size)
+        grid = grid_of(batch['valid'].shape[-2], batch['valid'].shape[-1], self.patch_size)
         removed = patch_mask_to_pixels(batch['depth_mask'], self.patch_size, grid)
         return batch['valid'] & ~removed
 
@@ -110,7 +110,7 @@ class RGBDDataPreprocessor(BaseDataPreprocessor):
         return torch.where(batch['valid'], target, 0)
 
     def _check(self, inputs: dict[str, Tensor], data_samples: list | None) -> None:
-        gh, gw = grid_of(*inputs['img'].shape[-2:], self.patch_size)
+        gh, gw = grid_of(inputs['img'].shape[-2], inputs['img'].shape[-1], self.patch_size)
         for name in ('rgb_mask', 'depth_mask'):
             if inputs[name].shape[1] != gh * gw:
                 raise ValueError(

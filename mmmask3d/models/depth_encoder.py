@@ -71,7 +71,7 @@ class DepthEncoder(BaseModule):
         Returns:
             Tokens ``(B, K, C)``.
         """
-        grid = grid_of(*depth.shape[-2:], self.patch_size)
+        grid = grid_of(depth.shape[-2], depth.shape[-1], self.patch_size)
         values = gather_tokens(patchify(depth, self.patch_size), keep_ids)
         given = gather_tokens(patchify(valid, self.patch_size), keep_ids)
         values = torch.where(given, self._normalise(values, given), 0)

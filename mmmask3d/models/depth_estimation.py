@@ -1,6 +1,7 @@
 """Monocular depth from RGB with mmseg's ``DepthEstimator``: preprocessor and head."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmseg.models.data_preprocessor import SegDataPreProcessor
@@ -26,7 +27,7 @@ class DepthEstimationPreprocessor(SegDataPreProcessor):
         ValueError: ``seg_pad_val`` is something else than 0.
     """
 
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         if kwargs.setdefault('seg_pad_val', 0) != 0:
             raise ValueError(
                 f'DepthEstimationPreprocessor: depth is padded with 0, which means "no reading", '
@@ -66,7 +67,7 @@ class DPTDepthHead(PlainMapsDPTHead):
         max_depth: float = 10.0,
         loss_decode: dict | Sequence[dict] = dict(type='mmmask3d.DepthSILogLoss', lam=0.85),  # noqa: B006
         dropout_ratio: float = 0.0,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         if not 0 < min_depth < max_depth:
             raise ValueError(

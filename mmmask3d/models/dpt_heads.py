@@ -1,6 +1,7 @@
 """DPT's blocks (Ranftl et al., ICCV 2021) on plain maps of a ViT, and segmentation with them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmseg.models.decode_heads.dpt_head import DPTHead
 from torch import Tensor
@@ -19,7 +20,7 @@ class PlainMapsDPTHead(DPTHead):
         ValueError: the maps differ in channels, or ``readout_type`` asks for a class token.
     """
 
-    def __init__(self, in_channels: Sequence[int], **kwargs) -> None:
+    def __init__(self, in_channels: Sequence[int], **kwargs: Any) -> None:
         name = type(self).__name__
         if len(set(in_channels)) != 1 or len(in_channels) != 4:
             raise ValueError(

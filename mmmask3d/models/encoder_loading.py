@@ -55,7 +55,7 @@ def encoder_state(
             f'{some(keys)}. Give the prefix under which the encoder stands there.'
         )
     grid = grid_from_checkpoint(checkpoint, prefix)
-    state._metadata = OrderedDict({'': {} if grid is None else {GRID_KEY: grid}})
+    state._metadata = OrderedDict({'': {} if grid is None else {GRID_KEY: grid}})  # type: ignore[attr-defined]
     return state
 
 

@@ -59,7 +59,7 @@ def find_tensors(checkpoint: Mapping, source: str) -> OrderedDict[str, Tensor]:
         inner = checkpoint.get(name)
         if isinstance(inner, Mapping) and any(isinstance(v, Tensor) for v in inner.values()):
             found = OrderedDict((k, v) for k, v in inner.items() if isinstance(v, Tensor))
-            found._metadata = getattr(inner, '_metadata', None)
+            found._metadata = getattr(inner, '_metadata', None)  # type: ignore[attr-defined]
             return found
     found = OrderedDict((k, v) for k, v in checkpoint.items() if isinstance(v, Tensor))
     if not found:
@@ -67,7 +67,7 @@ def find_tensors(checkpoint: Mapping, source: str) -> OrderedDict[str, Tensor]:
             f'{source}: no tensors by name, neither at the top nor under '
             f'{", ".join(_CONTAINERS)}. Found the keys {some([str(k) for k in checkpoint])}.'
         )
-    found._metadata = getattr(checkpoint, '_metadata', None)
+    found._metadata = getattr(checkpoint, '_metadata', None)  # type: ignore[attr-defined]
     return found
 
 

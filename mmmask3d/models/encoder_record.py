@@ -22,7 +22,7 @@ def parse_config_text(text: str) -> dict:
         ValueError: the text holds anything else.
     """
 
-    def value(node: ast.AST) -> Any:
+    def value(node: Any) -> Any:
         if isinstance(node, ast.Call):
             name = node.func.id if isinstance(node.func, ast.Name) else None
             if name == 'dict' and len(node.args) <= 1:

@@ -1,5 +1,7 @@
 """The bottleneck: RGB and depth tokens, one vector per location."""
 
+from typing import Any
+
 import torch
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import trunc_normal_
@@ -35,7 +37,7 @@ class Fusion(BaseModule):
         self.rgb_proj = nn.Linear(rgb_dims, embed_dims)
         self.rgb_mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
         self.with_depth = depth_dims is not None
-        if self.with_depth:
+        if depth_dims is not None:
             self.depth_proj = nn.Linear(depth_dims, embed_dims)
             self.depth_mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
 
@@ -93,7 +95,7 @@ class AddFusion(Fusion):
 class ConcatFusion(Fusion):
     """Concatenate per location and project back to one width."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.with_depth:
             self.merge = nn.Linear(2 * self.embed_dims, self.embed_dims)
@@ -113,7 +115,7 @@ class CrossAttentionFusion(Fusion):
         **kwargs: likewise.
     """
 
-    def __init__(self, *args, num_heads: int = 8, **kwargs):
+    def __init__(self, *args: Any, num_heads: int = 8, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.with_depth:
             self.query_norm = nn.LayerNorm(self.embed_dims, eps=1e-6)

@@ -1,6 +1,7 @@
 """Prediction heads: tokens to maps, and the losses on them."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,8 +83,8 @@ class DepthHead(PixelHead):
         in_dims: int,
         loss: dict | str | list[dict | str] = 'DepthL2Loss',
         residual: bool = False,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(in_dims, 1, **kwargs)
         self.losses = nn.ModuleList(
             MODELS.build(dict(type=c) if isinstance(c, str) else c)
@@ -130,7 +131,7 @@ class RGBHead(PixelHead):
 
     mask_name = 'rgb_mask'
 
-    def __init__(self, in_dims: int, norm_pix: bool = True, **kwargs):
+    def __init__(self, in_dims: int, norm_pix: bool = True, **kwargs: Any) -> None:
         super().__init__(in_dims, 3, **kwargs)
         self.norm_pix = norm_pix
 
@@ -171,7 +172,7 @@ class NormalHead(PixelHead):
         **kwargs: those of :class:`PixelHead`.
     """
 
-    def __init__(self, in_dims: int, fov: float = 57.0, **kwargs):
+    def __init__(self, in_dims: int, fov: float = 57.0, **kwargs: Any) -> None:
         super().__init__(in_dims, 3, **kwargs)
         self.fov = fov
 

@@ -1,6 +1,7 @@
 """The encoder as a drop-in for a ResNet: its strides, its channels, its sizes, its arguments."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -80,8 +81,8 @@ class Mask3DPyramid(BaseModule):
         pretrained: str | None = None,
         init_cfg: dict | list | None = None,
         encoder: dict | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__()
         foreign = sorted(_RESNET_ONLY & set(kwargs))
         if foreign:

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +81,8 @@ class Mask3DViT(VisionTransformer):
             weights of a ResNet, or both ``pretrained`` and ``init_cfg`` name weights.
     """
 
+    out_indices: tuple[int, ...]
+
     def __init__(
         self,
         arch: str | dict = 'base',
@@ -93,8 +96,8 @@ class Mask3DViT(VisionTransformer):
         with_cp: bool = False,
         pretrained: str | None = None,
         init_cfg: dict | list | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         if isinstance(img_size, Sequence):
             img_size = tuple(img_size)
         super().__init__(
@@ -253,7 +256,7 @@ class Mask3DViT(VisionTransformer):
                 'Encoding kept patches needs a plain patch embedding (a convolution whose kernel '
                 'and stride are the patch size, without norm); patch_cfg changed it.'
             )
-        grid = grid_of(*x.shape[-2:], self.patch_size)
+        grid = grid_of(x.shape[-2], x.shape[-1], self.patch_size)
         projection = self.patch_embed.projection
         patches = gather_tokens(patchify(x, self.patch_size), keep_ids)
         x = F.linear(patches, projection.weight.flatten(1), projection.bias)
@@ -300,7 +303,7 @@ class Mask3DViT(VisionTransformer):
         return run_layer(layer, x, grid)
 
     def _prepare_pos_embed(
-        self, state_dict: dict, prefix: str, local_metadata: dict, *args, **kwargs
+        self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any, **kwargs: Any
     ) -> None:
         """Resample the position embedding that is being loaded; knows grids that are no squares.
 

@@ -71,12 +71,12 @@ class MaskedRGBD(BaseSelfSupervisor):
                 f'Heads are named after what they predict, {_TARGETS}, and each needs a decoder of '
                 f'its name; found heads {sorted(heads)} and decoders {sorted(decoders)}.'
             )
-        backbone = MODELS.build(backbone)
-        patch_size, extra = backbone.patch_size, backbone.num_extra_tokens
+        encoder = MODELS.build(backbone)
+        patch_size, extra = encoder.patch_size, encoder.num_extra_tokens
         preprocessor = {'type': 'mmmask3d.RGBDDataPreprocessor', **(data_preprocessor or {})}
-        preprocessor = with_normalisation(preprocessor, backbone)
+        preprocessor = with_normalisation(preprocessor, encoder)
         super().__init__(
-            backbone=backbone,
+            backbone=encoder,
             data_preprocessor=MODELS.build({**preprocessor, 'patch_size': patch_size}),
             init_cfg=init_cfg,
         )
@@ -105,7 +105,7 @@ class MaskedRGBD(BaseSelfSupervisor):
                 for k, cfg in heads.items()
             }
         )
-        self.anchor = None
+        self.anchor: Any = None
         if anchor is not None:
             self.anchor = MODELS.build({**anchor, 'embed_dims': self.backbone.embed_dims})
             if self.anchor.teacher_cfg is None and not self.backbone.has_weights():
@@ -235,7 +235,7 @@ class MaskedRGBD(BaseSelfSupervisor):
 
     def grid(self, batch: dict[str, Tensor]) -> tuple[int, int]:
         """Patch grid ``(rows, columns)`` of a batch."""
-        return grid_of(*batch['img'].shape[-2:], self.backbone.patch_size)
+        return grid_of(batch['img'].shape[-2], batch['img'].shape[-1], self.backbone.patch_size)
 
     def _can_decode(self, batch: dict[str, Tensor]) -> bool:
         target = self.data_preprocessor.depth_target

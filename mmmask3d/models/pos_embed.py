@@ -97,7 +97,9 @@ def resize_to_grid(
 
 
 @lru_cache(maxsize=32)
-def _sincos_on(device: torch.device, dtype: torch.dtype, grid: tuple[int, int], embed_dims: int):
+def _sincos_on(
+    device: torch.device, dtype: torch.dtype, grid: tuple[int, int], embed_dims: int
+) -> Tensor:
     # What is kept must serve training too, wherever it was first asked for.
     with torch.inference_mode(False):
         return sincos_pos_embed(grid, embed_dims).to(device, dtype)

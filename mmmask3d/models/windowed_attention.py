@@ -1,6 +1,7 @@
 """Attention inside windows of the patch grid (ViTDet), on the weights of a global attention."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -119,7 +120,7 @@ class WindowedAttention(nn.Module):
 
 def window_layer(layer: nn.Module, window_size: int, num_extra_tokens: int) -> None:
     """Turn the attention of a ``TransformerEncoderLayer`` into a windowed one, in place."""
-    attention = layer.attn
+    attention: Any = layer.attn
     attend = attention.scaled_dot_product_attention
     del attention.scaled_dot_product_attention  # a plain attribute, which would hide a submodule
     attention.scaled_dot_product_attention = WindowedAttention(
@@ -133,7 +134,8 @@ def run_layer(layer: nn.Module, x: Tensor, grid: tuple[int, int] | None) -> Tens
     The grid is set for this one call: recomputation in the backward pass (``with_cp``) comes
     through here again, and may follow a forward pass on images of another size.
     """
-    attention = layer.attn.scaled_dot_product_attention
+    block: Any = layer
+    attention = block.attn.scaled_dot_product_attention
     if not isinstance(attention, WindowedAttention):
         return layer(x)
     attention.grid = grid

@@ -217,7 +217,7 @@ class RGBDRandomFlip(RandomFlip):
         self._directions = [*directions, None]
         self._bounds = (cumulated / cumulated[-1]).tolist()
 
-    @cache_randomness
+    @cache_randomness  # type: ignore[untyped-decorator]
     def _choose_direction(self) -> str | None:
         # What np.random.choice does with the same draw, in a third of its time.
         return self._directions[bisect_right(self._bounds, np.random.random_sample())]

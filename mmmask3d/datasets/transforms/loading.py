@@ -10,7 +10,6 @@ from mmengine.logging import print_log
 
 from mmmask3d.datasets.confidence import nothing_sure, read_confidence
 from mmmask3d.datasets.depth_io import (
-    FrameError,
     check_complete,
     decode_colour,
     decode_depth,
@@ -18,6 +17,7 @@ from mmmask3d.datasets.depth_io import (
     to_readings,
     zero_where_invalid,
 )
+from mmmask3d.datasets.frame_error import FrameError
 from mmmask3d.datasets.orientation import orientation_hint
 from mmmask3d.datasets.undecoded_frame import UndecodedFrame, jpeg_size
 from mmmask3d.registry import TRANSFORMS
@@ -81,10 +81,10 @@ class LoadRGBD(BaseTransform):
         content = self._read(img_path, results)
         raw = decode_depth(self._read(depth_path, results), depth_path)
         size = jpeg_size(content) if later and self.reduced_decoding else None
-        img = content
+        img: np.ndarray | bytes = content
         if size is None:
-            img = decode_colour(content, img_path, self.imdecode_backend)
-            size = img.shape[:2]
+            img = decoded = decode_colour(content, img_path, self.imdecode_backend)
+            size = decoded.shape[:2]
         else:
             check_complete(content, img_path)
         if size != raw.shape:

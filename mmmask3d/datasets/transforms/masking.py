@@ -166,7 +166,7 @@ def _check(patch_size: Any, rgb_ratio: Any, depth_ratio: Any, strategy: Any) -> 
     if patch_size is not None and (not isinstance(patch_size, int) or patch_size < 1):
         raise ValueError(f'DepthAwareMasking: patch_size must be an int > 0, got {patch_size}.')
     for name, ratio in (('rgb_ratio', rgb_ratio), ('depth_ratio', depth_ratio)):
-        if not isinstance(ratio, Real) or not 0 <= ratio <= 1:
+        if not isinstance(ratio, Real) or not 0 <= float(ratio) <= 1:
             raise ValueError(
                 f'DepthAwareMasking: {name} is the share of patches removed and must lie in '
                 f'[0, 1], got {ratio!r}.'
@@ -182,8 +182,8 @@ def patches_with_readings(valid: np.ndarray, patch_size: int) -> np.ndarray:
     height, width = valid.shape
     rows, columns = height // patch_size, width // patch_size
     # Rows first, then columns: both reductions then run over contiguous memory.
-    found = valid.reshape(rows, patch_size, width).any(axis=1)
-    return found.reshape(rows, columns, patch_size).any(axis=2)
+    found = np.any(valid.reshape(rows, patch_size, width), axis=1)
+    return np.asarray(np.any(found.reshape(rows, columns, patch_size), axis=2))
 
 
 def _select_random(candidates: np.ndarray, count: int, grid: tuple[int, int]) -> np.ndarray:
