@@ -101,13 +101,14 @@ def test_floats_and_what_is_no_number(root):
 def test_deferred_decoding_sees_the_same(root, second):
     """A crop of the frame with low confidence taken off is what a crop gives."""
     plain = dict(type='mmmask3d.LoadRGBD', reduced_decoding=False)
-    ours = dataset(root, pipeline=[plain, second])
+    data = dataset(root, pipeline=[plain, second])
+    ours = [data[EpochIndex(0, epoch=epoch)] for epoch in range(3)]
     zeroed = stored(root, 'depth')
     zeroed[stored(root, 'confidence') < 2] = 0
     assert cv2.imwrite(str(root / 'depth/0.png'), zeroed)
     reference = RGBDDataset(data_root=str(root), pipeline=[plain, second])
-    for epoch in range(3):
-        found, expected = (data[EpochIndex(0, epoch=epoch)] for data in (ours, reference))
+    for epoch, found in enumerate(ours):
+        expected = reference[EpochIndex(0, epoch=epoch)]
         assert 0.1 < found['valid'].mean() < 0.6
         for key in ('img', 'depth', 'valid'):
             np.testing.assert_array_equal(found[key], expected[key])
