@@ -17,7 +17,8 @@ from mmmask3d.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 # Tokens and tables that are offsets rather than weights; vectors (biases, the scales of norms and
 # of LayerScale) are recognised by their shape.
-_NEVER_DECAYED = ('pos_embed', 'cls_token', 'dist_token', 'mask_token', 'bias_table')
+_TOKENS = ('cls_token', 'dist_token', 'reg_token', 'mask_token')
+_NEVER_DECAYED = (*_TOKENS, 'pos_embed', 'bias_table', 'rope.freqs')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

@@ -147,6 +147,29 @@ def test_stopped_after_any_iteration(tiny_config, tmp_path, uninterrupted, done)
     assert differing(last_of(broken), uninterrupted) == []
 
 
+def test_with_an_encoder_of_timm(tiny_config, tmp_path):
+    """Stopped in its second epoch; rotary positions, registers and dropped paths."""
+    backbone = dict(
+        _delete_=True,
+        type='TimmViT',
+        model='vit_small_patch16_dinov3',
+        model_args=dict(embed_dim=48, depth=2, num_heads=3),
+        img_size=(32, 48),
+        patch_size=8,
+        drop_path_rate=0.1,
+    )
+    config = tmp_path / 'timm.py'
+    config.write_text(f"_base_ = './tiny.py'\nmodel = dict(backbone={backbone!r})\n")
+    options = {**EPOCHS, **WITHIN}
+    train_here(config, tmp_path / 'whole', options)
+    with pytest.raises(KeyboardInterrupt):
+        train_here(config, tmp_path / 'broken', {**options, **stop_at(6)})
+    train_here(config, tmp_path / 'broken', options, resume='auto')
+    found = last_of(tmp_path / 'broken')
+    assert 'backbone.trunk.reg_token' in found['state_dict']
+    assert differing(found, last_of(tmp_path / 'whole')) == []
+
+
 def test_validation_does_not_change_training(tiny_config, tmp_path, uninterrupted):
     train_here(tiny_config, tmp_path / 'often', {**EPOCHS, 'train_cfg.val_interval': 1})
     assert differing(last_of(tmp_path / 'often'), uninterrupted) == []

@@ -11,6 +11,7 @@ optim_wrapper = dict(
         custom_keys=dict(
             pos_embed=dict(decay_mult=0.0),
             cls_token=dict(decay_mult=0.0),
+            reg_token=dict(decay_mult=0.0),
             mask_token=dict(decay_mult=0.0),
         ),
     ),
