@@ -1,14 +1,12 @@
 """Every config under configs/: parses, names only classes that exist, and builds its model."""
 
-import argparse
 import copy
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import (
     DATA_SAMPLERS,
     DATASETS,
@@ -178,46 +176,3 @@ def test_documented_configs_build(block, tmp_path):
     with torch.device('meta'):
         model = MODELS.build(shallow(cfg.model))
     assert type(model.backbone).__name__ == cfg.model.backbone.type.split('.')[-1]
-
-
-def documented_options():
-    """(where, config, options) of every tools/train.py call with --cfg-options in the docs."""
-    found = []
-    for page in [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]:
-        text = page.read_text().replace('\\\n', ' ')
-        for line in re.findall(r'^\s*python tools/train\.py (.*--cfg-options.*)$', text, re.M):
-            config, *rest = shlex.split(line, comments=True)
-            options = rest[rest.index('--cfg-options') + 1 :]
-            end = next((i for i, o in enumerate(options) if o.startswith('--')), len(options))
-            found.append((page.name, config, options[:end]))
-    return found
-
-
-def test_the_documentation_has_calls_with_options():
-    assert any(page == 'transfer.md' for page, _, _ in documented_options())
-
-
-@pytest.mark.parametrize(('page', 'config', 'options'), documented_options())
-def test_documented_options_change_settings_that_exist(page, config, options):
-    """A misspelt key would be added to the config without a word and do nothing."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    parsed = parser.parse_args(['--cfg-options', *options]).cfg_options
-    cfg = load_config(ROOT / config)
-    for key in parsed:
-        parent, _, last = key.rpartition('.')
-        if parent.endswith('init_cfg'):
-            parent, last = parent.rpartition('.')[0], 'init_cfg'
-            holder = cfg
-            for part in parent.split('.'):
-                holder = holder[part]
-            # Without the scope where it is the default scope.
-            assert holder.type.split('.')[-1] in ('Mask3DViT', 'Mask3DPyramid')
-            continue
-        holder = cfg
-        for part in parent.split('.') if parent else []:
-            holder = holder[int(part)] if isinstance(holder, list) else holder[part]
-        assert last in holder or (holder.get('type') == 'mmmask3d.Mask3DViT'), (
-            f'{page}: {config} has no {key}'
-        )
-    load_config(ROOT / config, cfg_options=parsed)

@@ -28,7 +28,7 @@ def section(title):
 
 def command(title):
     """Arguments of the converter, as the section prints them."""
-    blocks = re.findall(r'^```\n(python .*?)^```', section(title), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r'^```bash\n(python .*?)^```', section(title), re.MULTILINE | re.DOTALL)
     (words,) = (shlex.split(block.replace('\\\n', ' ')) for block in blocks)
     assert words[1] == 'tools/dataset_converters/any_folder.py'
     return words[2:]

@@ -61,16 +61,6 @@ def test_shown_config_is_the_written_one(folder, load_tool, capsys):
     assert Path('new.py').read_text() == shown
 
 
-def test_other_commands_parse(load_tool):
-    extract = load_tool('model_converters/extract_backbone.py')
-    for arguments in commands('model_converters/extract_backbone.py'):
-        assert extract.parse_args(arguments).out.startswith('encoder')
-    compare = load_tool('benchmarks/compare_pretraining.py')
-    (arguments,) = commands('benchmarks/compare_pretraining.py')
-    assert compare.parse_args(arguments).downstream
-    assert all((ROOT / args[0]).is_file() for args in commands('train.py'))
-
-
 def test_options_are_those_of_the_command(load_tool, capsys):
     with pytest.raises(SystemExit):
         load_tool('misc/swap_backbone.py').parse_args(['--help'])
