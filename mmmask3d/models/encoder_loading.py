@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmmask3d.checkpoints.locations import read_checkpoint
 from mmmask3d.models.encoder_names import conversion_hint, some
-from mmmask3d.models.encoder_record import arch_settings, encoder_config, read_meta
+from mmmask3d.models.encoder_record import arch_settings, encoder_config, is_timm, read_meta
 from mmmask3d.models.pos_embed import GRID_KEY, grid_from_checkpoint
 
 # An encoder inside a Mask3DPyramid comes first: `backbone.` would match it too.
@@ -86,7 +86,8 @@ def load_encoder(
     loaded = read_checkpoint(checkpoint, map_location, sha256)
     state = encoder_state(loaded, prefix, checkpoint)
     hint = (
-        conversion_hint(loaded, checkpoint)
+        _other_encoder(loaded)
+        or conversion_hint(loaded, checkpoint)
         or 'Build the model with the architecture and patch size of the checkpoint'
         f'{_described(loaded)}, or give the right prefix.'
     ).strip()
@@ -136,6 +137,14 @@ def check_tensors(
         )
 
 
+def _other_encoder(checkpoint: Mapping) -> str:
+    """What to do with a file that records a ``TimmViT``."""
+    backbone = read_meta(checkpoint).get('backbone')
+    if not isinstance(backbone, Mapping) or not is_timm(backbone):
+        return ''
+    return f'Build a mmmask3d.TimmViT with model={backbone["model"]!r}, which the file was made by.'
+
+
 def _described(checkpoint: Mapping) -> str:
     """The arguments that the file says its encoder needs, for a message."""
     backbone = read_meta(checkpoint).get('backbone')
@@ -153,11 +162,15 @@ def check_settings(model: nn.Module, checkpoint: Mapping, source: str) -> None:
         source: its name.
 
     Raises:
-        RuntimeError: another number of attention heads, or other layer norms.
+        RuntimeError: another number of attention heads, other layer norms, another model of timm or
+            another normalisation of the images.
     """
     try:
         backbone = encoder_config(checkpoint, None, source)
     except ValueError:  # nothing is recorded, or nothing that can be read without running it
+        return
+    if is_timm(backbone):
+        _check_timm_settings(model, backbone, read_meta(checkpoint), source)
         return
     ours = getattr(model, 'arch_settings', {}).get('num_heads')
     theirs = arch_settings(backbone).get('num_heads')
@@ -173,4 +186,27 @@ def check_settings(model: nn.Module, checkpoint: Mapping, source: str) -> None:
         raise RuntimeError(
             f'{source}: its layer norms have eps={theirs}, those of this {type(model).__name__} '
             f'{found.pop()}. Build the model with norm_cfg={dict(backbone["norm_cfg"])!r}.'
+        )
+
+
+def _check_timm_settings(model: nn.Module, backbone: Mapping, meta: Mapping, source: str) -> None:
+    """As :func:`check_settings`, of a file that records a ``TimmViT``."""
+    name = getattr(model, 'model_name', type(model).__name__)
+    if name.split('.')[0] != backbone['model'].split('.')[0]:
+        raise RuntimeError(
+            f'{source}: its encoder is mmmask3d.TimmViT(model={backbone["model"]!r}), this one is '
+            f'{name}, which computes something else. Build the model that the file names.'
+        )
+    theirs = (meta.get('arch') or backbone.get('model_args') or {}).get('num_heads')
+    ours = getattr(model, 'num_heads', theirs)
+    if theirs not in (None, ours):
+        raise RuntimeError(
+            f'{source}: its encoder has {theirs} attention heads, this {name} has {ours}. All '
+            f'shapes fit, but the features would be others: model_args=dict(num_heads={theirs}).'
+        )
+    theirs, ours = meta.get('normalisation'), getattr(model, 'normalisation', None)
+    if theirs and ours and {k: list(v) for k, v in ours.items()} != theirs:
+        raise RuntimeError(
+            f'{source}: its images were normalised with {theirs}, as {backbone["model"]} wants it, '
+            f'and {name} wants {ours}. Name the model as the file does.'
         )

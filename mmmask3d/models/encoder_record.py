@@ -97,9 +97,16 @@ def encoder_config(checkpoint: Mapping, config: Mapping | None, source: str) -> 
     return _without_pyramid(config['model']['backbone'])
 
 
+def is_timm(backbone: Mapping) -> bool:
+    """Whether the config is that of a :class:`TimmViT`, whose files have timm's names."""
+    return str(backbone.get('type')).split('.')[-1] == 'TimmViT'
+
+
 def _without_pyramid(backbone: Mapping) -> dict:
     if not str(backbone.get('type')).endswith('Mask3DPyramid'):
         return dict(backbone)
+    if backbone.get('encoder'):
+        return dict(backbone['encoder'])
     kept = {k: v for k, v in backbone.items() if k not in _OF_A_PYRAMID}
     return {**kept, 'type': 'mmmask3d.Mask3DViT'}
 

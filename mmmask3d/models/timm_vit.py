@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmmask3d.checkpoints.locations import read_checkpoint
 from mmmask3d.models.encoder import layer_indices
-from mmmask3d.models.encoder_loading import check_tensors, encoder_state
+from mmmask3d.models.encoder_loading import check_settings, check_tensors, encoder_state
 from mmmask3d.models.mask3d_vit import initialisation
 from mmmask3d.models.patches import gather_tokens, grid_of
 from mmmask3d.models.pos_embed import GRID_KEY, grid_from_metadata
@@ -140,6 +140,11 @@ class TimmViT(BaseModule):
     def num_layers(self) -> int:
         """Number of transformer layers."""
         return len(self.trunk.blocks)
+
+    @property
+    def num_heads(self) -> int:
+        """Attention heads of a layer."""
+        return self.trunk.blocks[0].attn.num_heads
 
     @property
     def num_extra_tokens(self) -> int:
@@ -315,18 +320,29 @@ class TimmViT(BaseModule):
                 f'weights in the name (timm.list_pretrained lists them), or a file as pretrained.'
             )
         location = f'hf://{name}:{cfg.get("hf_hub_filename") or "model.safetensors"}'
-        self._fill(read_checkpoint(location)['state_dict'], location)
+        self.fill(read_checkpoint(location)['state_dict'], location)
 
     def _load_from_file(self, checkpoint: str, prefix: str | None = None, **options: Any) -> None:
-        state = encoder_state(read_checkpoint(checkpoint, **options), prefix, checkpoint)
+        loaded = read_checkpoint(checkpoint, **options)
+        state = encoder_state(loaded, prefix, checkpoint)
+        check_settings(self, loaded, checkpoint)
         grid = grid_from_metadata(state._metadata.get(''))
         bare = {k.removeprefix('trunk.'): v for k, v in state.items()}
-        self._fill(bare, checkpoint, grid)
+        self.fill(bare, checkpoint, grid)
 
-    def _fill(
-        self, tensors: dict[str, Tensor], source: str, grid: tuple[int, int] | None = None
+    def fill(
+        self, tensors: Mapping[str, Tensor], source: str, grid: tuple[int, int] | None = None
     ) -> None:
-        """Load timm's names, or those of the original project, strictly."""
+        """Load timm's names, or those of the original project, strictly.
+
+        Args:
+            tensors: by name, without the ``trunk.`` of this class; more than the encoder needs.
+            source: the file, for messages.
+            grid: patch grid of the positions, where it is known; else it is a square.
+
+        Raises:
+            RuntimeError: a tensor is missing, unknown or of another shape.
+        """
         from timm.layers import resample_abs_pos_embed
 
         positions = tensors.get('pos_embed') if grid else None

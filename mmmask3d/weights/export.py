@@ -28,17 +28,20 @@ from mmmask3d.models.encoder_loading import conversion_hint, encoder_state
 from mmmask3d.models.encoder_record import (
     arch_settings,
     as_pair,
+    is_timm,
     parse_config_text,
     read_meta,
 )
 from mmmask3d.models.mask3d_vit import Mask3DViT
 from mmmask3d.models.pos_embed import GRID_KEY, resize_to_grid
+from mmmask3d.models.timm_vit import TimmViT
 from mmmask3d.version import __version__
 
 #: Names the layout of the metadata in an exported file.
 FORMAT = 'mmmask3d-encoder-1'
 _POS_EMBED = 'pos_embed'
-_PATCH_WEIGHT = 'patch_embed.projection.weight'
+# Of mmpretrain's names and of timm's.
+_PATCH_WEIGHTS = ('patch_embed.projection.weight', 'patch_embed.proj.weight')
 # Data sets whose terms allow research only, or state nothing more; as they are called in configs.
 _RESEARCH_ONLY = {
     'ScanNet': r'scan_?net',
@@ -58,14 +61,20 @@ _RUNTIME_ARGS = ('self', 'img_size', 'out_indices', 'out_type', 'frozen_stages',
 def encoder_state_dict(checkpoint: Mapping, source: str = 'checkpoint') -> OrderedDict:
     """Return the encoder's tensors without their prefix; other parts of the model are left out.
 
-    An encoder-only checkpoint (no prefix) is accepted as it is, so that an export can be resampled
-    again. The patch grid, where it is recorded, is in the result's ``_metadata``.
+    Those of a ``TimmViT`` have timm's own names. An encoder-only checkpoint (no prefix) is accepted
+    as it is, so that an export can be resampled again. The patch grid, where it is recorded, is in
+    the result's ``_metadata``.
 
     Raises:
         ValueError: the file holds no ViT encoder; the message lists what is there.
     """
     picked = encoder_state(checkpoint, None, source)
-    missing = [k for k in (_PATCH_WEIGHT, _POS_EMBED) if k not in picked]
+    recorded = read_meta(checkpoint).get('backbone') or {}
+    if 'trunk.' + _PATCH_WEIGHTS[1] in picked or is_timm(recorded):
+        bare = OrderedDict((k.removeprefix('trunk.'), v) for k, v in picked.items())
+        bare._metadata = picked._metadata
+        return bare
+    missing = [k for k in (_PATCH_WEIGHTS[0], _POS_EMBED) if k not in picked]
     if missing:
         tensors = checkpoint.get('state_dict', checkpoint)
         parts = Counter(k.split('.')[0] for k in tensors)
@@ -86,10 +95,11 @@ def check_architecture(state_dict: Mapping[str, Tensor], backbone: Mapping, sour
     Raises:
         ValueError: they belong to different encoders; names both.
     """
-    arch = arch_settings(backbone)
-    weight = state_dict[_PATCH_WEIGHT]
+    arch = architecture(backbone)
+    weight = next(state_dict[k] for k in _PATCH_WEIGHTS if k in state_dict)
     depth = 1 + max(
-        (int(k.split('.')[1]) for k in state_dict if k.startswith('layers.')), default=-1
+        (int(k.split('.')[1]) for k in state_dict if k.startswith(('layers.', 'blocks.'))),
+        default=-1,
     )
     found = dict(embed_dims=weight.shape[0], num_layers=depth, patch_size=tuple(weight.shape[-2:]))
     expected = dict(
@@ -123,13 +133,32 @@ def source_grid(
         rows, columns = as_pair(backbone.get('patch_size', 16))
         grid = (height // rows, width // columns)
         where = f'from img_size={(height, width)} and patch_size={(rows, columns)} of the config'
-    num_patches = state_dict[_POS_EMBED].shape[1] - int(backbone.get('with_cls_token', True))
+    if _POS_EMBED not in state_dict:  # rotary positions are stored for no grid
+        return int(grid[0]), int(grid[1])
+    num_patches = state_dict[_POS_EMBED].shape[1] - _position_tokens(backbone)
     if grid[0] * grid[1] != num_patches:
         raise ValueError(
             f'{source}: the position embedding has {num_patches} patches, but the patch grid '
             f'{where} is {grid[0]}x{grid[1]}. Pass the config of the run with --config.'
         )
     return int(grid[0]), int(grid[1])
+
+
+def _position_tokens(backbone: Mapping) -> int:
+    """Extra tokens that have a position of their own."""
+    if not is_timm(backbone):
+        return int(backbone.get('with_cls_token', True))
+    with torch.device('meta'):
+        encoder = build_encoder(backbone)
+    return encoder.trunk.pos_embed.shape[1] - encoder.grid_size[0] * encoder.grid_size[1]
+
+
+def resample_timm(
+    state_dict: Mapping[str, Tensor], grid: tuple[int, int], encoder: TimmViT, source: str
+) -> OrderedDict:
+    """Return timm's tensors with positions on the encoder's grid, by timm's own resampling."""
+    encoder.fill(state_dict, source, grid)
+    return OrderedDict(encoder.trunk.state_dict())
 
 
 def resample_encoder(
@@ -217,6 +246,8 @@ def initial_weights(config: Mapping) -> list[str]:
                 found.append(value['checkpoint'])
             if isinstance(value.get('pretrained'), str):
                 found.append(value['pretrained'])
+            elif value.get('pretrained') is True and value.get('model'):
+                found.append(f'{value["model"]} of timm')
             for inner in value.values():
                 look(inner)
         elif isinstance(value, list | tuple):
@@ -304,7 +335,7 @@ def encoder_metadata(
             ),
             **origin(meta, config),
             'backbone': keep,
-            'arch': arch_settings(backbone),
+            **architecture_entries(backbone),
             'patch_size': patch_size,
             GRID_KEY: grid,
             'epoch': meta.get('epoch'),
@@ -328,11 +359,44 @@ def build_plain_vit(backbone: Mapping, grid: tuple[int, int]) -> VisionTransform
     )
 
 
-def build_mask3d_vit(backbone: Mapping, grid: tuple[int, int]) -> Mask3DViT:
-    """Build the package's own backbone of the encoder's architecture and grid."""
-    rows, columns = as_pair(backbone.get('patch_size', 16))
-    args = {k: v for k, v in backbone.items() if k not in ('type', 'init_cfg', 'img_size')}
-    return Mask3DViT(**args, img_size=(grid[0] * rows, grid[1] * columns))
+def build_encoder(backbone: Mapping, grid: tuple[int, int] | None = None) -> Mask3DViT | TimmViT:
+    """Build the package's own backbone of the encoder's architecture and grid, without weights.
+
+    Args:
+        backbone: config of a ``TimmViT`` or ``Mask3DViT``, or of mmpretrain's transformer.
+        grid: patch rows and columns; None for those of the config.
+    """
+    args = {k: v for k, v in backbone.items() if k not in ('type', 'init_cfg', 'pretrained')}
+    if grid is not None:
+        rows, columns = as_pair(backbone.get('patch_size', 16))
+        args['img_size'] = (grid[0] * rows, grid[1] * columns)
+    return TimmViT(**args) if is_timm(backbone) else Mask3DViT(**args)
+
+
+def architecture(backbone: Mapping) -> dict:
+    """Widths and depths of an encoder, from its config."""
+    if not is_timm(backbone):
+        return arch_settings(backbone)
+    with torch.device('meta'):
+        encoder = build_encoder(backbone)
+    return {key: getattr(encoder, key) for key in ('embed_dims', 'num_layers', 'num_heads')}
+
+
+def architecture_entries(backbone: Mapping) -> dict:
+    """What the metadata say of an encoder: its ``arch``, and the ``normalisation`` of timm's."""
+    entries = {'arch': architecture(backbone)}
+    if is_timm(backbone):
+        with torch.device('meta'):
+            entries['normalisation'] = build_encoder(backbone).normalisation
+    return entries
+
+
+def described(backbone: Mapping) -> dict:
+    """The config, with the patch size that a model of timm brings by itself."""
+    if not is_timm(backbone) or backbone.get('patch_size'):
+        return dict(backbone)
+    with torch.device('meta'):
+        return {**backbone, 'patch_size': build_encoder(backbone).patch_size}
 
 
 def load_strictly(model: torch.nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
@@ -344,6 +408,7 @@ def load_strictly(model: torch.nn.Module, state_dict: Mapping[str, Tensor], name
     try:
         # A copy: load hooks may rewrite entries of the dict they are given. The model was built on
         # the grid of these tensors, which 36 patches alone would not tell (6x6 or 4x9).
+        model = getattr(model, 'trunk', model)  # files have timm's names
         given = OrderedDict(state_dict)
         given._metadata = OrderedDict(
             (path, {GRID_KEY: module.grid_size})

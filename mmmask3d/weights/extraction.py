@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mmmask3d.checkpoints.files import load_checkpoint_file
 from mmmask3d.config_files import read_config_file
+from mmmask3d.models import TimmViT
 from mmmask3d.models import encoder_record as record
 from mmmask3d.weights import export
 
@@ -16,33 +17,38 @@ def extract(
     checkpoint = load_checkpoint_file(source)
     config = read_config_file(config_path).to_dict() if config_path else None
     state_dict = export.encoder_state_dict(checkpoint, source)
-    backbone = record.encoder_config(checkpoint, config, source)
+    backbone = export.described(record.encoder_config(checkpoint, config, source))
     export.check_architecture(state_dict, backbone, source)
 
     old = export.source_grid(state_dict, checkpoint, backbone, source)
     new = old if grid is None else (grid[0], grid[-1])
-    state_dict = export.resample_encoder(state_dict, old, new, backbone.get('with_cls_token', True))
-
-    # Before anything is written: both models take the tensors, or there is no file.
-    plain = export.build_plain_vit(backbone, new)
-    export.load_strictly(plain, state_dict, 'mmpretrain.VisionTransformer')
-    export.load_strictly(export.build_mask3d_vit(backbone, new), state_dict, 'mmmask3d.Mask3DViT')
+    encoder = export.build_encoder(backbone, new)
+    takers = {f'mmmask3d.{type(encoder).__name__}': encoder}
+    if isinstance(encoder, TimmViT):
+        state_dict = export.resample_timm(state_dict, old, encoder, source)
+    else:
+        with_class = backbone.get('with_cls_token', True)
+        state_dict = export.resample_encoder(state_dict, old, new, with_class)
+        takers['mmpretrain.VisionTransformer'] = export.build_plain_vit(backbone, new)
+    # Before anything is written: every model takes the tensors, or there is no file.
+    for name, model in takers.items():
+        export.load_strictly(model, state_dict, name)
     meta = export.encoder_metadata(checkpoint, config, backbone, state_dict, new, source)
     export.write_encoder(out, state_dict, meta)
     written = export.encoder_state_dict(load_checkpoint_file(out), out)
     if export.tensors_sha256(written) != meta['tensors_sha256']:
         raise ValueError(f'{out}: reading the file back gives other tensors than were written')
 
-    height, width = plain.img_size
+    size = tuple(side * encoder.patch_size for side in new)
     lines = [
         f'{out}: {len(state_dict)} tensors, patch grid {new[0]}x{new[1]}'
         + ('' if new == old else f' (resampled from {old[0]}x{old[1]})'),
-        f'  loads into mmmask3d.Mask3DViT(img_size=({height}, {width})) and '
-        f'mmpretrain.VisionTransformer(img_size=({height}, {width})): '
-        'no missing and no unexpected key',
+        f'  loads into {" and ".join(f"{name}(img_size={size})" for name in takers)}: '
+        'no missing and no unexpected key'
+        + (f', with the names of {backbone["model"]} in timm' if record.is_timm(backbone) else ''),
         f'  sha256 of the tensors {meta["tensors_sha256"]}',
     ]
-    if new[0] != new[1]:
+    if new[0] != new[1] and len(takers) > 1:
         lines.append(
             '  note: mmpretrain.VisionTransformer can take this grid only at that img_size; it '
             'reads any other position embedding as square. Use --grid N for a square one.'

@@ -81,13 +81,14 @@ def _restricted(terms: str | None) -> bool:
 
 
 def without_init(model: Any) -> Any:
-    """A model's config without ``init_cfg`` of files, which the weights have replaced."""
+    """A model's config without the weights it started from, which its own have replaced."""
     if isinstance(model, Mapping):
         return {
             k: without_init(v)
             for k, v in model.items()
             if not (
-                k in ('init_cfg', 'pretrained') and (isinstance(v, str) or 'Pretrained' in str(v))
+                k in ('init_cfg', 'pretrained')
+                and (v is True or isinstance(v, str) or 'Pretrained' in str(v))
             )
         }
     if isinstance(model, list | tuple):
@@ -139,11 +140,12 @@ def _model_state(checkpoint: Mapping, config: Mapping, source: str) -> tuple[dic
         'dataset_meta': record.read_meta(checkpoint).get('dataset_meta'),
     }
     backbone = model.get('backbone', {})
-    if str(backbone.get('type')).endswith('Mask3DViT'):
+    if str(backbone.get('type')).endswith(('Mask3DViT', 'TimmViT')):
+        backbone = export.described(backbone)
         encoder = export.encoder_state_dict(checkpoint, source)
         export.check_architecture(encoder, backbone, source)
         meta[GRID_KEY] = export.source_grid(encoder, checkpoint, backbone, source)
-        meta |= {'backbone': backbone, 'arch': record.arch_settings(backbone)}
+        meta |= {'backbone': backbone, **export.architecture_entries(backbone)}
     return state, meta
 
 
@@ -151,11 +153,11 @@ def _verify(part: str, state: Mapping[str, Tensor], meta: Mapping, source: str) 
     """Load into a freshly built model, strictly."""
     if part == 'encoder':
         grid = tuple(meta[GRID_KEY])
-        for name, build in (
-            ('mmpretrain.VisionTransformer', export.build_plain_vit),
-            ('mmmask3d.Mask3DViT', export.build_mask3d_vit),
-        ):
-            export.load_strictly(build(meta['backbone'], grid), state, name)
+        encoder = export.build_encoder(meta['backbone'], grid)
+        export.load_strictly(encoder, state, f'mmmask3d.{type(encoder).__name__}')
+        if not record.is_timm(meta['backbone']):
+            plain = export.build_plain_vit(meta['backbone'], grid)
+            export.load_strictly(plain, state, 'mmpretrain.VisionTransformer')
         return
     model = build_model(meta['model'], meta['default_scope'])
     try:
@@ -237,12 +239,12 @@ def publish(
             f'their use, so these cannot be given away under {terms!r}.'
         )
     if part == 'encoder':
-        backbone = record.encoder_config(checkpoint, config, name)
+        backbone = export.described(record.encoder_config(checkpoint, config, name))
         state = export.encoder_state_dict(checkpoint, name)
         export.check_architecture(state, backbone, name)
         grid = export.source_grid(state, checkpoint, backbone, name)
         head = without_init(backbone)
-        out = {'format': export.FORMAT, 'backbone': head, 'arch': record.arch_settings(backbone)}
+        out = {'format': export.FORMAT, 'backbone': head, **export.architecture_entries(head)}
         out |= {'patch_size': record.as_pair(backbone.get('patch_size', 16)), GRID_KEY: grid}
     elif config is None:
         raise PublishingError(f'{name}: does not hold the config of its model. Pass --config.')

@@ -158,7 +158,7 @@ def verify(encoder: Conversion, target: str) -> tuple[OrderedDict[str, Tensor], 
     """
     backbone, grid, state = encoder.backbone, encoder.grid, encoder.state
     # Ours is built in any case: it is what the others are compared with.
-    ours = export.build_mask3d_vit({**backbone, 'out_type': 'raw'}, grid)
+    ours = export.build_encoder({**backbone, 'out_type': 'raw'}, grid)
     export.load_strictly(ours, state, 'mmmask3d.Mask3DViT')
     size = (grid[0] * backbone['patch_size'], grid[1] * backbone['patch_size'])
     if target != 'timm':

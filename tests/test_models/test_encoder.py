@@ -302,7 +302,7 @@ def test_patch_size_resamples_the_embedding():
 
     model = make('vit')
     finer = TimmViT(FAMILIES['vit'], img_size=(48, 80), patch_size=16, model_args=SMALL)
-    finer._fill(dict(model.trunk.state_dict()), 'test')
+    finer.fill(dict(model.trunk.state_dict()), 'test')
     weight = model.trunk.patch_embed.proj.weight
     torch.testing.assert_close(
         finer.trunk.patch_embed.proj.weight, resample_patch_embed(weight, [16, 16])

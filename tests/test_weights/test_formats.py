@@ -156,7 +156,7 @@ def image(size=(24, 24), seed=1):
 
 def features(encoder, x):
     """What Mask3DViT and mmpretrain's ViT give for a conversion; they must agree."""
-    ours = export.build_mask3d_vit({**encoder.backbone, 'out_type': 'raw'}, encoder.grid)
+    ours = export.build_encoder({**encoder.backbone, 'out_type': 'raw'}, encoder.grid)
     plain = export.build_plain_vit(encoder.backbone, encoder.grid)
     for model in (ours, plain):
         export.load_strictly(model, encoder.state, 'model')
