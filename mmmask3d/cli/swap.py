@@ -1,6 +1,7 @@
 """Replace the backbone of an mmseg, mmdet or mmpretrain config by the encoder.
 
-    python tools/misc/swap_backbone.py my_config.py --checkpoint encoder.pth -o swapped.py
+    python tools/misc/swap_backbone.py my_config.py --encoder encoder.pth -o swapped.py
+    python tools/misc/swap_backbone.py my_config.py --encoder timm:vit_base_patch16_dinov3 -o new.py
     python tools/misc/swap_backbone.py mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py -o new.py
 
 The new config inherits from the old one and holds the backbone, which gives the strides and
@@ -28,7 +29,10 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config file, or package::folder/config.py')
     parser.add_argument('-o', '--out', required=True, help='config to write; must not exist')
-    parser.add_argument('--checkpoint', help='weights of the encoder: path or URL')
+    parser.add_argument(
+        '--encoder', '--checkpoint', dest='checkpoint', metavar='FILE|timm:NAME',
+        help="the encoder: path or URL of its weights, or a model of timm with timm's weights",
+    )  # fmt: skip
     parser.add_argument(
         '--arch',
         help='deit-tiny, deit-small, base or large; by default that of the checkpoint, or base',

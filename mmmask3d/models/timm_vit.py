@@ -98,7 +98,7 @@ class TimmViT(BaseModule):
         if patch_size is not None:
             arguments['patch_size'] = patch_size
         if window_size:
-            if _has_rotary_code(model):
+            if has_rotary_code(model):
                 raise ValueError(
                     f'window_size={window_size}: {model} belongs to the models of timm with rotary '
                     f'positions, for which windows are not supported. Use window_size=0.'
@@ -156,6 +156,12 @@ class TimmViT(BaseModule):
         """Patch grid ``(rows, columns)`` that positions are stored for."""
         rows, columns = self.trunk.patch_embed.grid_size
         return int(rows), int(columns)
+
+    @property
+    def trained_size(self) -> tuple[int, int]:
+        """Height and width in pixels of the images that the model's weights were trained on."""
+        height, width = self.trunk.pretrained_cfg['input_size'][-2:]
+        return int(height), int(width)
 
     @property
     def normalisation(self) -> dict[str, tuple[float, ...]]:
@@ -365,7 +371,7 @@ class TimmViT(BaseModule):
         print_log(f'Loaded all {len(kept)} encoder tensors from {source}.', logger='current')
 
 
-def _has_rotary_code(model: str) -> bool:
+def has_rotary_code(model: str) -> bool:
     """Whether timm computes it in its ``Eva``."""
     import timm
 

@@ -1,16 +1,18 @@
-"""Reads from an encoder's weights which settings of the backbone they need."""
+"""Which settings of the backbone an encoder needs: read from its weights, or timm's by name."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from mmpretrain.models import VisionTransformer
 
 from mmmask3d.checkpoints.locations import read_checkpoint
+from mmmask3d.models import TimmViT
 from mmmask3d.models.encoder_record import arch_settings, encoder_config
 from mmmask3d.models.pos_embed import GRID_KEY
 from mmmask3d.swap.backbone import SwapError
-from mmmask3d.weights.export import encoder_state_dict, source_grid
+from mmmask3d.weights.export import described, encoder_state_dict, source_grid
 
 # In the order in which they are tried: the zoo knows some under several names.
 _ARCHITECTURES = ('deit-tiny', 'deit-small', 'base', 'large', 'huge')
@@ -33,6 +35,8 @@ _NOT_KEPT = {
 
 
 _NORM = dict(type='LN', eps=1e-6)
+#: How an encoder of timm is named in place of a file: ``timm:vit_small_patch16_dinov3.lvd1689m``.
+TIMM = 'timm:'
 
 
 def check_arch(arch: str | dict | None) -> None:
@@ -56,8 +60,13 @@ def encoder_settings(checkpoint: str, arch: str | dict | None = None) -> dict[st
     position embedding is kept as it was learned and resampled once, for the image at hand.
 
     Args:
-        checkpoint: path or URL, read without unpickling code.
+        checkpoint: path or URL, read without unpickling code; or ``timm:NAME`` for timm's weights.
         arch: the architecture that is wanted; None takes the file's.
+
+    Returns:
+        Arguments of ``Mask3DViT``; or, with ``type`` and weights, those of a ``TimmViT``. Patches
+        of a size from which no map of a ResNet's strides can be made, such as DINOv2's 14 pixels,
+        become 16 there: the patch embedding is resampled.
 
     Raises:
         SwapError: ``arch`` is no name, or not that of the file; the file holds an architecture
@@ -65,8 +74,17 @@ def encoder_settings(checkpoint: str, arch: str | dict | None = None) -> dict[st
         ValueError: the file holds no vision transformer.
     """
     check_arch(arch)
+    if checkpoint.startswith(TIMM):
+        return _timm_settings(dict(model=checkpoint.removeprefix(TIMM), pretrained=True), arch)
     loaded = read_checkpoint(checkpoint)
     state = encoder_state_dict(loaded, checkpoint)
+    if 'patch_embed.proj.weight' in state:
+        recorded = described(encoder_config(loaded, None, checkpoint))
+        kept = {k: recorded[k] for k in ('model', 'model_args') if recorded.get(k)}
+        grid = source_grid(state, loaded, recorded, checkpoint)
+        return _timm_settings(
+            {**kept, 'pretrained': checkpoint}, arch, grid, recorded['patch_size']
+        )
     weight = state['patch_embed.projection.weight']
     layers = {key.split('.')[1] for key in state if key.startswith('layers.')}
     found = dict(embed_dims=weight.shape[0], num_layers=len(layers))
@@ -106,6 +124,35 @@ def encoder_settings(checkpoint: str, arch: str | dict | None = None) -> dict[st
     grid = _grid(state, loaded, recorded or None, settings, checkpoint)
     settings['img_size'] = (grid[0] * patch_size, grid[1] * patch_size)
     return settings
+
+
+def _timm_settings(
+    settings: dict,
+    arch: str | dict | None,
+    grid: tuple[int, int] | None = None,
+    patch_size: int | None = None,
+) -> dict[str, Any]:
+    """Arguments of a ``TimmViT`` on the grid of its weights; timm's own where nothing is given."""
+    name = f'{TIMM}{settings["model"]}'
+    if arch is not None:
+        raise SwapError(f'{name}: its name says the architecture; leave --arch out.')
+    try:
+        with torch.device('meta'):
+            built = TimmViT(**{k: v for k, v in settings.items() if k != 'pretrained'})
+    except (ImportError, ValueError) as error:
+        raise SwapError(str(error)) from error
+    patch = patch_size or built.patch_size
+    if grid is None:
+        height, width = built.trained_size
+        grid = (height // patch, width // patch)
+    if patch & (patch - 1):
+        patch = 16
+    return dict(
+        type='mmmask3d.TimmViT',
+        **settings,
+        img_size=(grid[0] * patch, grid[1] * patch),
+        patch_size=patch,
+    )
 
 
 def _grid(

@@ -13,10 +13,12 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmmask3d.models.encoder_record import arch_settings
+from mmmask3d.models.encoder_record import is_timm
+from mmmask3d.models.timm_vit import has_rotary_code
 from mmmask3d.swap.backbone import Levels, SwapError, bare, find_backbone, measure_levels
 from mmmask3d.swap.encoder_file import check_arch, encoder_settings
 from mmmask3d.swap.proof import Proof
+from mmmask3d.weights.export import architecture, architecture_entries
 
 #: ImageNet's statistics of RGB in 0..255, with which the encoder is pre-trained.
 MEAN = [123.675, 116.28, 103.53]
@@ -35,7 +37,7 @@ class SwapOptions:
 
     Attributes:
         arch: architecture of the encoder; None takes that of the checkpoint, or ``'base'``.
-        checkpoint: weights of the encoder; None starts at random.
+        checkpoint: weights of the encoder, or ``timm:NAME``; None starts at random.
         path: where the old backbone stands in the config.
         lr: learning rate; None keeps that of an AdamW, and is 1e-4 in place of another optimiser.
         layer_decay: factor from one layer's learning rate to that of the one below.
@@ -99,10 +101,11 @@ def plan_swap(cfg: Config, options: SwapOptions) -> Swap:
     """
     old = find_backbone(cfg, options.path)
     swap = Swap(measure_levels(old, cfg.get('default_scope')), old)
-    arch = _plan_backbone(cfg, options, swap)
+    encoder = _plan_backbone(cfg, options, swap)
+    arch = architecture(encoder)
     others = [
         *_pretrained_changes(cfg, options.path),
-        *_normalisation_changes(cfg, options.path),
+        *_normalisation_changes(cfg, options.path, encoder),
         *_optimiser_changes(cfg, options, arch, swap.notes),
     ]
     if options.backbone_only:
@@ -206,7 +209,7 @@ def brief(value: Any, most: int = 160) -> str:
 
 
 def _plan_backbone(cfg: Config, options: SwapOptions, swap: Swap) -> dict:
-    """Add the backbone itself; returns the widths and depths of its architecture."""
+    """Add the backbone itself; returns the settings of its encoder."""
     if options.checkpoint:
         encoder = encoder_settings(options.checkpoint, options.arch)
     else:
@@ -214,10 +217,10 @@ def _plan_backbone(cfg: Config, options: SwapOptions, swap: Swap) -> dict:
         encoder = dict(arch=options.arch or 'base', patch_size=16, img_size=224)
         swap.notes.append(
             'no checkpoint is given, so the encoder starts at random: give '
-            'its weights with --checkpoint, which is the point of the swap; if a random start is '
+            'its weights with --encoder, which is the point of the swap; if a random start is '
             'what you want, set layer_decay_rate=1, as its early layers have to learn too.'
         )
-    arch = arch_settings(encoder)
+    arch, timm = architecture(encoder), is_timm(encoder)
     levels = swap.levels
     for stage in levels.indices:
         ratio = math.log2(encoder['patch_size'] / levels.strides[stage])
@@ -228,14 +231,10 @@ def _plan_backbone(cfg: Config, options: SwapOptions, swap: Swap) -> dict:
                 f'{swap.old_backbone["type"]} gives it: only doubling and halving is possible. '
                 f'Take an encoder with patches of 8 or 16 pixels.'
             )
-    new = dict(
-        type='mmmask3d.Mask3DPyramid',
-        **encoder,
-        out_strides=levels.strides,
-        out_channels=levels.channels,
-        out_indices=levels.indices,
-        drop_path_rate=_drop_path(arch, options),
+    maps = dict(
+        out_strides=levels.strides, out_channels=levels.channels, out_indices=levels.indices
     )
+    new: dict[str, Any] = dict(drop_path_rate=_drop_path(arch, options))
     window, why = options.window_size, 'as you asked'
     if window is None:
         patches = _patches(cfg, encoder['patch_size'])
@@ -245,6 +244,12 @@ def _plan_backbone(cfg: Config, options: SwapOptions, swap: Swap) -> dict:
             if patches is None
             else f'as images have up to {patches} patches'
         )
+    if window and timm and has_rotary_code(encoder['model']):
+        rotary = f'{encoder["model"]} has rotary positions, with which there are no windows'
+        if options.window_size:
+            raise SwapError(f'{rotary}: leave --window-size out.')
+        swap.notes.append(f'{rotary}, and {why}: attention is global, which takes memory and time.')
+        window = 0
     if window:
         new['window_size'] = window
         if arch['num_layers'] <= 4:
@@ -252,8 +257,12 @@ def _plan_backbone(cfg: Config, options: SwapOptions, swap: Swap) -> dict:
             new['global_attn_indexes'] = (-1,)
     if swap.old_backbone.get('with_cp'):
         new['with_cp'] = True
-    if options.checkpoint:
-        new['init_cfg'] = dict(type='Pretrained', checkpoint=options.checkpoint)
+    if timm:
+        new = dict(type='mmmask3d.Mask3DPyramid', encoder={**encoder, **new}, **maps)
+    else:
+        new = dict(type='mmmask3d.Mask3DPyramid', **encoder, **maps, **new)
+        if options.checkpoint:
+            new['init_cfg'] = dict(type='Pretrained', checkpoint=options.checkpoint)
     reason = f'The encoder with the maps of {swap.old_backbone["type"]}: {levels}.'
     if window:
         reason += f' Attention in windows of {window}x{window} patches (ViTDet), {why}.'
@@ -265,7 +274,7 @@ def _plan_backbone(cfg: Config, options: SwapOptions, swap: Swap) -> dict:
             'of a ResNet, whose batch norms suffer from small batches. Layer decay keeps the '
             'early layers near their pre-training.'
         )
-    return arch
+    return encoder
 
 
 def _drop_path(arch: Mapping, options: SwapOptions) -> float:
@@ -360,17 +369,21 @@ def _pretrained_changes(cfg: Config, path: str) -> list[Change]:
     ]
 
 
-def _normalisation_changes(cfg: Config, path: str) -> list[Change]:
+def _normalisation_changes(cfg: Config, path: str, encoder: Mapping) -> list[Change]:
     """Ours, in every preprocessor that an image passes on its way to the backbone."""
     places = _reidentification(cfg, path)
     for where, holder in [] if places else _ancestors(cfg, path):
         places += _preprocessors(holder.get('data_preprocessor'), f'{where}.data_preprocessor')
     if not places:  # mmpretrain's configs have it beside the model
         places = _preprocessors(cfg.get('data_preprocessor'), 'data_preprocessor')
+    wanted, whose = {'mean': MEAN, 'std': STD}, 'ImageNet'
+    if is_timm(encoder):
+        own = architecture_entries(encoder)['normalisation']
+        wanted, whose = {key: list(value) for key, value in own.items()}, encoder['model']
     changes = []
     for where, old in places:
         flag = 'to_rgb' if _takes_to_rgb(old) else 'bgr_to_rgb'
-        new = {'mean': MEAN, 'std': STD, flag: True}
+        new = {**wanted, flag: True}
         if old.get('rgb_to_bgr'):
             new['rgb_to_bgr'] = False
         before = {key: old[key] for key in new if key in old}
@@ -381,7 +394,7 @@ def _normalisation_changes(cfg: Config, path: str) -> list[Change]:
                     where,
                     before,
                     new,
-                    'The colours of the pre-training: RGB with the statistics of ImageNet'
+                    f'The colours of the pre-training: RGB with the statistics of {whose}'
                     + (', not BGR with a deviation of 1 (caffe).' if caffe else '.'),
                 )
             )

@@ -251,9 +251,9 @@ def _look_at_gradients(backbones: Mapping[str, nn.Module], proof: Proof) -> None
     for prefix, module in backbones.items():
         named = [(n, p) for n, p in module.named_parameters(prefix) if p.requires_grad]
         proof.unused += [n for n, p in named if p.grad is None]
-        first = module.vit.layers[0].attn.qkv.weight
-        if first.requires_grad:
-            norms.append(0.0 if first.grad is None else float(first.grad.norm()))
+        for name, p in module.vit.named_parameters():
+            if p.requires_grad and p.ndim == 2 and module.vit.get_layer_depth(name)[0] == 1:
+                norms.append(0.0 if p.grad is None else float(p.grad.norm()))
     if norms:
         proof.grad_norm = min(norms)
         if not 0 < proof.grad_norm < float('inf'):

@@ -1,5 +1,6 @@
 """Writes the config with the encoder in place of its backbone, after the model has run."""
 
+import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmmask3d.checkpoints.download import DownloadError
 from mmmask3d.checkpoints.files import CheckpointError
 from mmmask3d.engine.run_config import check_libraries, load_config
 from mmmask3d.swap.backbone import SwapError
@@ -90,7 +92,14 @@ def run(
 ) -> Proof:
     """Run the swapped model; where that fails, say whether the original ran."""
     try:
-        return prove_swap(new, plan.old_backbone, path, size, predict=predict)
+        try:
+            return prove_swap(new, plan.old_backbone, path, size, predict=predict)
+        except DownloadError as error:
+            plan.notes.append(
+                f'the weights are not at hand, so the model was run with random ones: {error}'
+            )
+            alone = _without_weights(new, path)
+            return prove_swap(alone, plan.old_backbone, path, size, predict=predict)
     except (SwapError, CheckpointError):  # says what is wrong, and the original knows nothing of it
         raise
     except Exception as error:  # of any kind: the models are not ours
@@ -105,6 +114,16 @@ def run(
             'the maps of its stages.'
         )
         raise SwapError(f'the swapped model does not run: {found}\n{verdict}') from error
+
+
+def _without_weights(cfg: Config, path: str) -> Config:
+    """A copy whose encoder of timm starts at random."""
+    cfg = copy.deepcopy(cfg)
+    backbone = cfg
+    for key in path.split('.'):
+        backbone = backbone[key]
+    backbone.encoder.pop('pretrained')
+    return cfg
 
 
 def check_as_written(new: Config, plan: Swap) -> None:

@@ -4,13 +4,15 @@ import re
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
-from mmmask3d.models import Mask3DPyramid
+from mmmask3d.models import Mask3DPyramid, TimmViT
 from mmmask3d.registry import MODELS
 
 TEXT = (Path(__file__).parents[2] / 'docs/backbones.md').read_text()
 BLOCKS = re.findall(r'```python\n(.*?)```', TEXT, re.DOTALL)
+MODELS_OF_TIMM = re.findall(r'`((?:vit|deit3|eva02|aimv2)_\w+\.\w+)`', TEXT)
 SIZES = re.findall(r'^\| (\d+)x(\d+) \|(.+)\|$', TEXT, re.MULTILINE)
 
 
@@ -21,11 +23,14 @@ def backbone(block):
 
 
 def test_there_is_something_to_check():
-    assert [backbone(b)['type'] for b in BLOCKS] == ['mmmask3d.Mask3DViT', 'mmmask3d.Mask3DPyramid']
+    assert [backbone(b)['type'].removeprefix('mmmask3d.') for b in BLOCKS] == [
+        *('Mask3DViT', 'Mask3DPyramid', 'TimmViT', 'Mask3DPyramid')
+    ]
+    assert len(MODELS_OF_TIMM) == 10
     assert len(SIZES) == 3
 
 
-@pytest.mark.parametrize('block', BLOCKS, ids=['vit', 'pyramid'])
+@pytest.mark.parametrize('block', BLOCKS[:2], ids=['vit', 'pyramid'])
 def test_configs(block):
     cfg = backbone(block)
     model = MODELS.build({**cfg, 'arch': 'deit-tiny'})
@@ -51,3 +56,24 @@ def test_table_of_sizes(height, width, cells):
     model = Mask3DPyramid(arch='deit-tiny').eval().to('meta')
     maps = model(torch.empty(1, 3, int(height), int(width), device='meta'))
     assert [f'{m.shape[2]}x{m.shape[3]}' for m in maps] == [c.strip() for c in cells.split('|')]
+
+
+@pytest.mark.parametrize('block', BLOCKS[2:], ids=['vit', 'pyramid'])
+def test_configs_of_timm(block):
+    cfg = backbone(block)
+    encoder = cfg.get('encoder', cfg)
+    with torch.device('meta'):
+        model = MODELS.build(cfg).eval()
+        maps = model(torch.empty(1, 3, 480, 640))
+    built = getattr(model, 'vit', model)
+    assert built.has_weights()
+    assert built.grid_size == tuple(side // 16 for side in encoder['img_size'])
+    strides = getattr(model, 'out_strides', (16,) * 4)
+    assert [tuple(m.shape[2:]) for m in maps] == [(480 // s, 640 // s) for s in strides]
+
+
+@pytest.mark.parametrize('name', MODELS_OF_TIMM)
+def test_models_of_timm_exist_and_have_weights(name):
+    assert name in timm.list_pretrained()
+    with torch.device('meta'):
+        assert TimmViT(name).num_layers in (12, 24)
