@@ -1,4 +1,4 @@
-"""Says in plain words what the Python environment lacks, before a traceback from deep inside does.
+"""Says what the Python environment lacks, before a traceback from deep inside does.
 
 ``python -m mmmask3d.preflight`` prints the versions and the problems; tools call
 :func:`check_environment` first. Nothing but the standard library is imported, and installed
@@ -269,7 +269,7 @@ def _ops_loading_problem(error: Exception) -> Problem:
         )
     return Problem(
         f'{ops} do not load ({type(error).__name__}): {_first_line(error)}',
-        f'if the message names a missing package, install it; otherwise build the ops anew: '
+        f'if the message names a missing package, install it; otherwise build the ops again: '
         f'{BUILD_OPS}',
     )
 

@@ -202,7 +202,7 @@ def read_inputs(
         inputs: One frame, a list of frames, or a folder with ``rgb/`` and ``depth/``. A frame is
             ``dict(img=..., depth=...)``, a tuple ``(img, depth)``, or an image alone.
         img_suffix: Suffix of a folder's colour files; None where all have the same.
-        depth_suffix: Suffix of its depth files, likewise.
+        depth_suffix: Suffix of its depth files; None where all have the same.
         with_depth: Whether a folder's depth is wanted; if not, ``rgb/`` or, without one, the
             images of the folder itself are taken.
 

@@ -191,10 +191,10 @@ class MaskedRGBDInferencer(BaseInferencer):
 
         Args:
             inputs: See :meth:`__call__`.
-            batch_size: Likewise.
-            num_masks: Likewise.
-            seed: Likewise.
-            out_dir: Likewise.
+            batch_size: See :meth:`__call__`.
+            num_masks: See :meth:`__call__`.
+            seed: See :meth:`__call__`.
+            out_dir: See :meth:`__call__`.
             return_pictures: Whether results have a ``picture``.
             **kwargs: Fields of :class:`~mmmask3d.apis.inference_inputs.DepthReading`
                 (``depth_scale``, ``depth_kind``, ``depth_invalid``, ``min_depth``,

@@ -32,7 +32,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
         type=int,
         default=100,
         metavar='N',
-        help='frames per set that registration is judged by (default: 100); 0 leaves it out',
+        help='frames per set to judge registration by (default: 100); 0 skips it',
     )
     parser.add_argument(
         '--tolerance',

@@ -1,4 +1,4 @@
-"""Write the encoder of a pre-training checkpoint as a file of its own.
+"""Write the encoder of a pre-training checkpoint to a separate file.
 
     python tools/model_converters/extract_backbone.py work_dirs/run/epoch_100.pth encoder.pth
     python tools/model_converters/extract_backbone.py epoch_100.pth encoder.safetensors --grid 14

@@ -25,7 +25,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         '--encoder', nargs='+', default=[], metavar='NAME=FILE', help='exported encoders'
     )
     parser.add_argument(
-        '--random', action='store_true', help='random weights too, as what is to be beaten'
+        '--random', action='store_true', help='also untrained weights, the result to beat'
     )
     parser.add_argument(
         '--methods', nargs='+', choices=['linear', 'knn'], default=['linear', 'knn']

@@ -3,7 +3,7 @@
     python tools/misc/publish_model.py work_dirs/run/epoch_100.pth zoo/mask3d_vit-tiny_mine \
         --data-license 'own frames, released under CC BY 4.0' --terms 'Apache-2.0'
 
-Writes ``zoo/mask3d_vit-tiny_mine-<hash>.safetensors`` with a ``.json`` and a ``.md`` beside it.
+Writes ``zoo/mask3d_vit-tiny_mine-<hash>.safetensors`` with a ``.json`` and a ``.md`` next to it.
 Weights that were trained on frames for research only are refused.
 """
 
@@ -30,7 +30,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser.add_argument('--suffix', choices=('.safetensors', '.pth'), default='.safetensors')
     parser.add_argument('--config', help='config of the run; default: the text in the checkpoint')
     parser.add_argument('--metrics', help='figures, as tools/test.py --out writes them (.json)')
-    parser.add_argument('--made-by', help='command that makes these weights anew, for the card')
+    parser.add_argument('--made-by', help='command that reproduces these weights, for the card')
     parser.add_argument('--report', help='write names and hash of the files to this .json')
     return parser.parse_args(argv)
 

@@ -24,7 +24,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs='*',
         metavar='VALUE',
-        help='stored values that mean "no reading" (default: 0; give none for none)',
+        help='stored values that mean "no reading" (default: 0; no value for none)',
     )
     group.add_argument('--min-depth', type=float, metavar='METRES')
     group.add_argument('--max-depth', type=float, metavar='METRES')
@@ -36,7 +36,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         '--min-confidence',
         type=float,
         metavar='VALUE',
-        help='readings of less confidence are none, in the values as stored',
+        help='drop readings of less confidence, in the values as stored',
     )
     group.add_argument('--ann-file', metavar='FILE', help='index file (default: all files)')
     group.add_argument(
@@ -45,7 +45,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar='FOLDER=CLASSES',
         help='folder of label maps; CLASSES is nyu13, nyu40, scannet20, a number, or a text file '
-        'of one name a line',
+        'with one name per line',
     )
     group = parser.add_argument_group('config file')
     add_config_overrides(group)

@@ -40,7 +40,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser.add_argument(
         '--path',
         default='model.backbone',
-        help='where the backbone stands, e.g. model.detector.backbone (default %(default)s)',
+        help='location of the backbone, e.g. model.detector.backbone (default %(default)s)',
     )
     parser.add_argument('--lr', type=float, help="learning rate; 1e-4, or an AdamW config's own")
     parser.add_argument('--layer-decay', type=float, help='0.7 for base, 0.8 for large, else 0.75')
@@ -49,7 +49,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     )
     parser.add_argument('--drop-path', type=float, help='0.4 for large, else 0.1')
     parser.add_argument(
-        '--backbone-only', action='store_true', help='change the backbone alone; warn of the rest'
+        '--backbone-only', action='store_true', help='change only the backbone; warn of the rest'
     )
     parser.add_argument(
         '--size', type=int, nargs=2, default=(384, 512), metavar=('HEIGHT', 'WIDTH'),
@@ -63,7 +63,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser.add_argument(
         '--skip-predict',
         action='store_true',
-        help='try the training step alone, if this machine cannot run the prediction',
+        help='try only the training step, if this machine cannot run the prediction',
     )
     args = parser.parse_args(argv)
     if Path(args.out).suffix != '.py':

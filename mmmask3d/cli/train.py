@@ -26,11 +26,13 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         nargs='?',
         const='auto',
         metavar='PATH',
-        help='go on with an interrupted run: from PATH, or without PATH from the newest complete '
+        help='continue an interrupted run: from PATH, or without PATH from the newest complete '
         'checkpoint in the work directory, if there is one',
     )
     parser.add_argument(
-        '--amp', action='store_true', help='mixed precision, bfloat16 unless the config says else'
+        '--amp',
+        action='store_true',
+        help='mixed precision, bfloat16 unless the config says otherwise',
     )
     parser.add_argument(
         '--auto-scale-lr',

@@ -1,4 +1,4 @@
-"""Pair two recordings by time, each of which may have a rate of its own."""
+"""Pair two recordings by time. Their rates may differ."""
 
 import heapq
 from collections.abc import Sequence

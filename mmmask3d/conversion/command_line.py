@@ -30,7 +30,9 @@ def build_parser(converter: type[Converter], prog: str | None = None) -> argpars
         formatter_class=_Formatter,
     )
     converter.add_folders(parser)
-    parser.add_argument('--workers', type=int, default=2, help='processes; no influence on files')
+    parser.add_argument(
+        '--workers', type=int, default=2, help='processes; the files are the same for any number'
+    )
     parser.add_argument(
         '--size',
         type=int,

@@ -86,7 +86,7 @@ class Converter:
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add the options of this data set, beside those that all converters share."""
+        """Add the options of this data set to those that all converters share."""
 
     @classmethod
     def add_folders(cls, parser: argparse.ArgumentParser) -> None:
@@ -146,7 +146,7 @@ class Converter:
         return name
 
     def dataset_settings(self) -> dict[str, Any]:
-        """Arguments of ``RGBDDataset`` beside ``data_root`` that read the output; as JSON."""
+        """Arguments of ``RGBDDataset`` that read the output, without ``data_root``; as JSON."""
         suffixes = {
             'img_suffix': self.suffixes.get('rgb'),
             'depth_suffix': self.suffixes.get('depth'),

@@ -1,4 +1,4 @@
-"""What one converted frame is, how it is brought to one size, encoded and measured."""
+"""One converted frame: how it is resized, encoded and measured."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field

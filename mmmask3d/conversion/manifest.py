@@ -1,4 +1,4 @@
-"""What a finished conversion says of itself: split and COCO files, and the manifest."""
+"""The index files of a finished conversion: splits, COCO files and the manifest."""
 
 import json
 import os

@@ -238,7 +238,7 @@ def _check_keys(keys: Iterable[str], where: Path) -> None:
 
 @contextmanager
 def _temporary_file(out: Path) -> Iterator[Path]:
-    """A hidden file beside ``out`` that one process at a time writes; removed at the end."""
+    """A hidden file in the folder of ``out``, written by one process; removed at the end."""
     temporary = out.with_name(f'.{out.name}.partial')
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -28,8 +28,8 @@ class Pair:
     Attributes:
         name: Of the frame.
         colour: Path below the source, with '/'.
-        depth: Likewise.
-        confidence: Likewise; '' without such maps.
+        depth: Path of the depth file, in the same form.
+        confidence: Path of the confidence map; '' without such maps.
     """
 
     name: str
@@ -155,7 +155,10 @@ class PairFinder:
             'name of the frame, and files of one name belong together. Quote it',
         )
         parser.add_argument(
-            '--depth', default='depth/**.png', metavar='PATTERN', help='depth files, likewise'
+            '--depth',
+            default='depth/**.png',
+            metavar='PATTERN',
+            help='depth files, by the same rules',
         )
         parser.add_argument(
             '--confidence',

@@ -1,4 +1,4 @@
-"""Names that come from somebody else's file, kept inside the folder they belong to."""
+"""Names read from foreign files, kept inside the folder they belong to."""
 
 import os
 import re

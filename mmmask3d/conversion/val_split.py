@@ -1,4 +1,4 @@
-"""Set frames aside for validation that are no near-duplicates of those trained on."""
+"""Set aside validation frames that are not near-duplicates of training frames."""
 
 import argparse
 from collections.abc import Mapping, Sequence

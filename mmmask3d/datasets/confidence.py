@@ -1,4 +1,4 @@
-"""Confidence maps beside depth, as phones with LiDAR record them: how sure each reading is."""
+"""Confidence maps of depth, as phones with LiDAR record them: how sure each reading is."""
 
 import math
 

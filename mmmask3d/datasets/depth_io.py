@@ -386,10 +386,10 @@ def stored_limits(
     Args:
         dtype: Type that depth is stored in.
         depth_scale: See :func:`to_readings`.
-        depth_invalid: Likewise.
-        min_depth: Likewise.
-        max_depth: Likewise.
-        depth_kind: Likewise.
+        depth_invalid: See :func:`to_readings`.
+        min_depth: See :func:`to_readings`.
+        max_depth: See :func:`to_readings`.
+        depth_kind: See :func:`to_readings`.
 
     Returns:
         The limits, (1, 0) where no value is a reading; None for other types than uint8 and uint16

@@ -1,4 +1,4 @@
-"""What an image file says of itself, read without decoding it.
+"""The properties of an image file, read from its header without decoding it.
 
 A damaged or hostile file of a few bytes can declare billions of pixels, or a PNG chunk of two
 gigabytes. A decoder may make room for either before it finds that they are not there (OpenCV 4.12

@@ -2,7 +2,7 @@
 
 Format: key = path of the file below the packed folder, UTF-8, '/' between the parts; value = its
 content, then the CRC-32 of key and content (4 bytes, little-endian). The key ``/manifest``, which
-no file can have, holds the manifest as JSON, likewise with its checksum. It is written last.
+no file can have, holds the manifest as JSON, also with its checksum. It is written last.
 """
 
 import json
@@ -74,7 +74,7 @@ class PackedLmdbBackend(LmdbBackend):
                             data_root='data/frames')
 
     The database is opened read-only and without locks, once in each process, whatever the number
-    of backends; a copy sent to another process opens it anew. Contents are compared with their
+    of backends; a copy sent to another process opens it again. Contents are compared with their
     checksums when they are read. Names are found in whatever Unicode form they are stored.
 
     Args:

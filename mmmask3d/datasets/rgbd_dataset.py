@@ -81,7 +81,7 @@ class RGBDDataset(BaseDataset):
         on_error: 'raise', or 'drop' to leave out unusable frames, count them and warn. At
             start-up these are frames without partner; while loading, unreadable ones and those
             without a single depth reading, in whose place the next usable frame is given.
-        seed: Seed of the draws of this data set, beside that of the run.
+        seed: Seed of the draws of this data set, in addition to that of the run.
         pipeline: Transforms.
         test_mode: Whether the draws are the same in each epoch.
         serialize_data: Whether to hold the frames serialised.

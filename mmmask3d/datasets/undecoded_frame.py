@@ -126,7 +126,7 @@ class UndecodedFrame:
         shape: (H, W).
         depth: (H, W), the values as stored, or depth where ``valid`` is given.
         valid: (H, W) bool; None where depth is not interpreted yet.
-        settings: What :func:`~mmmask3d.datasets.depth_io.to_readings` needs beside the values.
+        settings: Further arguments of :func:`~mmmask3d.datasets.depth_io.to_readings`.
     """
 
     img_path: str

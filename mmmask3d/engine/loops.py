@@ -37,15 +37,15 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
       samples already seen without loading them; with other samplers they are loaded and dropped.
     - The RNG states of :class:`RNGStateHook`, which this loop registers if the config does not,
       are restored right before the first batch is fetched.
-    - What the config changed since is in force, see :class:`ResumedConfigHook`, likewise
-      registered.
+    - What the config changed since is in force, see :class:`ResumedConfigHook`. It
+      is registered, too.
     - The start of data workers draws from a generator of its own, and validation is undone by the
       hook, so neither changes the numbers that training draws.
 
     Bit-for-bit repetition needs a deterministic model and device. The generators inside data
     workers cannot be saved: it also needs samples that depend on (seed, epoch, index) only, as
     ``RGBDDataset`` with ``EpochIndexSampler`` gives, or ``num_workers=0``, or workers that start
-    anew in each epoch (``persistent_workers=False``) and a sampler without ``set_start``. A
+    again in each epoch (``persistent_workers=False``) and a sampler without ``set_start``. A
     validation due between the checkpoint and the interruption is not made up for.
 
     Takes ``EpochBasedTrainLoop``'s arguments.

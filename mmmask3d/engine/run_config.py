@@ -117,7 +117,7 @@ def enable_amp(cfg: Config) -> None:
 
 
 def check_amp(cfg: Config, warn: Callable[[str], Any]) -> None:
-    """Say in plain words what a config with mixed precision needs and this machine lacks.
+    """Say what a config with mixed precision needs and this machine lacks.
 
     Raises:
         RuntimeError: mmengine's ``AmpOptimWrapper`` is asked for and there is no accelerator; or a
@@ -218,7 +218,7 @@ def require_fitting_checkpoint(runner: Runner) -> None:
 
 
 def require_some_weights(runner: Runner) -> None:
-    """Make the runner refuse a ``load_from`` checkpoint of which it can use nothing.
+    """Make the runner refuse a ``load_from`` checkpoint without a single usable weight.
 
     mmengine only warns, and the run would start from random weights in silence. A checkpoint of
     which some tensors fit is taken, as everywhere in OpenMMLab.

@@ -1,4 +1,4 @@
-"""Reconstruction pictures while pre-training, through every backend of the visualizer."""
+"""Reconstruction pictures during pre-training, through every backend of the visualizer."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Error of reconstructed depth on removed patches, next to baselines that learned nothing.
+"""Error of reconstructed depth on removed patches, next to baselines without learning.
 
 At high depth ratios most of a depth map follows from the readings around a hole, so an error says
 little by itself: every figure comes with that of linear interpolation of the kept readings, the

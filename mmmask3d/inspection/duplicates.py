@@ -1,4 +1,4 @@
-"""Frames that are there twice: the same bytes, or nearly the same picture."""
+"""Frames that appear twice: the same bytes, or nearly the same picture."""
 
 from collections import defaultdict
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ class RGBDDataPreprocessor(BaseDataPreprocessor):
 
     Args:
         mean: RGB mean in 0-255, in RGB order. Defaults to ImageNet's.
-        std: RGB standard deviation, likewise.
+        std: RGB standard deviation, on the same scale.
         bgr_to_rgb: whether images come in OpenCV's BGR order (they do from ``LoadRGBD``).
         patch_size: side of a patch in pixels, that of the encoder.
         depth_target: keyword arguments of

@@ -20,13 +20,13 @@ class DepthEncoder(BaseModule):
     The input is normalised with what the network is given and nothing else: ``'standardise'``
     (default) uses mean and deviation of the valid readings *in the kept patches* of each frame;
     ``'metric'`` divides by ``max_depth``; ``'log'`` takes ``log(d / max_depth)``. Pixels without
-    a reading enter as 0 beside a validity of 0. A standardised input hides the scale of the frame
+    a reading enter as 0 with a validity of 0. A standardised input hides the scale of the frame
     from the network: with a target in metres (metric, log, inverse) use ``'metric'`` or ``'log'``.
 
     Args:
         patch_size: side of a patch in pixels.
         embed_dims: width.
-        num_layers: depth; 2 is light beside a ViT's 12.
+        num_layers: depth; 2 is light compared with a ViT's 12.
         num_heads: attention heads.
         mlp_ratio: hidden over model width.
         input_norm: see above.

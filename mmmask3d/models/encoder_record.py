@@ -7,7 +7,7 @@ from typing import Any
 
 from mmpretrain.models import VisionTransformer
 
-# What a Mask3DPyramid has beside its encoder; its norm_cfg is that of the pyramid.
+# What a Mask3DPyramid has in addition to its encoder; its norm_cfg is that of the pyramid.
 _OF_A_PYRAMID = ('out_strides', 'out_channels', 'feature_indices', 'out_indices', 'norm_cfg')
 
 

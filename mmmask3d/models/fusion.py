@@ -112,7 +112,7 @@ class CrossAttentionFusion(Fusion):
     Args:
         num_heads: attention heads.
         *args: those of :class:`Fusion`.
-        **kwargs: likewise.
+        **kwargs: those of :class:`Fusion`.
     """
 
     def __init__(self, *args: Any, num_heads: int = 8, **kwargs: Any) -> None:

@@ -1,6 +1,6 @@
 """Plans the swap of a config's backbone for the encoder: what changes, to what, and why.
 
-What a transformer needs to train well, beside the backbone itself, is nowhere checked by the
+What a transformer needs to train well, apart from the backbone itself, is nowhere checked by the
 libraries: a config with a ResNet's normalisation, optimiser or schedule runs, and learns badly.
 """
 
@@ -38,7 +38,7 @@ class SwapOptions:
     Attributes:
         arch: architecture of the encoder; None takes that of the checkpoint, or ``'base'``.
         checkpoint: weights of the encoder, or ``timm:NAME``; None starts at random.
-        path: where the old backbone stands in the config.
+        path: location of the old backbone in the config.
         lr: learning rate; None keeps that of an AdamW, and is 1e-4 in place of another optimiser.
         layer_decay: factor from one layer's learning rate to that of the one below.
         window_size: see ``Mask3DViT``; None sets 14 for large images only.
@@ -344,7 +344,7 @@ def _as_size(value: Any) -> tuple[float, float] | None:
     return None
 
 
-# ------------------------------------------------------------------------------ beside it
+# -------------------------------------------------------------------- around the backbone
 
 
 def _ancestors(cfg: Config, path: str) -> list[tuple[str, Mapping]]:
@@ -374,7 +374,7 @@ def _normalisation_changes(cfg: Config, path: str, encoder: Mapping) -> list[Cha
     places = _reidentification(cfg, path)
     for where, holder in [] if places else _ancestors(cfg, path):
         places += _preprocessors(holder.get('data_preprocessor'), f'{where}.data_preprocessor')
-    if not places:  # mmpretrain's configs have it beside the model
+    if not places:  # mmpretrain's configs have it next to the model
         places = _preprocessors(cfg.get('data_preprocessor'), 'data_preprocessor')
     wanted, whose = {'mean': MEAN, 'std': STD}, 'ImageNet'
     if is_timm(encoder):

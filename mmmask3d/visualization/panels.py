@@ -1,4 +1,4 @@
-"""Pictures of masked RGB-D frames and what a network makes of them.
+"""Pictures of masked RGB-D frames and of a network's predictions.
 
 Everything is composed with numpy and Pillow: no display, no figure that could leak, and a pixel
 of a map is a block of pixels of the picture.

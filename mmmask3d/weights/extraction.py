@@ -1,4 +1,4 @@
-"""The encoder of a pre-training checkpoint as a file of its own, proved to load."""
+"""The encoder of a pre-training checkpoint as a separate file that is proved to load."""
 
 from collections.abc import Sequence
 

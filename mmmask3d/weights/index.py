@@ -1,6 +1,6 @@
 """The model index: which models there are, their configs, and where their weights are.
 
-It stands in ``configs/**/metafile.yml``, which an installation keeps in ``mmmask3d/.mim``.
+It is in ``configs/**/metafile.yml``, which an installation keeps in ``mmmask3d/.mim``.
 ``mmmask3d://NAME`` stands for the published weights of a model wherever a checkpoint is taken, also
 in ``init_cfg`` and ``load_from``.
 """

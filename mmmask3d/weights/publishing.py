@@ -205,7 +205,7 @@ def publish(
         config: Config of the run, where the checkpoint does not hold it.
         metrics: Figures of an evaluation, by name.
         init_license: Terms of the weights that the training started from, if it did.
-        made_by: Command that makes these weights anew, for the card.
+        made_by: Command that reproduces these weights, for the card.
 
     Returns:
         Paths of the weights and of the two cards, and the sha256 of the weights.

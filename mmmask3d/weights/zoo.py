@@ -159,7 +159,7 @@ def fill(model: nn.Module, location: str, config: Mapping | None = None) -> dict
         raise CheckpointError(f'{location} does not fit: {error}') from error
     for module in model.modules():
         if hasattr(module, '_is_init'):
-            module._is_init = True  # or a Runner would initialise it anew
+            module._is_init = True  # or a Runner would initialise it again
     return meta
 
 

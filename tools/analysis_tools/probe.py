@@ -1,4 +1,4 @@
-"""Say what can be read off frozen encoders: labels or depth, by a linear map or by neighbours.
+"""Score frozen encoders: labels or depth, by a linear map or by nearest neighbours.
 
 The same as ``mmmask3d probe``.
 """

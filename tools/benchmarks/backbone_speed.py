@@ -232,7 +232,7 @@ def measure_memory(name: str, args: argparse.Namespace, training: bool) -> int:
         before = torch.cuda.memory_allocated(x.device)
         step(model, x, training)
         return torch.cuda.max_memory_allocated(x.device) - before
-    Path('/proc/self/clear_refs').write_text('5')  # the peak begins anew
+    Path('/proc/self/clear_refs').write_text('5')  # the peak starts again
     before = _process_memory('VmRSS')
     step(model, x, training)
     return _process_memory('VmHWM') - before

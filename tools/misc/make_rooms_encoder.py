@@ -1,4 +1,4 @@
-"""Make the weights that are shipped with the package, from nothing: rooms, training, figures, file.
+"""Make the shipped weights from scratch: rooms, training, figures, file.
 
     python tools/misc/make_rooms_encoder.py --out-dir my_weights
 

@@ -1,4 +1,4 @@
-"""Write the encoder of a pre-training checkpoint as a file of its own, and prove that it loads.
+"""Write the encoder of a pre-training checkpoint to a separate file, and prove that it loads.
 
 The same as ``mmmask3d extract``.
 """

@@ -1,4 +1,4 @@
-"""Move a depth map into the view of the colour camera beside the depth camera."""
+"""Move a depth map from the view of the depth camera into that of the colour camera."""
 
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ def register_depth(
     - half-way to the neighbour's projection, where the neighbour has a reading of the same
       surface (and 0.05 pixels beyond, where all eight neighbours have), so that a surface that is
       stretched has no cracks;
-    - otherwise (at the border, beside a hole, at a depth edge) half a pixel of its own at its own
+    - otherwise (at the border, next to a hole, at a depth edge) half a pixel of its own at its own
       depth away: holes stay holes, and nothing is spanned between a surface and what lies behind.
 
     So surfaces are covered without gaps, and end where their outermost pixels end. Boxes of more

@@ -1,1 +1,1 @@
-"""Generated rooms: RGB-D frames with exact labels, without terms."""
+"""Generated rooms: RGB-D frames with exact labels and no licence terms."""

@@ -203,7 +203,7 @@ class CityscapesConverter(Converter):
             if not path.is_file():
                 return (
                     f'{path} does not exist, but its colour image does. Unpack '
-                    f'{package}_trainvaltest.zip (or _trainextra.zip) beside leftImg8bit.'
+                    f'{package}_trainvaltest.zip (or _trainextra.zip) next to leftImg8bit.'
                 )
         if self.labels and city.split in _LABELLED:
             for kind in ('labelIds', 'instanceIds'):
@@ -211,7 +211,7 @@ class CityscapesConverter(Converter):
                 if not path.is_file():
                     return (
                         f'{path} does not exist, but its colour image does. Unpack '
-                        f'gtFine_trainvaltest.zip beside leftImg8bit, or convert with --no-labels.'
+                        f'gtFine_trainvaltest.zip next to leftImg8bit, or convert with --no-labels.'
                     )
         return ''
 

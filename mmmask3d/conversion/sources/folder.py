@@ -209,7 +209,7 @@ class FolderConverter(PairsConverter):
             nargs='+',
             default=[],
             metavar='V',
-            help='stored values that are no reading, beside 0, NaN, infinity and negative ones',
+            help='stored values that are no reading, like 0, NaN, infinity and negative ones',
         )
         parser.add_argument(
             '--max-depth',

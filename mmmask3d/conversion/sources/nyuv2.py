@@ -103,7 +103,9 @@ class NYUv2Converter(Converter):
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """See :meth:`Converter.add_arguments`."""
-        parser.add_argument('--splits', type=Path, help=f'{SPLITS}, if not beside the {LABELLED}')
+        parser.add_argument(
+            '--splits', type=Path, help=f'{SPLITS}, if not in the folder of {LABELLED}'
+        )
         parser.add_argument(
             '--rgb', choices=['jpg', 'png'], default='jpg', help='the source is uncompressed'
         )
@@ -363,7 +365,7 @@ def _ids(array: Any, highest: int, where: str) -> np.ndarray:
 def number_instances(
     labels: np.ndarray, instances: np.ndarray, category: np.ndarray, where: str
 ) -> tuple[np.ndarray, dict[int, int]]:
-    """Number the pairs of label and instance number, which count anew for every label.
+    """Number the pairs of label and instance number, which restart for every label.
 
     Args:
         labels: (H, W) int64, raw labels; 0 = unlabelled.

@@ -53,7 +53,7 @@ class PredictedDepthConverter(PairsConverter):
             nargs='+',
             default=[],
             metavar='V',
-            help='stored values that are no prediction, beside NaN and infinity; 0 is one unless '
+            help='stored values that are no prediction, like NaN and infinity; 0 is one unless '
             'named here',
         )
         parser.add_argument(

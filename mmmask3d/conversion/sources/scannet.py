@@ -56,7 +56,7 @@ class ScanNetConverter(Converter):
             '--labels',
             choices=['none', 'semantic', 'instances'],
             default='instances',
-            help='what is read beside colour and depth; "instances" includes "semantic"',
+            help='labels to read; "instances" includes "semantic"',
         )
         parser.add_argument(
             '--label-map',
@@ -163,7 +163,7 @@ class ScanNetConverter(Converter):
         """See :meth:`Converter.options`.
 
         Lists of scenes are not among them: they decide which index files name a frame, and index
-        files are written anew by every call.
+        files are written again by every call.
         """
         streams = any(isinstance(scene, SensScene) for scene in self.scenes)
         return {

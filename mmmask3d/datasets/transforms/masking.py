@@ -194,7 +194,7 @@ def _select_random(candidates: np.ndarray, count: int, grid: tuple[int, int]) ->
 def _select_blocks(candidates: np.ndarray, count: int, grid: tuple[int, int]) -> np.ndarray:
     """Select ``count`` of some patches in rectangles; numbers of patches in and out.
 
-    Each rectangle is centred on a cell that is still to be had, so every one makes progress and
+    Each rectangle is centred on a cell that is still free, so every one makes progress and
     the loop ends. The last one is cut row by row to meet the count exactly.
     """
     rows, columns = grid
