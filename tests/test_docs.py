@@ -97,8 +97,8 @@ NOT_RUN = [
     ('docs/datasets/sunrgbd.md', 'sunrgbd', 'data to be downloaded'),
     ('docs/datasets/tum.md', 'data/raw', 'data to be downloaded'),
     ('docs/evaluation.md', 'visualize_reconstruction.py', 'needs a trained model'),
-    ('docs/evaluation.md', 'probe.py', 'needs a trained model: test_probe.py has one'),
-    ('docs/evaluation.md', 'ProbeHook', 'test_probe_hook_of_evaluation runs it'),
+    ('docs/report_card.md', 'mmmask3d report', 'test_report_encoder.py runs it on tiny rooms'),
+    ('docs/report_card.md', 'ProbeHook', 'test_probe_hook_of_report_card runs it'),
     ('docs/results.md', 'mini', 'hours of training'),
     ('docs/training.md', 'tools/train.py', 'trains: test_train_and_test_tools.py does it in small'),
     ('docs/training.md', 'dist_train.sh', 'needs GPUs, machines or Slurm'),
@@ -327,11 +327,11 @@ def config_of(page: str, variable: str):
     return Config.fromstring(block.text, '.py')[variable]
 
 
-def test_probe_hook_of_evaluation(tiny_rooms, tmp_path, monkeypatch):
+def test_probe_hook_of_report_card(tiny_rooms, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path('data').mkdir()
     Path('data/rooms').symlink_to(tiny_rooms)
-    (settings,) = config_of('docs/evaluation.md', 'custom_hooks')
+    (settings,) = config_of('docs/report_card.md', 'custom_hooks')
     with DefaultScope.overwrite_default_scope('mmmask3d'):
         hook = HOOKS.build(settings)
         hook.before_train(runner=None)

@@ -20,7 +20,7 @@ COMMANDS = {
     'extract': 'extract',
     'convert-weights': 'convert_weights',
     'publish': 'publish',
-    'probe': 'probe',
+    'report': 'report',
     'demo': 'demo',
 }
 

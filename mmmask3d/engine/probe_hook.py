@@ -11,8 +11,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmmask3d.datasets.sampling import sample_rng
-from mmmask3d.evaluation.dense_probe import probe
-from mmmask3d.evaluation.frozen_features import extract_features, image_normaliser
+from mmmask3d.evaluation.bootstrap import means
+from mmmask3d.evaluation.dense_probe import fit_probe
+from mmmask3d.evaluation.frames import Frame, Targets, depth_targets, label_targets, read_frames
+from mmmask3d.evaluation.frozen_features import encode, image_normaliser, with_targets
 from mmmask3d.registry import DATASETS, HOOKS
 
 _LONGEST = timedelta(hours=12)  # that a probe may take
@@ -33,7 +35,7 @@ class ProbeHook(Hook):
         interval: probe after every ``interval``-th epoch and after the last one.
         methods: 'linear', 'knn' or both.
         limit: at most so many frames of each data set, evenly spread; None for all, which takes
-            memory and time (docs/evaluation.md).
+            memory and time (docs/report_card.md).
         batch_size: frames encoded at a time.
         name: first part of the figures' names.
     """
@@ -100,18 +102,27 @@ class ProbeHook(Hook):
             )
         )
         device = next(model.parameters()).device
+        frames = [read_frames([dataset], self.limit) for dataset in self._datasets]
         train, val = (
-            extract_features(
-                model.backbone, dataset, normalise, self.batch_size, self.limit, device
+            with_targets(
+                encode(model.backbone, some, normalise, None, self.batch_size, device),
+                _targets(some),
             )
-            for dataset in self._datasets
+            for some in frames
         )
         classes = self._datasets[0].metainfo.get('classes')
+        count = None if classes is None else len(classes)
         figures = {}
         for method in self.methods:
-            found = probe(train, val, method, None if classes is None else len(classes))
+            found = means(fit_probe(train, method, count).score(val, count))
             figures |= {f'{self.name}/{method}_{key}': value for key, value in found.items()}
         step = runner.epoch + 1
         runner.visualizer.add_scalars(figures, step=step)
         shown = '  '.join(f'{key}: {value:.4f}' for key, value in figures.items())
         runner.logger.info(f'Epoch({self.name}) [{step}]  {shown}')
+
+
+def _targets(frames: list[Frame]) -> Targets:
+    """Labels where there are some, else depth."""
+    labels = label_targets(frames)
+    return labels if labels.indices else depth_targets(frames)

@@ -1,90 +1,149 @@
-"""How much of labels and depth can be read off frozen features: linear maps and neighbours.
+"""How much of labels, depth and normals can be read off frozen features: lines and neighbours.
 
 Both are fitted on patches and scored on pixels: what is predicted for the patches is enlarged
 bilinearly to the size of the target. Nothing is drawn at random, so a figure belongs to an
 encoder and its data alone. Linear probes on dense features and weighted k-NN follow DINO and
 DINOv2 (arXiv 2104.14294, 2304.07193) in spirit; the closed form, the patch targets and the choice
 of the penalty are ours.
+
+Features are read batch by batch: a ridge regression keeps sums of products (C x C), and only
+logistic regression and neighbours hold patches, a bounded number.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmmask3d.evaluation.bootstrap import LabelScores, MeanScores, Scores
 from mmmask3d.evaluation.frozen_features import FrozenFeatures
 from mmmask3d.evaluation.masked_depth_metric import depth_figures
+from mmmask3d.evaluation.surface_normals import normal_figures
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 """L2 penalties that are tried, per patch, on features of unit variance."""
 NEIGHBOURS, TEMPERATURE = 20, 0.07
 """Of the weighted k-NN, as in DINO."""
+MAX_PATCHES = 100_000
+"""Patches that a logistic regression is fitted on; evenly thinned out beyond."""
+MAX_BANK = 50_000
+"""Patches that neighbours are looked for among; evenly thinned out beyond."""
 _HELD_OUT = 5  # one frame in five of the training frames chooses the penalty
-_MAX_PATCHES = 200_000  # of the training set; evenly thinned out beyond
 _QUERIES = 1024  # patches compared with the whole bank at a time
+_BATCH = 16  # frames at a time
 
 Predictor = Callable[[Tensor], Tensor]
 
 
-def probe(
-    train: FrozenFeatures, test: FrozenFeatures, method: str, num_classes: int | None = None
-) -> dict[str, float]:
-    """Fit on some frames and score on others.
+@dataclass
+class Probe:
+    """A fitted probe.
+
+    Attributes:
+        kind: of what it predicts, as in :class:`FrozenFeatures`.
+        predict: from standardised features ``(..., C)`` to ``(..., K)``.
+        mean: of the features it was fitted on ``(C,)``.
+        scale: their standard deviation ``(C,)``.
+    """
+
+    kind: str
+    predict: Predictor
+    mean: Tensor
+    scale: Tensor
+
+    def maps(self, features: Tensor) -> Tensor:
+        """Prediction ``(K, h, w)`` for the features of a frame ``(h, w, C)``.
+
+        Scores of the classes, log depth (metric), standardised depth (relative) or normals of any
+        length.
+        """
+        return self.predict((features.float() - self.mean) / self.scale).permute(2, 0, 1)
+
+    def score(self, test: FrozenFeatures, num_classes: int | None = None) -> Scores:
+        """Score frame by frame.
+
+        Args:
+            test: frames to score on.
+            num_classes: of labels.
+
+        Returns:
+            Labels: ``mIoU`` and ``aAcc`` in percent, as mmseg's ``IoUMetric``. Depth in metres (the
+            logarithm is what is fitted): ``rmse``, ``abs_rel``, ``delta1`` and ``std_rmse``.
+            Relative depth (each frame standardised over its readings): ``std_rmse``. Normals: see
+            :func:`normal_figures`. All but those of labels are means over frames.
+
+        Raises:
+            ValueError: the frames are of another kind, or show nothing to score on.
+        """
+        if self.kind != test.kind:
+            raise ValueError(f'fitted on {self.kind} but scored on {test.kind}.')
+        maps = (self.maps(features)[None] for features in test.features)
+        if self.kind == 'labels':
+            return _score_labels(maps, test, num_classes or 0)
+        return _score_values(maps, test)
+
+
+def fit_probe(
+    train: FrozenFeatures,
+    method: str,
+    num_classes: int | None = None,
+) -> Probe:
+    """Fit on some frames.
 
     Args:
         train: frames to fit on.
-        test: frames to score on.
-        method: 'linear' (logistic regression for labels, ridge regression for depth) or 'knn'.
+        method: 'linear' (logistic regression for labels, ridge regression else) or 'knn'.
         num_classes: of labels.
 
-    Returns:
-        Labels: ``mIoU`` and ``aAcc`` in percent, as mmseg's ``IoUMetric``. Depth in metres (the
-        logarithm is what is fitted): ``rmse``, ``abs_rel``, ``delta1`` and ``std_rmse``. Relative
-        depth (each frame standardised over its readings): ``std_rmse``. Means over frames.
-
     Raises:
-        ValueError: the two sets differ in kind, the method is unknown, or nothing is labelled.
+        ValueError: the method is unknown, or nothing is labelled.
     """
-    if train.kind != test.kind:
-        raise ValueError(f'fitted on {train.kind} but scored on {test.kind}.')
     if method not in ('linear', 'knn'):
         raise ValueError(f"method must be 'linear' or 'knn', got {method!r}.")
     if train.kind == 'labels' and not num_classes:
         raise ValueError('probing labels needs num_classes.')
     targets, weights = patch_targets(train, num_classes)
+    if not weights.any():
+        raise ValueError(f'no {_NAMES[train.kind]} in the frames to fit on.')
     mean, scale = _moments(train.features)
-
-    def standardise(features: Tensor) -> Tensor:
-        return (features - mean) / scale
-
-    features = standardise(train.features)
+    patches = _Patches(train.features, targets, weights, mean, scale)
     if method == 'knn':
-        keep = _thin(weights)
-        predict = _neighbours(_flat(features)[keep], _flat(targets)[keep])
+        predict = _neighbours(*patches.chosen(slice(None), MAX_BANK)[:2])
     elif train.kind == 'labels':
-        predict = _choose_penalty(fit_logistic, features, targets, weights, _cross_entropy)
+        predict = _choose_logistic(patches)
     else:
-        predict = _choose_penalty(fit_ridge, features, targets, weights, _squared_error)
-    maps = (predict(standardise(f)).permute(2, 0, 1)[None] for f in test.features)
-    if train.kind == 'labels':
-        return _score_labels(maps, test, num_classes)
-    return _score_depth(maps, test)
+        predict = _choose_ridge(patches)
+    return Probe(train.kind, predict, mean, scale)
+
+
+_NAMES = {
+    'labels': 'labelled pixel',
+    'metric': 'depth reading',
+    'relative': 'depth reading',
+    'normals': 'surface normal',
+}
 
 
 def patch_targets(frames: FrozenFeatures, num_classes: int | None = None) -> tuple[Tensor, Tensor]:
     """Sum up the pixels of each patch.
 
     Returns:
-        Targets ``(F, h, w, K)``: shares of the classes among the labelled pixels, or (K = 1) the
-        mean over the readings of log depth or of standardised relative depth. Weights
-        ``(F, h, w)``: share of labelled pixels or readings; targets are 0 where it is 0.
+        Targets ``(F, h, w, K)``: shares of the classes among the labelled pixels; or the mean over
+        the readings of log depth or of standardised relative depth (K = 1), or of normals (K = 3).
+        Weights ``(F, h, w)``: share of labelled pixels or readings; targets are 0 where it is 0.
     """
-    grid = frames.features.shape[1:3]
+    height, width = frames.features.shape[1:3]
+    grid = (int(height), int(width))
     targets, weights = [], []
     for target, valid in zip(frames.targets, frames.valid, strict=True):
         if frames.kind == 'labels':
-            values = F.one_hot(target.masked_fill(~valid, 0).long(), num_classes).permute(2, 0, 1)
+            values = F.one_hot(target.masked_fill(~valid, 0).long(), num_classes or -1).permute(
+                2, 0, 1
+            )
+        elif frames.kind == 'normals':
+            values = target
         else:
             values = _to_fit(target, valid, frames.kind)[None]
         mask = valid[None].float()
@@ -106,81 +165,159 @@ def _to_fit(depth: Tensor, valid: Tensor, kind: str) -> Tensor:
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    flat = features.flatten(0, -2)
-    return flat.mean(0), flat.std(0).clamp(min=1e-6)
+    """Mean and standard deviation of each channel, batch by batch in two passes."""
+    count = features[..., 0].numel()
+    mean = sum(f.double().flatten(0, -2).sum(0) for f in features.split(_BATCH)) / count
+    squares = sum(
+        (f.double() - mean).square().flatten(0, -2).sum(0) for f in features.split(_BATCH)
+    )
+    return mean.float(), (squares / max(1, count - 1)).sqrt().float().clamp(min=1e-6)
 
 
-def _flat(values: Tensor) -> Tensor:
-    return values.flatten(0, 2)
+@dataclass
+class _Patches:
+    """Features with their targets, standardised when they are read."""
+
+    features: Tensor
+    targets: Tensor
+    weights: Tensor
+    mean: Tensor
+    scale: Tensor
+
+    def held_out(self) -> Tensor | None:
+        """Every fifth frame as a mask, if there is a target on both sides."""
+        mask = torch.zeros(len(self.features), dtype=torch.bool)
+        mask[_HELD_OUT - 1 :: _HELD_OUT] = True
+        both = mask.any() and self.weights[mask].any() and self.weights[~mask].any()
+        return mask if both else None
+
+    def chosen(self, frames: Tensor | slice, most: int) -> tuple[Tensor, Tensor, Tensor]:
+        """At most so many patches with a target, evenly spread over some frames.
+
+        Returns:
+            Standardised features ``(N, C)``, targets ``(N, K)`` and weights ``(N,)``.
+        """
+        some = torch.zeros(len(self.features), dtype=torch.bool)
+        some[frames] = True
+        known = (self.weights * some[:, None, None]).flatten().nonzero().squeeze(1)
+        if len(known) > most:
+            known = known[torch.linspace(0, len(known) - 1, most).long()]
+        x = (self.features.flatten(0, 2)[known].float() - self.mean) / self.scale
+        return x, self.targets.flatten(0, 2)[known], self.weights.flatten()[known]
+
+    def batches(self, frames: Tensor | slice) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """All patches with a target of some frames, as :meth:`chosen`, a few frames at a time."""
+        for ids in torch.arange(len(self.features))[frames].split(_BATCH):
+            known = self.weights[ids] > 0
+            x = (self.features[ids][known].float() - self.mean) / self.scale
+            yield x, self.targets[ids][known], self.weights[ids][known]
 
 
-def _thin(weights: Tensor) -> Tensor:
-    """Indices of at most ``_MAX_PATCHES`` patches with a target, evenly spread."""
-    known = weights.flatten().nonzero().squeeze(1)
-    if not known.numel():
-        raise ValueError('no labelled pixel and no depth reading in the frames to fit on.')
-    if known.numel() > _MAX_PATCHES:
-        known = known[torch.linspace(0, known.numel() - 1, _MAX_PATCHES).long()]
-    return known
+class Moments:
+    """Weighted sums of products of features and targets, in float64."""
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        size = channels + outputs
+        self.channels = channels
+        self.weight = 0.0
+        self.first = torch.zeros(size, dtype=torch.float64)
+        self.second = torch.zeros(size, size, dtype=torch.float64)
+
+    def add(self, x: Tensor, targets: Tensor, weights: Tensor) -> None:
+        """Add patches ``(N, C)``, ``(N, K)`` and ``(N,)``."""
+        joint = torch.cat((x, targets), 1).double()
+        weighted = joint * weights.double()[:, None]
+        self.weight += float(weights.double().sum())
+        self.first += weighted.sum(0)
+        self.second += joint.T @ weighted
+
+    def __add__(self, other: 'Moments') -> 'Moments':
+        total = Moments(self.channels, len(self.first) - self.channels)
+        total.weight = self.weight + other.weight
+        total.first = self.first + other.first
+        total.second = self.second + other.second
+        return total
+
+    def fits(self, penalties: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
+        """Weighted ridge regression with an unpenalised intercept, in closed form.
+
+        Minimises ``sum(w |x a + b - t|^2) / sum(w) + penalty |a|^2`` for each penalty, with one
+        eigendecomposition for all.
+
+        Returns:
+            ``a`` ``(C, K)`` and ``b`` ``(K,)`` for each penalty, float64.
+        """
+        mean = self.first / self.weight
+        covariance = self.second / self.weight - mean[:, None] * mean
+        c = self.channels
+        values, vectors = torch.linalg.eigh(covariance[:c, :c])
+        right = vectors.T @ covariance[:c, c:]
+        found = []
+        for penalty in penalties:
+            a = vectors @ (right / (values.clamp(min=0) + penalty)[:, None])
+            found.append((a, mean[c:] - mean[:c] @ a))
+        return found
+
+    def error(self, a: Tensor, b: Tensor) -> float:
+        """``sum(w |x a + b - t|^2)`` of the patches that were added."""
+        map_ = torch.cat((a, -torch.eye(len(b), dtype=torch.float64)))
+        crossed = (map_ * (self.second @ map_)).sum() + 2 * (self.first @ map_) @ b
+        return float(crossed + self.weight * b.square().sum())
 
 
-def _choose_penalty(
-    fit: Callable[[Tensor, Tensor, Tensor, float], Predictor],
-    features: Tensor,
-    targets: Tensor,
-    weights: Tensor,
-    loss: Callable[[Tensor, Tensor], Tensor],
-) -> Predictor:
+def _choose_ridge(patches: _Patches) -> Predictor:
     """Fit with the penalty that does best on every fifth frame, which it was not fitted on."""
-    held_out = torch.zeros(len(features), dtype=torch.bool)
-    held_out[_HELD_OUT - 1 :: _HELD_OUT] = True
-    best = PENALTIES[len(PENALTIES) // 2]
-    if held_out.any() and weights[held_out].any() and weights[~held_out].any():
-        keep, other = _thin(weights[~held_out]), _thin(weights[held_out])
-        x, t, w = (_flat(v[~held_out])[keep] for v in (features, targets, weights[..., None]))
-        xo, to, wo = (_flat(v[held_out])[other] for v in (features, targets, weights[..., None]))
-        errors = {
-            penalty: float((loss(fit(x, t, w[:, 0], penalty)(xo), to) * wo[:, 0]).sum())
-            for penalty in PENALTIES
-        }
-        best = min(errors, key=errors.get)
-    keep = _thin(weights)
-    x, t, w = (_flat(v)[keep] for v in (features, targets, weights[..., None]))
-    return fit(x, t, w[:, 0], best)
+
+    def moments(frames: Tensor | slice) -> Moments:
+        found = Moments(patches.features.shape[-1], patches.targets.shape[-1])
+        for batch in patches.batches(frames):
+            found.add(*batch)
+        return found
+
+    held_out = patches.held_out()
+    if held_out is None:
+        total, best = moments(slice(None)), PENALTIES[len(PENALTIES) // 2]
+    else:
+        rest, other = moments(~held_out), moments(held_out)
+        errors = [other.error(*fit) for fit in rest.fits(PENALTIES)]
+        best, total = PENALTIES[errors.index(min(errors))], rest + other
+    return _linear(*total.fits([best])[0])
+
+
+def _choose_logistic(patches: _Patches) -> Predictor:
+    """As :func:`_choose_ridge`; each fit starts from that of the next larger penalty."""
+    held_out = patches.held_out()
+    best, start = PENALTIES[len(PENALTIES) // 2], None
+    if held_out is not None:
+        x, t, w = patches.chosen(~held_out, MAX_PATCHES)
+        xo, to, wo = patches.chosen(held_out, MAX_PATCHES)
+        least = float('inf')
+        fit: tuple[Tensor, Tensor] | None = None
+        for penalty in sorted(PENALTIES, reverse=True):
+            fit = fit_logistic(x, t, w, penalty, fit)
+            error = float((_cross_entropy(xo @ fit[0] + fit[1], to) * wo).sum())
+            if error < least:
+                least, best, start = error, penalty, fit
+    return _linear(*fit_logistic(*patches.chosen(slice(None), MAX_PATCHES), best, start))
+
+
+def _linear(a: Tensor, b: Tensor) -> Predictor:
+    a, b = a.float(), b.float()
+    return lambda features: features @ a + b
 
 
 def _cross_entropy(logits: Tensor, shares: Tensor) -> Tensor:
     return -(shares * logits.log_softmax(-1)).sum(-1)
 
 
-def _squared_error(predicted: Tensor, target: Tensor) -> Tensor:
-    return (predicted - target).square().sum(-1)
-
-
-def fit_ridge(x: Tensor, targets: Tensor, weights: Tensor, penalty: float) -> Predictor:
-    """Weighted ridge regression with an unpenalised intercept, in closed form.
-
-    Minimises ``sum(w (x a + b - t)^2) / sum(w) + penalty |a|^2``.
-
-    Args:
-        x: ``(N, C)``.
-        targets: ``(N, K)``.
-        weights: ``(N,)``.
-        penalty: of the squared coefficients.
-    """
-    x64, t64 = x.double(), targets.double()
-    w = (weights / weights.sum()).double()[:, None]
-    x_mean, t_mean = (w * x64).sum(0), (w * t64).sum(0)
-    centred = x64 - x_mean
-    normal = centred.T @ (w * centred)
-    normal.diagonal().add_(penalty)
-    coefficients = torch.linalg.solve(normal, centred.T @ (w * (t64 - t_mean)))
-    a, b = coefficients.float(), (t_mean - x_mean @ coefficients).float()
-    return lambda features: features @ a + b
-
-
-def fit_logistic(x: Tensor, targets: Tensor, weights: Tensor, penalty: float) -> Predictor:
-    """Weighted multinomial logistic regression on class shares, by L-BFGS from zero.
+def fit_logistic(
+    x: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    penalty: float,
+    start: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Weighted multinomial logistic regression on class shares, by L-BFGS.
 
     Minimises ``sum(w CE) / sum(w) + penalty |a|^2 / 2``.
 
@@ -189,9 +326,14 @@ def fit_logistic(x: Tensor, targets: Tensor, weights: Tensor, penalty: float) ->
         targets: ``(N, K)`` shares that add up to 1.
         weights: ``(N,)``.
         penalty: of the squared coefficients.
+        start: where to start, ``a`` and ``b``; None for zero.
+
+    Returns:
+        ``a`` ``(C, K)`` and ``b`` ``(K,)``.
     """
-    a = x.new_zeros(x.shape[1], targets.shape[1], requires_grad=True)
-    b = x.new_zeros(targets.shape[1], requires_grad=True)
+    if start is None:
+        start = x.new_zeros(x.shape[1], targets.shape[1]), x.new_zeros(targets.shape[1])
+    a, b = (part.clone().requires_grad_() for part in start)
     w = weights / weights.sum()
     optimizer = torch.optim.LBFGS(
         [a, b], max_iter=100, history_size=10, line_search_fn='strong_wolfe', tolerance_change=1e-7
@@ -205,8 +347,7 @@ def fit_logistic(x: Tensor, targets: Tensor, weights: Tensor, penalty: float) ->
 
     with torch.enable_grad():
         optimizer.step(closure)
-    a, b = a.detach(), b.detach()
-    return lambda features: features @ a + b
+    return a.detach(), b.detach()
 
 
 def _neighbours(bank: Tensor, targets: Tensor) -> Predictor:
@@ -225,39 +366,43 @@ def _neighbours(bank: Tensor, targets: Tensor) -> Predictor:
     return predict
 
 
-def _enlarge(maps: Tensor, size: torch.Size) -> Tensor:
+def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Bring predictions of patches ``(1, K, h, w)`` to the pixels of a target ``(K, H, W)``."""
     return F.interpolate(maps, size=tuple(size), mode='bilinear', align_corners=False)[0]
 
 
-def _score_labels(maps, test: FrozenFeatures, num_classes: int) -> dict[str, float]:
-    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+def _score_labels(maps: Iterator[Tensor], test: FrozenFeatures, num_classes: int) -> LabelScores:
+    counts = []
     for scores, labels, valid in zip(maps, test.targets, test.valid, strict=True):
-        found = _enlarge(scores, labels.shape).argmax(0)
-        pairs = labels[valid].long() * num_classes + found[valid]
-        confusion += pairs.bincount(minlength=num_classes**2).view(num_classes, num_classes)
-    hits = confusion.diagonal().double()
-    union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
-    present = union > 0
-    if not present.any():
+        found, true = enlarge(scores, labels.shape).argmax(0)[valid], labels[valid].long()
+        parts = (true[found == true], found, true)
+        counts.append(torch.stack([p.bincount(minlength=num_classes) for p in parts]))
+    if not counts or not any(c.any() for c in counts):
         raise ValueError('no labelled pixel in the frames to score on.')
-    return {
-        'mIoU': float(100 * (hits[present] / union[present]).mean()),
-        'aAcc': float(100 * hits.sum() / confusion.sum()),
-    }
+    return LabelScores(torch.stack(counts))
 
 
-def _score_depth(maps, test: FrozenFeatures) -> dict[str, float]:
+def _score_values(maps: Iterator[Tensor], test: FrozenFeatures) -> MeanScores:
     frames = []
-    for fitted, depth, valid in zip(maps, test.targets, test.valid, strict=True):
-        spread = float(depth[valid].double().std(correction=0)) if valid.sum() > 1 else 0.0
+    for fitted, target, valid in zip(maps, test.targets, test.valid, strict=True):
+        found = enlarge(fitted, target.shape[-2:])
+        if test.kind == 'normals':
+            frames.append(normal_figures(found, target, valid) if valid.any() else {})
+            continue
+        spread = float(target[valid].double().std(correction=0)) if valid.sum() > 1 else 0.0
         if spread == 0:
-            continue  # flat, or without readings: nothing to compare with
-        found = _enlarge(fitted, depth.shape)[0]
-        if test.kind == 'metric':
-            frames.append(depth_figures(found.exp(), depth, valid, spread, metric=True))
+            frames.append({})  # flat, or without readings: nothing to compare with
+        elif test.kind == 'metric':
+            frames.append(depth_figures(found[0].exp(), target, valid, spread, metric=True))
         else:
-            target = _to_fit(depth, valid, test.kind)
-            frames.append(depth_figures(found, target, valid, 1.0, metric=False))
-    if not frames:
-        raise ValueError('no frame to score on has depth readings that differ.')
-    return {name: sum(f[name] for f in frames) / len(frames) for name in frames[0]}
+            truth = _to_fit(target, valid, test.kind)
+            frames.append(depth_figures(found[0], truth, valid, 1.0, metric=False))
+    names: list[str] = next((list(f) for f in frames if f), [])
+    if not names:
+        raise ValueError(f'no frame to score on has a {_NAMES[test.kind]}, or they do not differ.')
+    return MeanScores(
+        {
+            name: torch.tensor([f.get(name, float('nan')) for f in frames], dtype=torch.float64)
+            for name in names
+        }
+    )

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 _QUALITY = 85
-_NUMBER = re.compile(r'-?[\d.]+(x\d+| ?%| m)?')
+_TAG = re.compile(r'<[^>]*>')
+_NUMBER = re.compile(r'[-+]?[\d.]+(x\d+| ?%| m)?')
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5em auto; padding: 0 1em;
   max-width: 1900px; color: #222; background: #fff; }
@@ -102,7 +103,7 @@ def table(headings: Sequence[str], rows: Iterable[Row]) -> Markup:
 
 
 def _alignment(cell: object) -> str | None:
-    return 'number' if _NUMBER.fullmatch(str(cell)) else None
+    return 'number' if _NUMBER.fullmatch(_TAG.sub('', str(cell))) else None
 
 
 def filtered(kinds: Mapping[str, str], *content: Markup) -> Markup:

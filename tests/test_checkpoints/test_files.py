@@ -20,7 +20,7 @@ from mmpretrain.models import VisionTransformer
 from safetensors.torch import save_file
 
 from mmmask3d import apis, register_all_modules
-from mmmask3d.apis.probing import build_encoder
+from mmmask3d.apis.encoders import build_encoder
 from mmmask3d.checkpoints.download import cached_path
 from mmmask3d.checkpoints.files import (
     CheckpointError,
@@ -143,7 +143,7 @@ OURS = {
         str(path), str(tmp / 'out.pth'), str(config), None
     ),
     'convert_weights': lambda config, path, tmp: translate(str(path), str(tmp / 'out.pth')),
-    'probe': lambda config, path, tmp: build_encoder(Config.fromfile(config), str(path), 0),
+    'report': lambda config, path, tmp: build_encoder('a', str(path), (32, 48)),
     'publish': lambda config, path, tmp: publish(
         path, tmp / 'out', data_license='mine', terms='CC0-1.0'
     ),

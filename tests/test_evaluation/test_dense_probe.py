@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from mmseg.evaluation import IoUMetric
-from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from mmmask3d.evaluation import dense_probe
-from mmmask3d.evaluation.dense_probe import fit_logistic, fit_ridge, patch_targets, probe
+from mmmask3d.evaluation.bootstrap import means
+from mmmask3d.evaluation.dense_probe import Moments, fit_logistic, fit_probe, patch_targets
 from mmmask3d.evaluation.frozen_features import FrozenFeatures
 
 GRID, SIZE, CLASSES = (3, 4), (24, 32), 3
@@ -39,12 +40,16 @@ def with_depth(frames, seed, kind='metric', noise=0.0):
     return FrozenFeatures(features, list(depth), list(valid), kind)
 
 
+def probe(train, test, method, num_classes=None):
+    return means(fit_probe(train, method, num_classes).score(test, num_classes))
+
+
 @pytest.fixture
 def by_patch(monkeypatch):
     """Predictions enlarged without blending, so that what was planted can be met exactly."""
     monkeypatch.setattr(
         dense_probe,
-        '_enlarge',
+        'enlarge',
         lambda maps, size: torch.nn.functional.interpolate(maps, size=tuple(size))[0],
     )
 
@@ -125,76 +130,104 @@ def test_scores_are_those_of_mmseg():
     assert found['aAcc'] == pytest.approx(expected['aAcc'], abs=0.01)
 
 
-def test_ridge_is_the_minimum():
+def test_ridge_is_that_of_scikit_learn():
+    """For every penalty, from sums that were added in parts."""
     g = generator(4)
-    x, t, w = (torch.randn(50, 4, generator=g), torch.randn(50, 1, generator=g),
-               torch.rand(50, generator=g))  # fmt: skip
-    predict = fit_ridge(x, t, w, 0.1)
-    b = predict(torch.zeros(1, 4))[0, 0]
-    a = predict(torch.eye(4))[:, 0] - b
+    x, t = torch.randn(500, 7, generator=g) + 3, torch.randn(500, 3, generator=g)
+    t, w = t + x[:, :3], torch.rand(500, generator=g) + 0.01
+    parts = [Moments(7, 3), Moments(7, 3)]
+    parts[0].add(x[:200], t[:200], w[:200])
+    parts[1].add(x[200:], t[200:], w[200:])
+    penalties = (1e-4, 0.1, 3)
+    fits = (parts[0] + parts[1]).fits(penalties)
+    for penalty, (a, b) in zip(penalties, fits, strict=True):
+        theirs = Ridge(alpha=penalty).fit(x.double(), t.double(), w.double() / float(w.sum()))
+        np.testing.assert_allclose(a.T, theirs.coef_, atol=1e-5)
+        np.testing.assert_allclose(b, theirs.intercept_, atol=1e-5)
+        squared = np.square(theirs.predict(x[200:].double()) - t[200:].numpy()).sum(1)
+        assert parts[1].error(a, b) == pytest.approx((squared * w[200:].numpy()).sum(), rel=1e-5)
 
-    def objective(p):
-        residual = x.double().numpy() @ p[:4] + p[4] - t[:, 0].double().numpy()
-        share = (w / w.sum()).double().numpy()
-        return (share * residual**2).sum() + 0.1 * (p[:4] ** 2).sum()
 
-    best = minimize(objective, np.zeros(5), tol=1e-12).x
-    np.testing.assert_allclose([*a.tolist(), float(b)], best, atol=1e-4)
-
-
-def test_logistic_is_the_minimum():
+def test_logistic_is_that_of_scikit_learn():
+    """Also when it starts from the fit with another penalty."""
     g = generator(5)
-    x, w = torch.randn(60, 3, generator=g), torch.rand(60, generator=g)
-    t = torch.rand(60, CLASSES, generator=g).softmax(1)
-    predict = fit_logistic(x, t, w, 0.01)
-    b = predict(torch.zeros(1, 3))[0]
-    a = predict(torch.eye(3)) - b
+    x, w = torch.randn(300, 4, generator=g), torch.rand(300, generator=g)
+    classes = (x[:, :CLASSES] + torch.randn(300, CLASSES, generator=g)).argmax(1)
+    shares = torch.nn.functional.one_hot(classes, CLASSES).float()
+    theirs = LogisticRegression(C=1 / 0.01, tol=1e-8, max_iter=1000)
+    theirs.fit(x.double().numpy(), classes, w.double().numpy() / float(w.sum()))
+    other = fit_logistic(x, shares, w, 1.0)
+    for start in (None, other):
+        a, b = fit_logistic(x, shares, w, 0.01, start)
+        ours = (x @ a + b).softmax(1)
+        expected = theirs.predict_proba(x.double().numpy())
+        np.testing.assert_allclose(ours, expected, atol=5e-3)
+    # Shares: half of each class is what two half patches of one class each are.
+    doubled = fit_logistic(x.repeat(2, 1), torch.cat((shares, shares.roll(1, 1))), w.repeat(2), 0.1)
+    mixed = fit_logistic(x, (shares + shares.roll(1, 1)) / 2, w, 0.1)
+    np.testing.assert_allclose((x @ doubled[0]).softmax(1), (x @ mixed[0]).softmax(1), atol=5e-3)
 
-    def objective(p):
-        logits = torch.as_tensor(x.double().numpy() @ p[:9].reshape(3, 3) + p[9:])
-        loss = -(t * logits.log_softmax(1)).sum(1) * w / w.sum()
-        return float(loss.sum() + 0.01 / 2 * (p[:9] ** 2).sum())
 
-    ours = objective(np.concatenate([a.flatten().double().numpy(), b.double().numpy()]))
-    assert ours == pytest.approx(minimize(objective, np.zeros(12)).fun, abs=1e-5)
+@pytest.mark.parametrize('kind', ['labels', 'metric'])
+def test_the_penalty_is_the_best_on_every_fifth_frame(monkeypatch, kind):
+    """Which frames are held out, chosen by scikit-learn, and the last fit is on all."""
+    frames = labelled(15, 0, noise=2) if kind == 'labels' else with_depth(15, 0, noise=1)
+    frames.features = torch.cat((frames.features, torch.randn(15, *GRID, 80)), -1)  # overfits
+    fitted = fit_probe(frames, 'linear', CLASSES)
+    targets, weights = patch_targets(frames, CLASSES)
+    x = ((frames.features - fitted.mean) / fitted.scale).double()
+    held = torch.arange(15) % 5 == 4
+
+    def fit(chosen, penalty):
+        x_, t, w = (v[chosen].flatten(0, 2) for v in (x, targets, weights[..., None]))
+        if kind == 'metric':
+            model = Ridge(alpha=penalty).fit(x_, t, w[:, 0].double() / w.sum())
+            return lambda y: torch.tensor(model.predict(y)).view(len(y), -1)
+        a, b = fit_logistic(x_.float(), t, w[:, 0], penalty)
+        return lambda y: y.float() @ a + b
+
+    def loss(predict):
+        found, t, w = predict(x[held].flatten(0, 2)), targets[held].flatten(0, 2), weights[held]
+        if kind == 'metric':
+            each = (found - t).square().sum(1)
+        else:
+            each = -(t * found.log_softmax(1)).sum(1)
+        return float((each * w.flatten()).sum())
+
+    best = min(dense_probe.PENALTIES, key=lambda p: loss(fit(~held, p)))
+    expected = fit(held | ~held, best)(x.flatten(0, 2)).float()
+    ours = fitted.predict(x.float()).flatten(0, 2)
+    worst = fit(held | ~held, dense_probe.PENALTIES[0])(x.flatten(0, 2)).float()
+    assert best != dense_probe.PENALTIES[0]
+    assert (ours - expected).abs().mean() < 0.02 * (worst - expected).abs().mean()
 
 
-def test_the_penalty_by_hand():
-    """What a fit predicts here depends on the penalty alone, so each error is known."""
-    low, high = dense_probe.PENALTIES[0], dense_probe.PENALTIES[1]
-    predicted = dict.fromkeys(dense_probe.PENALTIES, 50.0) | {low: 0.0, high: 1.0}
-    fits = []
+def test_normals_that_features_show_are_found(by_patch):
+    g = generator(7)
+    normals = torch.nn.functional.normalize(torch.randn(12, *GRID, 3, generator=g), dim=-1)
+    features = normals @ torch.randn(3, 6, generator=g) + 2
+    pixels = normals.permute(0, 3, 1, 2).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    valid = list(torch.rand(12, *SIZE, generator=g) < 0.8)
+    sets = [
+        FrozenFeatures(features[part], list(pixels[part]), valid[part], 'normals')
+        for part in (slice(8), slice(8, 12))
+    ]
+    found = probe(*sets, 'linear')
+    assert found['mean'] < 1
+    assert found['a1'] == 100
 
-    def fit(x, t, w, penalty):
-        fits.append((penalty, x[:, 0].tolist(), t[:, 0].tolist(), w.tolist()))
-        return lambda features: features[..., :1] * 0 + predicted[penalty]
 
-    # Six frames of three patches; the fifth is held out: errors 0 and 9, or 1 and 4.
-    features = torch.arange(18.0).reshape(6, 1, 3, 1)
-    targets = torch.zeros(6, 1, 3, 1)
-    targets[4, 0, :, 0] = torch.tensor([0.0, 3.0, 99.0])
-    weights = torch.full((6, 1, 3), 0.5)
-    weights[0, 0, 1] = 0  # no target: in no fit
-    for much, little, best in ((0.9, 0.1, low), (0.1, 0.9, high)):
-        weights[4, 0] = torch.tensor([much, little, 0])
-        fits.clear()
-        dense_probe._choose_penalty(fit, features, targets, weights, dense_probe._squared_error)
-        assert fits[-1][0] == best
-        assert [penalty for penalty, *_ in fits[:-1]] == list(dense_probe.PENALTIES)
-        # Chosen without the fifth frame, fitted at last on all of them.
-        rest = [i for i in range(18) if i != 1 and not 12 <= i < 15]
-        assert all(x == rest for _, x, _, _ in fits[:-1])
-        assert fits[-1][1] == sorted([*rest, 12, 13])
-        assert fits[-1][2][rest.index(11) + 1 :][:2] == [0.0, 3.0]
-        assert fits[-1][3][rest.index(11) + 1 :][:2] == pytest.approx([much, little])
-    # Without a frame to hold out, or a target in it, the middle one.
-    middle = dense_probe.PENALTIES[2]
-    for count, held in ((4, 1.0), (6, 0.0)):
-        fits.clear()
-        weights[4] *= held
-        some = (features[:count], targets[:count], weights[:count])
-        dense_probe._choose_penalty(fit, *some, dense_probe._squared_error)
-        assert [penalty for penalty, *_ in fits] == [middle]
+def test_patches_are_bounded_and_evenly_thinned(monkeypatch):
+    monkeypatch.setattr(dense_probe, 'MAX_PATCHES', 30)
+    monkeypatch.setattr(dense_probe, 'MAX_BANK', 30)
+    seen = []
+    plain = dense_probe.fit_logistic
+    monkeypatch.setattr(
+        dense_probe, 'fit_logistic', lambda x, *rest: seen.append(len(x)) or plain(x, *rest)
+    )
+    fit_probe(labelled(20, 0), 'linear', CLASSES)
+    assert set(seen) == {30}
+    assert probe(labelled(20, 0), labelled(8, 1), 'knn', CLASSES)['aAcc'] > 50
 
 
 def test_patch_targets_by_hand():

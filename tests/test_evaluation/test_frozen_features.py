@@ -8,7 +8,13 @@ from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmmask3d.evaluation.frozen_features import extract_features, image_normaliser, with_pipeline
+from mmmask3d.evaluation.frames import depth_targets, label_targets, read_frames
+from mmmask3d.evaluation.frozen_features import (
+    encode,
+    image_normaliser,
+    with_pipeline,
+    with_targets,
+)
 from mmmask3d.models import Mask3DPyramid
 
 
@@ -43,6 +49,13 @@ def rgbd(i, kind='metric'):
 
 def plain(images):
     return images.float()
+
+
+def extract_features(encoder, dataset, normalise, batch_size=16, limit=None):
+    frames = read_frames([dataset], limit)
+    labels = label_targets(frames)
+    targets = labels if labels.indices else depth_targets(frames)
+    return with_targets(encode(encoder, frames, normalise, None, batch_size), targets)
 
 
 def test_labels_and_order():

@@ -1,0 +1,149 @@
+"""Encoders to compare, built from what names them on a command line."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope, init_default_scope
+from torch import Tensor, nn
+
+from mmmask3d.checkpoints.locations import read_checkpoint
+from mmmask3d.config_files import read_config_file
+from mmmask3d.evaluation.frozen_features import image_normaliser
+from mmmask3d.models.encoder_record import as_pair, encoder_config
+from mmmask3d.registry import MODELS
+from mmmask3d.swap.encoder_file import encoder_settings
+from mmmask3d.weights.zoo import init_quietly
+
+_TIMM = 'timm:'
+_RANDOM = 'random:'
+_ONLY_FOR_TRAINING = ('init_cfg', 'pretrained', 'frozen_stages', 'with_cp', 'drop_path_rate')
+
+
+@dataclass
+class Encoder:
+    """An encoder that is ready to run.
+
+    Attributes:
+        name: as it is shown.
+        source: what named it.
+        module: gives a tuple of maps.
+        normalise: from BGR images, 0 to 255, to what it wants.
+        size: ``(height, width)`` of its input: the nearest that its patches fill.
+    """
+
+    name: str
+    source: str
+    module: nn.Module
+    normalise: Callable[[Tensor], Tensor]
+    size: tuple[int, int]
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return sum(p.numel() for p in self.module.parameters())
+
+
+def build_encoder(
+    name: str,
+    source: str,
+    size: tuple[int, int],
+    seed: int = 0,
+) -> Encoder:
+    """Build an encoder with its weights.
+
+    Args:
+        name: as it is shown.
+        source: One of
+
+            - a file or URL: an encoder exported by this project, or one with mmpretrain's names;
+            - ``timm:NAME``: timm's weights of that name (:class:`~mmmask3d.models.TimmViT`);
+            - a config (``.py``): its ``model.backbone`` with the weights that its ``init_cfg``
+              names, and the normalisation of its ``data_preprocessor``;
+            - ``random:`` and one of these: its architecture with random weights.
+
+            ``@HEIGHTxWIDTH`` at the end sets another input size for this encoder.
+        size: ``(height, width)`` of the input, rounded to whole patches.
+        seed: of random weights.
+
+    Raises:
+        ValueError: the backbone cannot be told, or has no weights.
+    """
+    given, wanted = _input_size(source)
+    random = given.startswith(_RANDOM)
+    backbone, preprocessor = _settings(given.removeprefix(_RANDOM), random)
+    if random:
+        backbone = {k: v for k, v in backbone.items() if k not in _ONLY_FOR_TRAINING}
+    torch.manual_seed(seed)
+    scope = DefaultScope.get_current_instance()
+    if 'scope' in preprocessor:
+        init_default_scope(preprocessor.pop('scope'))
+    try:
+        module = MODELS.build(backbone)
+        init_quietly(module)
+    finally:
+        if scope is not None:
+            init_default_scope(scope.scope_name)
+    if not preprocessor:
+        preprocessor = dict(getattr(module, 'normalisation', None) or {})
+    module.requires_grad_(False)
+    return Encoder(
+        name,
+        source,
+        module,
+        image_normaliser(preprocessor),
+        _whole_patches(module, wanted or size),
+    )
+
+
+def _input_size(source: str) -> tuple[str, tuple[int, int] | None]:
+    given, at, size = source.rpartition('@')
+    height, times, width = size.partition('x')
+    if not (at and times and height.isdigit() and width.isdigit()):
+        return source, None
+    return given, (int(height), int(width))
+
+
+def _settings(source: str, random: bool) -> tuple[dict, dict]:
+    """Config of the backbone with its weights, and of its preprocessor, {} for the model's."""
+    if source.startswith(_TIMM):
+        model = source.removeprefix(_TIMM)
+        return dict(type='mmmask3d.TimmViT', model=model, pretrained=True), {}
+    if source.endswith('.py'):
+        return _of_config(source, random)
+    loaded = read_checkpoint(source)
+    try:
+        backbone = encoder_config(loaded, None, source)
+    except ValueError:  # no record: files of other projects, which the shapes describe
+        backbone = {'type': 'Mask3DViT', **encoder_settings(source)}
+    backbone = {k: v for k, v in backbone.items() if k not in _ONLY_FOR_TRAINING}
+    backbone.setdefault('type', 'Mask3DViT')
+    backbone['type'] = 'mmmask3d.' + str(backbone['type']).rpartition('.')[2]
+    return {**backbone, 'init_cfg': dict(type='Pretrained', checkpoint=source)}, {}
+
+
+def _of_config(source: str, random: bool) -> tuple[dict, dict]:
+    cfg: Config = read_config_file(source)
+    if 'backbone' not in (cfg.get('model') or {}):
+        raise ValueError(f'{source}: expected model.backbone in it, found no such key.')
+    backbone = dict(cfg.model.backbone)
+    if cfg.model.get('pretrained') and not backbone.get('init_cfg'):
+        backbone['init_cfg'] = dict(type='Pretrained', checkpoint=cfg.model.pretrained)
+    if not random and not (backbone.get('init_cfg') or backbone.get('pretrained')):
+        raise ValueError(
+            f'{source}: model.backbone names no weights. Set its init_cfg=dict(type="Pretrained", '
+            f'checkpoint=...), or give {_RANDOM}{source} for random ones.'
+        )
+    preprocessor = dict(cfg.model.get('data_preprocessor') or {})
+    return backbone, {**preprocessor, 'scope': cfg.get('default_scope', 'mmmask3d')}
+
+
+def _whole_patches(module: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+    """The size of whole patches that is nearest; as it is for networks without patches."""
+    embedding = getattr(module, 'patch_embed', None)  # of mmpretrain's: with a kernel of that size
+    kernel = getattr(getattr(embedding, 'projection', None), 'kernel_size', 1)
+    patch = getattr(module, 'patch_size', kernel)
+    rows, columns = as_pair(patch)
+    height, width = size
+    return max(1, round(height / rows)) * rows, max(1, round(width / columns)) * columns

@@ -1,0 +1,375 @@
+"""The report card of encoders: what each knows of the frames of a config."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import Tensor
+
+from mmmask3d.apis.encoders import Encoder, build_encoder
+from mmmask3d.evaluation.bootstrap import Scores, means, nested_subsets, paired_differences
+from mmmask3d.evaluation.correspondence import (
+    PIXELS,
+    Pair,
+    find_pairs,
+    nearest_points,
+    score_pairs,
+    why_no_pairs,
+)
+from mmmask3d.evaluation.dense_probe import Probe, enlarge, fit_probe
+from mmmask3d.evaluation.frames import (
+    Frame,
+    Targets,
+    depth_targets,
+    label_targets,
+    normal_targets,
+    read_frames,
+)
+from mmmask3d.evaluation.frozen_features import encode, with_pipeline, with_targets
+from mmmask3d.registry import DATASETS
+from mmmask3d.visualization.colours import depth_to_rgb
+from mmmask3d.visualization.feature_maps import (
+    draw_matches,
+    label_colours,
+    normal_colours,
+    principal_colours,
+    scaled_to,
+)
+
+PARTS = ('labels', 'depth', 'normals', 'correspondence', 'efficiency')
+SHARES = (0.01, 0.05, 0.2, 1.0)
+"""Of the labelled frames, for label efficiency."""
+_LINES = 40  # of matches that are drawn
+_RIGHT = PIXELS[1]  # pixels within which a drawn match is right
+
+Say = Callable[[str], object]
+
+
+@dataclass
+class ReportOptions:
+    """What is measured.
+
+    Attributes:
+        parts: of :data:`PARTS`.
+        size: ``(height, width)`` of the encoders' input; None for that of the frames.
+        limit: at most so many frames of each split; None for all.
+        pictures: frames, and pairs of views, that are drawn.
+        fov: horizontal field of view in degrees where intrinsics are not known.
+        batch_size: frames encoded at a time.
+        seed: of random weights, subsets and the bootstrap.
+        device: where the encoders run.
+    """
+
+    parts: Sequence[str] = PARTS
+    size: tuple[int, int] | None = None
+    limit: int | None = None
+    pictures: int = 4
+    fov: float = 57.0
+    batch_size: int = 16
+    seed: int = 0
+    device: str = 'cpu'
+
+
+@dataclass
+class ReportCard:
+    """What was found.
+
+    Attributes:
+        results: figures, differences and costs, as they go into the JSON file.
+        pictures: ``(title, [(caption, RGB uint8)])`` of each frame and pair that was drawn.
+    """
+
+    results: dict[str, Any]
+    pictures: list[tuple[str, list[tuple[str, np.ndarray]]]]
+
+
+@dataclass
+class _Data:
+    """Frames of both splits with what is probed of them; the same for every encoder."""
+
+    train: list[Frame]
+    val: list[Frame]
+    targets: dict[str, tuple[Targets, Targets]]
+    pairs: list[Pair]
+    classes: Sequence[str]
+    palette: Sequence[Sequence[int]]
+    notes: list[str]
+    shown: list[int]
+
+
+@dataclass
+class _Found:
+    """What one encoder gave."""
+
+    scores: dict[str, Scores] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[int, list[tuple[str, np.ndarray]]] = field(default_factory=dict)
+    matches: dict[int, tuple[str, np.ndarray]] = field(default_factory=dict)
+
+
+def report_encoders(
+    configs: Sequence[Config],
+    encoders: Mapping[str, str],
+    options: ReportOptions,
+    say: Say = lambda line: None,
+) -> ReportCard:
+    """Compare encoders on the frames of one or several configs.
+
+    Args:
+        configs: name the frames: ``train_dataloader`` to fit on, ``val_dataloader`` to score on,
+            both read with the pipeline of validation. Labels, depth, or both, of the same pictures
+            may come from several.
+        encoders: by name, see :func:`~mmmask3d.apis.encoders.build_encoder`.
+        options: what is measured.
+        say: receives a line about each step.
+
+    Raises:
+        ValueError: a config has no validation frames, or nothing that was asked for can be
+            measured.
+    """
+    data = _read(configs, options, say)
+    size = options.size or tuple(data.val[0].image.shape[1:])
+    found: dict[str, _Found] = {}
+    for name, source in encoders.items():
+        encoder = build_encoder(name, source, (size[0], size[1]), options.seed)
+        found[name] = _examine(encoder, data, options, say)
+    return ReportCard(_results(data, found, options), _pictures(data, found))
+
+
+def _read(configs: Sequence[Config], options: ReportOptions, say: Say) -> _Data:
+    splits: tuple[list, list] = ([], [])
+    for cfg in configs:
+        init_default_scope(cfg.get('default_scope', 'mmmask3d'))
+        if not cfg.get('val_dataloader'):
+            raise ValueError(f'{cfg.filename} has no val_dataloader, on whose frames to score.')
+        val = with_pipeline(cfg.val_dataloader.dataset, cfg.val_dataloader.dataset.pipeline)
+        train = with_pipeline(cfg.train_dataloader.dataset, val.pipeline)
+        for split, dataset in zip(splits, (train, val), strict=True):
+            split.append(DATASETS.build(dataset))
+    say('reading frames')
+    train, val = (read_frames(split, options.limit) for split in splits)
+    metainfo: dict[str, Any] = next(
+        (d.metainfo for d in splits[1] if d.metainfo.get('classes')), {}
+    )
+    notes = []
+    common = {f.path for f in train} & {f.path for f in val}
+    if common:
+        notes.append(
+            f'{len(common)} of the {len(val)} frames that are scored were also fitted on: the '
+            'figures say nothing of other frames.'
+        )
+    targets: dict[str, tuple[Targets, Targets]] = {}
+    readers: dict[str, Callable[[list[Frame]], Targets]] = {
+        'labels': label_targets,
+        'depth': depth_targets,
+        'normals': lambda frames: normal_targets(frames, options.fov),
+    }
+    for part, read in readers.items():
+        asked = part in options.parts or (part == 'labels' and 'efficiency' in options.parts)
+        if not asked:
+            continue
+        both = read(train), read(val)
+        if all(any(v.any() for v in t.valid) for t in both):
+            targets[part] = both
+        else:
+            notes.append(f'No {part}: no frame of one of the splits has any.')
+    pairs: list[Pair] = []
+    if 'correspondence' in options.parts:
+        pairs = find_pairs(val, seed=options.seed)
+        if not pairs:
+            notes.append(f'No correspondence: {why_no_pairs(val)}')
+    if not targets and not pairs:
+        raise ValueError('nothing can be measured on these frames. ' + ' '.join(notes))
+    shown = np.linspace(0, len(val) - 1, min(options.pictures, len(val))).round().astype(int)
+    return _Data(
+        train, val, targets, pairs, metainfo.get('classes') or (), metainfo.get('palette') or (),
+        notes, shown.tolist(),
+    )  # fmt: skip
+
+
+def _examine(encoder: Encoder, data: _Data, options: ReportOptions, say: Say) -> _Found:
+    """Encode all frames once, then fit and score."""
+    found = _Found()
+    started = time.process_time()
+    encoder.module.to(options.device)
+    total = len(data.train) + len(data.val)
+
+    def extract(frames: list[Frame], before: int) -> Tensor:
+        return encode(
+            encoder.module, frames, encoder.normalise, encoder.size, options.batch_size,
+            options.device, lambda done: say(f'{encoder.name}: {before + done} of {total} frames'),
+        )  # fmt: skip
+
+    # Frames that are not fitted on need no features: pairs are of the validation frames.
+    train = extract(data.train, 0) if data.targets else torch.zeros(0)
+    val = extract(data.val, len(data.train))
+    encoder.module.to('cpu')
+    encoded = time.process_time()
+    probes: dict[str, Probe] = {}
+    for part, (to_fit, to_score) in data.targets.items():
+        fitted, scored = with_targets(train, to_fit), with_targets(val, to_score)
+        classes = len(data.classes) if part == 'labels' else None
+        if part in options.parts:
+            for method in ('linear', 'knn') if part != 'normals' else ('linear',):
+                say(f'{encoder.name}: {part}, {method}')
+                probe = fit_probe(fitted, method, classes)
+                found.scores[f'{part}/{method}'] = probe.score(scored, classes)
+                probes.setdefault(part, probe)
+        if part == 'labels' and 'efficiency' in options.parts:
+            subsets = nested_subsets(len(fitted.targets), SHARES, options.seed)
+            for share, ids in zip(SHARES, subsets, strict=True):
+                say(f'{encoder.name}: {share:.0%} of the labels')
+                full = len(ids) == len(fitted.targets) and 'labels' in probes
+                probe = (
+                    probes['labels'] if full else fit_probe(fitted.subset(ids), 'linear', classes)
+                )
+                found.scores[f'efficiency/{share:.0%}'] = probe.score(scored, classes)
+    if data.pairs:
+        say(f'{encoder.name}: {len(data.pairs)} pairs of views')
+        sizes = [tuple(f.image.shape[1:]) for f in data.val]
+        found.scores['correspondence'] = score_pairs(val, data.pairs, sizes)
+    _draw(found, data, probes, val)
+    height, width = encoder.size
+    found.about = {
+        'source': encoder.source,
+        'input': [height, width],
+        'grid': list(val.shape[1:3]),
+        'channels': val.shape[3],
+        'parameters': encoder.parameters,
+        'cpu_seconds_encoding': round(encoded - started, 1),
+        'cpu_seconds_after': round(time.process_time() - encoded, 1),
+    }
+    return found
+
+
+def _rgb(frame: Frame) -> np.ndarray:
+    return np.ascontiguousarray(frame.image.flip(0).permute(1, 2, 0).numpy())
+
+
+def _draw(found: _Found, data: _Data, probes: Mapping[str, Probe], features: Tensor) -> None:
+    if not data.shown:
+        return
+    components = principal_colours(features[data.shown])
+    for place, i in enumerate(data.shown):
+        size = tuple(data.val[i].image.shape[1:])
+        tiles = [('features (PCA)', scaled_to(components[place], size))]
+        for part, probe in probes.items():
+            target = _target(data, part, i)
+            if target is None:
+                continue
+            value, valid = target
+            predicted = enlarge(probe.maps(features[i])[None], value.shape[-2:])
+            tiles.append((part, _picture(probe.kind, predicted, value, valid, data.palette)))
+        found.pictures[i] = tiles
+    for number in _shown_pairs(data):
+        pair = data.pairs[number]
+        ends = [data.val[i] for i in (pair.first, pair.second)]
+        places = nearest_points(features, pair, tuple(ends[1].image.shape[1:]))
+        keep = np.linspace(0, len(pair.points) - 1, min(_LINES, len(pair.points))).astype(int)
+        right = ((places - pair.truth).norm(dim=1) <= _RIGHT).numpy()
+        first, second = (_rgb(frame) for frame in ends)
+        drawn = draw_matches(
+            first, second, pair.points.numpy()[keep], places.numpy()[keep], right[keep]
+        )
+        found.matches[number] = (f'{100 * right.mean():.0f} % within {_RIGHT} px', drawn)
+
+
+def _shown_pairs(data: _Data) -> list[int]:
+    count = min(len(data.shown), len(data.pairs))
+    return np.linspace(0, len(data.pairs) - 1, count).astype(int).tolist()
+
+
+def _target(data: _Data, part: str, frame: int) -> tuple[Tensor, Tensor] | None:
+    targets = data.targets[part][1]
+    if frame not in targets.indices:
+        return None
+    place = targets.indices.index(frame)
+    return targets.values[place], targets.valid[place]
+
+
+def _picture(
+    kind: str, predicted: Tensor, value: Tensor, valid: Tensor, palette: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """A prediction in the colours of its truth."""
+    if kind == 'labels':
+        return label_colours(predicted.argmax(0).numpy(), palette)
+    if kind == 'normals':
+        return normal_colours(predicted.numpy())
+    readings = value[valid].double()
+    depth = predicted[0]
+    if kind == 'metric':
+        depth = depth.exp()
+    elif len(readings):
+        depth = depth * readings.std(correction=0) + readings.mean()
+    low, high = (float(readings.min()), float(readings.max())) if len(readings) else (0.0, 1.0)
+    return depth_to_rgb(depth.numpy(), vmin=low, vmax=high)
+
+
+def _truth(data: _Data, part: str, frame: int) -> np.ndarray | None:
+    target = _target(data, part, frame)
+    if target is None:
+        return None
+    value, valid = target
+    if part == 'labels':
+        return label_colours(value.numpy(), data.palette)
+    if part == 'normals':
+        return normal_colours(value.float().numpy(), valid.numpy())
+    return depth_to_rgb(value.numpy(), valid.numpy())
+
+
+def _pictures(
+    data: _Data, found: Mapping[str, _Found]
+) -> list[tuple[str, list[tuple[str, np.ndarray]]]]:
+    sheets = []
+    for i in data.shown:
+        tiles = [('frame', _rgb(data.val[i]))]
+        for part in data.targets:
+            truth = _truth(data, part, i)
+            if truth is not None:
+                tiles.append((f'{part}, truth', truth))
+        for name, one in found.items():
+            tiles += [(f'{name}: {caption}', image) for caption, image in one.pictures[i]]
+        sheets.append((f'Frame {i}', tiles))
+    for number in _shown_pairs(data):
+        pair = data.pairs[number]
+        tiles = [
+            (f'{name}: {one.matches[number][0]}', one.matches[number][1])
+            for name, one in found.items()
+        ]
+        sheets.append((f'Frames {pair.first} and {pair.second}, {pair.rotation:.0f}°', tiles))
+    return sheets
+
+
+def _results(data: _Data, found: Mapping[str, _Found], options: ReportOptions) -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    for part in next(iter(found.values())).scores:
+        scores = {name: one.scores[part] for name, one in found.items()}
+        units = next(iter(scores.values())).units
+        parts[part] = {
+            'rows': len(units),
+            'frames': len(units.unique()),
+            'figures': {name: means(one) for name, one in scores.items()},
+            'differences': {
+                f'{a} - {b}': paired_differences(scores[a], scores[b], seed=options.seed)
+                for a, b in combinations(scores, 2)
+            },
+        }
+    depth = data.targets.get('depth')
+    return {
+        'data': {
+            'fitted_on': len(data.train),
+            'scored_on': len(data.val),
+            'frame_size': list(data.val[0].image.shape[1:]),
+            'depth': depth[1].kind if depth else None,
+            'classes': list(data.classes),
+            'notes': data.notes,
+        },
+        'encoders': {name: one.about for name, one in found.items()},
+        'parts': parts,
+    }

@@ -1,0 +1,138 @@
+r"""Say what frozen encoders know: labels, depth, normals, correspondence, on one page.
+
+    mmmask3d report untouched=timm:vit_small_patch14_dinov2.lvd142m continued=encoder.pth random \
+        --data configs/segmentation/mask3d-tiny_fcn_rooms-240x320.py \
+        configs/mask3d/mask3d_vit-tiny_b32-100e_rooms-240x320.py --size 168 224 --out report.html
+
+An encoder is a file (an export of this project, or mmpretrain's names), timm:NAME, a config whose
+model.backbone names its weights, or random:ONE_OF_THESE; `random` alone is the first one's
+architecture. The configs name the frames; where two hold the same pictures, labels come from one
+and depth from the other.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmmask3d.cli.options import add_config_overrides, read_overrides
+from mmmask3d.cli.start import start
+
+_PARTS = ('labels', 'depth', 'normals', 'correspondence', 'efficiency')
+
+
+def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=__doc__.splitlines()[0],
+        epilog=__doc__.partition('\n\n')[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        'encoders', nargs='+', metavar='NAME=ENCODER',
+        help='encoders by name; @HEIGHTxWIDTH at the end sets an input size of its own',
+    )  # fmt: skip
+    parser.add_argument(
+        '--data', nargs='+', required=True, metavar='CONFIG',
+        help='configs of segmentation, depth or pre-training whose frames are used',
+    )  # fmt: skip
+    parser.add_argument('--out', type=Path, metavar='HTML', help='write the page')
+    parser.add_argument(
+        '--json', type=Path, metavar='JSON', help='write the figures (default: beside the page)'
+    )
+    parser.add_argument('--only', nargs='+', choices=_PARTS, default=list(_PARTS))
+    parser.add_argument(
+        '--size', nargs=2, type=int, metavar=('HEIGHT', 'WIDTH'),
+        help="input, rounded to whole patches of each encoder (default: the frames' own)",
+    )  # fmt: skip
+    parser.add_argument('--limit', type=int, metavar='N', help='at most N frames of each split')
+    parser.add_argument('--pictures', type=int, default=4, help='frames drawn (default: 4)')
+    parser.add_argument(
+        '--fov', type=float, default=57.0,
+        help='horizontal field of view in degrees for normals, where the frames do not say it '
+        "(default: 57, a Kinect's)",
+    )  # fmt: skip
+    parser.add_argument('--batch-size', type=int, default=16)
+    parser.add_argument('--seed', type=int, default=0, help='of random weights and draws')
+    parser.add_argument('--device', default='cpu')
+    add_config_overrides(parser)
+    args = parser.parse_args(argv)
+    args.encoders = _named(parser, args.encoders)
+    for name, least in (('limit', 1), ('pictures', 0), ('batch_size', 1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            parser.error(f'--{name.replace("_", "-")} must be at least {least}, got {value}')
+    if args.size and min(args.size) < 1:
+        parser.error(f'--size: expected pixels, got {args.size[0]} {args.size[1]}')
+    if not 0 < args.fov < 180:
+        parser.error(f'--fov: expected degrees between 0 and 180, got {args.fov}')
+    if args.json is None and args.out is not None:
+        args.json = args.out.with_suffix('.json')
+    return args
+
+
+def _named(parser: argparse.ArgumentParser, given: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in given:
+        name, separator, source = text.partition('=')
+        if text != 'random' and not (separator and name and source):
+            parser.error(f'expected NAME=ENCODER or random, got {text!r}')
+        if name in found:
+            parser.error(f'two encoders are named {name!r}')
+        found[name] = source
+    if 'random' in found and not found['random']:
+        first = next((source for source in found.values() if source), None)
+        if first is None:
+            parser.error('random needs an encoder whose architecture it takes: random=random:FILE')
+        found['random'] = first if first.startswith('random:') else f'random:{first}'
+    return found
+
+
+def as_text(results: dict) -> str:
+    """The figures as Markdown tables."""
+    lines = []
+    for part, found in results['parts'].items():
+        names = list(next(iter(found['figures'].values())))
+        lines += [f'{part}, {found["rows"]} rows', '']
+        lines += ['| encoder | ' + ' | '.join(names) + ' |', '|---' * (1 + len(names)) + '|']
+        for encoder, figures in found['figures'].items():
+            lines.append(f'| {encoder} | ' + ' | '.join(f'{figures[n]:.4g}' for n in names) + ' |')
+        lines.append('')
+    return '\n'.join([*lines, *results['data']['notes']])
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Run the command."""
+    args = parse_args(argv, prog)
+    start()
+
+    from mmmask3d.apis.report_card import ReportOptions, report_encoders
+    from mmmask3d.atomic_file import write_file
+    from mmmask3d.engine.run_config import load_config
+    from mmmask3d.visualization.report_page import report_page
+
+    options = ReportOptions(
+        args.only, tuple(args.size) if args.size else None, args.limit, args.pictures, args.fov,
+        args.batch_size, args.seed, args.device,
+    )  # fmt: skip
+    try:
+        overrides = read_overrides(args.cfg_options)
+        configs = [load_config(path, cfg_options=overrides) for path in args.data]
+        card = report_encoders(
+            configs, args.encoders, options, lambda line: print(line, file=sys.stderr)
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    print(as_text(card.results))
+    try:
+        if args.out:
+            write_file(args.out, report_page(card.results, card.pictures))
+        if args.json:
+            write_file(args.json, (json.dumps(card.results, indent=2) + '\n').encode())
+    except OSError as error:
+        print(f'error: the report cannot be written: {error}', file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,198 @@
+"""The report card of encoders as one HTML page."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmmask3d.visualization.html_page import Markup, Row, element, page, picture, table
+
+#: Heading, unit and whether more is better, by figure.
+FIGURES = {
+    'mIoU': ('mIoU', '%', True),
+    'aAcc': ('pixels right', '%', True),
+    'rmse': ('RMSE', 'm', False),
+    'abs_rel': ('relative error', '', False),
+    'delta1': ('within 1.25', '', True),
+    'std_rmse': ('RMSE / std', '', False),
+    'mean': ('mean angle', '°', False),
+    'median': ('median angle', '°', False),
+    'a1': ('within 11.25°', '%', True),
+    'a2': ('within 22.5°', '%', True),
+    'a3': ('within 30°', '%', True),
+    'r5': ('within 5 px', '%', True),
+    'r10': ('within 10 px', '%', True),
+    'r20': ('within 20 px', '%', True),
+}
+_TITLES = {
+    'labels': 'Labels',
+    'depth': 'Depth',
+    'normals': 'Surface normals',
+    'efficiency': 'Label efficiency',
+    'correspondence': 'Correspondence of two views',
+}
+_EXPLAINED = {
+    'labels': 'Classes of the pixels, by logistic regression on frozen patches and by their '
+    'nearest neighbours.',
+    'depth': 'By ridge regression on frozen patches and by nearest neighbours.',
+    'normals': 'By ridge regression on frozen patches; the truth is fitted to depth, planes over a '
+    'window.',
+    'efficiency': 'Logistic regression on a part of the labelled frames; each part holds the '
+    'smaller ones.',
+    'correspondence': 'Each point goes to the most similar feature of the other view, without any '
+    'training. Distances in pixels of the frames as they were read; by rotation between the views: '
+    'within 10 px.',
+}
+_METHODS = {'linear': 'linear', 'knn': 'nearest neighbours'}
+_STYLE = """<style>
+.tiles { display: flex; flex-wrap: wrap; gap: .6em; }
+.tiles figure { margin: 0; flex: 1 1 150px; max-width: 330px; }
+.tiles.wide figure { flex-basis: 300px; max-width: 660px; }
+.tiles img { width: 100%; display: block; } .tiles figcaption { font-size: 13px; }
+.scroll { overflow-x: auto; } .scroll td, .scroll th { white-space: nowrap; }
+.best { font-weight: bold; }
+</style>"""
+
+
+def report_page(
+    results: Mapping[str, Any],
+    pictures: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]],
+    title: str = 'Report card of encoders',
+) -> bytes:
+    """Lay the figures and pictures out on one page.
+
+    Args:
+        results: As :class:`~mmmask3d.apis.report_card.ReportCard` has them.
+        pictures: Titles, and captions with RGB uint8 pictures.
+        title: Of the page.
+    """
+    parts = results['parts']
+    groups: dict[str, dict[str, Any]] = {}
+    for name, found in parts.items():
+        group, _, method = name.partition('/')
+        groups.setdefault(group, {})[method] = found
+    content: list[Markup] = [Markup(_STYLE), _data(results['data']), _encoders(results['encoders'])]
+    for group, methods in groups.items():
+        content += [
+            element('h2', _TITLES[group]),
+            element('p', _EXPLAINED[group]),
+            _figures(group, methods),
+            *(_differences(_METHODS.get(m, m), found) for m, found in methods.items()),
+        ]
+    if pictures:
+        content.append(element('h2', 'Pictures'))
+    for heading, tiles in pictures:
+        wide = tiles[0][1].shape[1] > 2 * tiles[0][1].shape[0]
+        figures = [
+            element('figure', picture(image, caption), element('figcaption', caption))
+            for caption, image in tiles
+        ]
+        content.append(element('h3', heading))
+        content.append(element('div', *figures, class_='tiles wide' if wide else 'tiles'))
+    return page(title, *content)
+
+
+def _data(data: Mapping[str, Any]) -> Markup:
+    height, width = data['frame_size']
+    lines = [
+        f'Fitted on {data["fitted_on"]} frames, scored on {data["scored_on"]} others of '
+        f'{width} x {height} pixels, the same for all encoders. Nothing of an encoder is trained.',
+        *data['notes'],
+    ]
+    return Markup(''.join(element('p', line) for line in lines))
+
+
+def _scroll(content: Markup) -> Markup:
+    return element('div', content, class_='scroll')
+
+
+def _encoders(encoders: Mapping[str, Mapping[str, Any]]) -> Markup:
+    rows = [
+        Row((
+            name, one['source'], f'{one["parameters"] / 1e6:.1f} M',
+            '{} x {}'.format(*one['input']), '{} x {}'.format(*one['grid']), one['channels'],
+        ))
+        for name, one in encoders.items()
+    ]  # fmt: skip
+    headings = ('encoder', 'from', 'parameters', 'input (h x w)', 'patches', 'channels')
+    return _scroll(table(headings, rows))
+
+
+def _shown(name: str) -> tuple[str, str, bool]:
+    if name.startswith('r10_'):
+        return (name.removeprefix('r10_').replace('-', ' to ') + '°', '%', True)
+    return FIGURES[name]
+
+
+def _figures(group: str, methods: Mapping[str, Any]) -> Markup:
+    """One table: a row for each encoder and method, the best of a column in bold."""
+    first = next(iter(methods.values()))['figures']
+    names = [n for n in next(iter(first.values())) if not n.startswith('chance')]
+    best = {
+        (method, name): (max if _shown(name)[2] else min)(
+            one[name] for one in found['figures'].values()
+        )
+        for method, found in methods.items()
+        for name in names
+    }
+    rows = []
+    for method, found in methods.items():
+        for encoder, figures in found['figures'].items():
+            cells: list[object] = [encoder]
+            if group != 'correspondence':
+                cells.append(_METHODS.get(method, method))
+            for name in names:
+                value = _number(figures[name])
+                is_best = len(found['figures']) > 1 and figures[name] == best[method, name]
+                cells.append(element('span', value, class_='best') if is_best else value)
+            rows.append(Row(cells))
+        if group == 'correspondence':
+            chance = next(iter(found['figures'].values()))
+            values = (_number(chance[n.replace('r', 'chance')]) if n in ('r5', 'r10', 'r20') else ''
+                      for n in names)  # fmt: skip
+            rows.append(Row(['chance', *values]))
+    how = {'efficiency': 'of the frames', 'correspondence': None}.get(group, 'probe')
+    headings = ['encoder', *([how] if how else [])]
+    for name in names:
+        shown, unit, _ = _shown(name)
+        headings.append(f'{shown} ({unit})' if unit and unit not in shown else shown)
+    return _scroll(table(headings, rows))
+
+
+def _number(value: float) -> str:
+    return f'{value:.1f}' if abs(value) >= 10 else f'{value:.3g}'
+
+
+def _differences(method: str, found: Mapping[str, Any]) -> Markup:
+    """Differences between encoders with their intervals, folded."""
+    rows, noise, total = [], 0, 0
+    for pair, figures in found['differences'].items():
+        for name, one in figures.items():
+            if name.startswith('chance'):
+                continue
+            total += 1
+            noise += one['within_noise']
+            better = _shown(name)[2] == (one['difference'] > 0)
+            first, _, second = pair.partition(' - ')
+            verdict = 'within noise' if one['within_noise'] else (first if better else second)
+            rows.append(
+                Row((
+                    pair, _shown(name)[0], f'{one["difference"]:+.3g}',
+                    f'{one["low"]:+.3g} to {one["high"]:+.3g}', verdict,
+                ))
+            )  # fmt: skip
+    if not rows:
+        return Markup('')
+    counted = f'{found["frames"]} frames'
+    if found['rows'] != found['frames']:
+        counted = f'{found["rows"]} pairs of {counted}'
+    summary = f'{method or "Differences"}: {noise} of {total} differences are within noise'
+    explained = f'95 % interval of a paired bootstrap over {counted}; with few frames, or frames '
+    explained += 'of one video, it is too narrow. It says nothing of other training seeds.'
+    headings = ('encoders', 'figure', 'difference', '95 % interval', 'ahead')
+    return element(
+        'details',
+        element('summary', summary),
+        element('p', explained),
+        _scroll(table(headings, rows)),
+    )

@@ -1,0 +1,85 @@
+"""Figures over frames, and the interval of a difference, on data of which the truth is known."""
+
+import math
+
+import pytest
+import torch
+
+from mmmask3d.evaluation.bootstrap import (
+    LabelScores,
+    MeanScores,
+    means,
+    nested_subsets,
+    paired_differences,
+)
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_figures_of_labels_by_hand():
+    counts = torch.tensor([[[2, 0, 0], [3, 1, 0], [2, 2, 0]], [[0, 1, 0], [0, 2, 0], [0, 1, 1]]])
+    # Over both: right 2, 1, 0; predicted 3, 3, 0; true 2, 3, 1.
+    found = means(LabelScores(counts))
+    assert found['mIoU'] == pytest.approx(100 * (2 / 3 + 1 / 5 + 0) / 3)
+    assert found['aAcc'] == pytest.approx(100 * 3 / 6)
+    # The first frame twice: the third class is nowhere and does not count.
+    doubled = LabelScores(counts).figures(torch.tensor([[2.0, 0.0]]))
+    assert float(doubled['mIoU']) == pytest.approx(100 * (2 / 3 + 0) / 2)
+
+
+def test_means_leave_out_what_is_missing():
+    scores = MeanScores({'a': torch.tensor([1.0, math.nan, 4.0], dtype=torch.float64)})
+    assert means(scores) == {'a': 2.5}
+    weighted = scores.figures(torch.tensor([[3.0, 5.0, 1.0]]))
+    assert float(weighted['a']) == pytest.approx(7 / 4)
+
+
+@pytest.mark.parametrize('truth', [0.0, 0.3])
+def test_the_interval_covers_the_true_difference(truth):
+    """In 400 synthetic studies of 40 frames, whose difficulty both encoders share."""
+    covered, called_noise = 0, 0
+    for seed in range(400):
+        g = generator(seed)
+        difficulty = 5 * torch.randn(40, generator=g, dtype=torch.float64)
+        ours, theirs = (
+            MeanScores({'x': difficulty + torch.randn(40, generator=g) + shift})
+            for shift in (truth, 0.0)
+        )
+        found = paired_differences(ours, theirs, draws=400, seed=seed)['x']
+        covered += found['low'] <= truth <= found['high']
+        called_noise += found['within_noise']
+        assert found['high'] - found['low'] < 1.5  # unpaired it would be above 4
+    assert 0.91 <= covered / 400 <= 0.97
+    if truth == 0:
+        assert called_noise == covered
+
+
+def test_a_clear_difference_is_none_of_noise():
+    a = MeanScores({'x': torch.arange(30.0, dtype=torch.float64) + 1})
+    b = MeanScores({'x': torch.arange(30.0, dtype=torch.float64)})
+    found = paired_differences(a, b)['x']
+    assert found == pytest.approx(dict(difference=1, low=1, high=1, within_noise=False))
+    same = paired_differences(b, b)['x']
+    assert same == {'difference': 0, 'low': 0, 'high': 0, 'within_noise': True}
+
+
+def test_pairs_of_a_frame_move_together():
+    """Thirty pairs with one bad frame say little about other frames."""
+    pairs = torch.tensor([[0, j] for j in range(1, 31)])
+    values = torch.randn(30, generator=generator(1), dtype=torch.float64) + 0.5
+    by_pair = MeanScores({'x': values}, pairs)
+    by_row = MeanScores({'x': values})
+    zero = torch.zeros(30, dtype=torch.float64)
+    wide = paired_differences(by_pair, MeanScores({'x': zero}, pairs))['x']
+    narrow = paired_differences(by_row, MeanScores({'x': zero}))['x']
+    assert wide['high'] - wide['low'] > 0.95 * (narrow['high'] - narrow['low'])
+    with pytest.raises(ValueError, match='the same frames'):
+        paired_differences(by_pair, by_row)
+
+
+def test_subsets_are_nested():
+    small, middle, large = nested_subsets(50, (0.01, 0.2, 1.0))
+    assert (len(small), len(middle), large) == (1, 10, list(range(50)))
+    assert set(small) < set(middle) < set(large)
