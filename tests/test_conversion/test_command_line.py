@@ -111,5 +111,5 @@ def test_help_shows_defaults_once(toy, capsys):
         build_parser(toy.ToyConverter).parse_args(['--help'])
     text = ' '.join(capsys.readouterr().out.split())
     assert 'Convert the toy data set.' in text
-    assert 'no influence on files (default: 2)' in text
+    assert 'the files are the same for any number (default: 2)' in text
     assert 'default: None' not in text
