@@ -1,0 +1,4 @@
+# DINOv2 ViT-B/14 (Oquab et al., 2023), with patches of 16 pixels (FlexiViT): timm's weights.
+encoder = dict(
+    type='mmmask3d.TimmViT', model='vit_base_patch14_dinov2.lvd142m', pretrained=True, patch_size=16
+)

@@ -1,0 +1,7 @@
+# Mask3D on NYU Depth v2 that starts from MAE ViT-B/16; a fifth of the rate for random weights.
+_base_ = [
+    './mask3d_vit-base_2xb64-amp-400e_nyuv2-240x320.py',
+    '../_base_/encoders/mae-base.py',
+]
+model = dict(backbone=dict(_delete_=True, img_size=(240, 320), **_base_.encoder))
+optim_wrapper = dict(optimizer=dict(lr=1.5e-4 * 128 / 256 / 5))
