@@ -45,6 +45,8 @@ class Archive:
                 f'it again.'
             ) from error
         self._members = {same_form(info.filename): info for info in self._zip.infolist()}
+        if len(self._members) < len(self._zip.infolist()):
+            raise SourceError(f'{path}: holds a name twice, in the same or another Unicode form.')
 
     def __enter__(self) -> 'Archive':
         return self

@@ -428,7 +428,10 @@ def test_without_labels(tmp_path):
 def test_the_base_config_reads_it(converted):
     from mmmask3d.registry import DATASETS
 
-    cfg = load_config(ROOT / 'configs/_base_/datasets/cityscapes_pretrain.py')
+    # The masking of a base alone: elsewhere its patches are the encoder's.
+    patches = {'model.backbone.patch_size': 16}
+    path = ROOT / 'configs/_base_/datasets/cityscapes_pretrain.py'
+    cfg = load_config(path, cfg_options=patches)
     init_default_scope('mmmask3d')
     for loader, split in ((cfg.train_dataloader, 'train'), (cfg.val_dataloader, 'val')):
         data = DATASETS.build(loader.dataset | dict(data_root=str(converted[1])))

@@ -21,6 +21,8 @@ from mmmask3d.conversion.sources.sunrgbd import SUNRGBDConverter, folder_in_tree
 from mmmask3d.datasets.classes import NYU40_CLASSES, SUNRGBD37_CLASSES
 from mmmask3d.datasets.depth_io import FrameError
 
+# The masking of a base alone: elsewhere its patches are the encoder's.
+PATCHES = {'model.backbone.patch_size': 16}
 ROOT = Path(__file__).parents[3]
 AUTHORS = '/n/fs/sun3d/data/SUNRGBD'  # of whose machine the lists speak
 # Folder, colour, depth, (height, width), part: one of every sensor, sizes in proportion.
@@ -264,7 +266,9 @@ def test_the_configs_read_what_is_written(source, tmp_path):
     for name, scope in [('sunrgbd_pretrain', 'mmmask3d'), ('sunrgbd_37_seg', 'mmseg')]:
         for part in ('train', 'val'):
             init_default_scope(scope)
-            dataset = load_config(folder / f'{name}.py')[f'{part}_dataloader'].dataset
+            dataset = load_config(folder / f'{name}.py', cfg_options=PATCHES)[
+                f'{part}_dataloader'
+            ].dataset
             dataset.data_root = str(out)
             built = DATASETS.build(dataset)
             assert len(built) == 2
