@@ -132,6 +132,15 @@ def test_every_block_runs_or_has_a_reason():
     assert used == set(NOT_RUN)
 
 
+def test_words_are_usual_ones():
+    """Phrases that read translated, in the docs and in what users read of the code."""
+    phrases = r'\banew\b|plain words|\bto be had\b|\b(are|is) had\b|of which it can'
+    code = [p for folder in ('mmmask3d', 'tools') for p in (ROOT / folder).rglob('*.py')]
+    for path in [*(ROOT / page for page in PAGES), *code]:
+        found = re.search(phrases, ' '.join(path.read_text().split()), re.I)
+        assert found is None, f'{path.relative_to(ROOT)}: {found[0]}'
+
+
 class Understood(Exception):
     """A command line was taken, and the work would begin now."""
 

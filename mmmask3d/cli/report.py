@@ -40,7 +40,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     )  # fmt: skip
     parser.add_argument('--out', type=Path, metavar='HTML', help='write the page')
     parser.add_argument(
-        '--json', type=Path, metavar='JSON', help='write the figures (default: beside the page)'
+        '--json', type=Path, metavar='JSON', help='write the figures (default: next to the page)'
     )
     parser.add_argument('--only', nargs='+', choices=_PARTS, default=list(_PARTS))
     parser.add_argument(

@@ -38,7 +38,7 @@ class FrozenFeatures:
 
 
 def with_targets(features: Tensor, targets: Targets) -> FrozenFeatures:
-    """Features of the frames that have a target, beside it; nothing is copied if all have."""
+    """Features of the frames that have a target, and the targets; no copy if all have one."""
     if targets.indices != list(range(len(features))):
         features = features[targets.indices]
     return FrozenFeatures(features, targets.values, targets.valid, targets.kind)

@@ -480,7 +480,7 @@ def _optimiser_changes(
     if theirs not in (None, 'DefaultOptimWrapperConstructor', new['constructor']):
         notes.append(
             f'the constructor {theirs} of the optimiser gives way to that of layer decay; what it '
-            'did beside that is lost.'
+            'did in addition is lost.'
         )
     if dropped:
         notes.append(

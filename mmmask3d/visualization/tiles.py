@@ -139,7 +139,7 @@ def _draw_bar(
     for tick in ticks:
         at = y + (1 - (tick - bar.vmin) / (bar.vmax - bar.vmin)) * (height - 1)
         draw.line((x + _BAR_WIDTH, at, x + _BAR_WIDTH + 4, at), fill=_INK)
-        # The outermost labels stay beside the bar instead of running into its title.
+        # The outermost labels stay next to the bar instead of running into its title.
         text_at = min(max(at, y + 6), y + height - 6)
         text = f'{tick:.{digits}f}' + (' m' if bar.unit == 'm' else '')
         draw.text((x + _BAR_WIDTH + 7, text_at), text, _INK, font(13), anchor='lm')
