@@ -74,7 +74,6 @@ NOT_RUN_THERE = {
 # (page, what the blocks hold, why they are not run here)
 NOT_RUN = [
     ('README.md', 'make demo', 'installs everything, and this is what CI runs'),
-    ('README.md', 'pip install', 'installs'),
     ('README.md', 'my_config.py', 'test_readme.py runs it'),
     ('README.md', 'frames = dict', 'test_readme.py trains with it'),
     ('README.md', 'swap_backbone.py', 'test_transfer_doc.py runs the same command'),
