@@ -26,6 +26,8 @@ from safetensors.torch import save
 from mmmask3d.atomic_file import write_file
 from mmmask3d.checkpoints.unpickling import inspect_zip, only_our_allowlist, resolve
 
+#: Ends the name of the list of files that a large checkpoint is spread over.
+INDEX_SUFFIX = '.safetensors.index.json'
 ATOMIC_BACKEND = 'mmmask3d_atomic_local'
 # What reading a damaged file may raise.
 _DAMAGE = (RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError, IndexError)
@@ -113,6 +115,48 @@ def _read_safetensors(path: str, map_location: Any) -> dict[str, Any]:
     return {'meta': meta, 'state_dict': state_dict}
 
 
+def index_of_shards(path: str) -> dict[str, list[str]]:
+    """Names of the tensors in each file that a ``.safetensors.index.json`` lists.
+
+    Raises:
+        CheckpointError: It is no such index, or names a file outside of its folder.
+    """
+    try:
+        with open(path, encoding='utf-8') as file:
+            places = json.load(file)['weight_map']
+        shards: dict[str, list[str]] = {}
+        for tensor, shard in places.items():
+            shards.setdefault(shard, []).append(tensor)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f'{path}: expected the index of a sharded checkpoint, JSON with a weight_map '
+            f'({type(error).__name__}: {error}). Copy or download it again.'
+        ) from error
+    for shard in shards:
+        if os.path.basename(shard) != shard or not shard.endswith('.safetensors'):
+            raise CheckpointError(
+                f'{path}: names {shard!r}; expected .safetensors files in the same folder.'
+            )
+    return shards
+
+
+def _read_shards(path: str, map_location: Any) -> dict[str, Any]:
+    state_dict: OrderedDict[str, torch.Tensor] = OrderedDict()
+    for shard, names in index_of_shards(path).items():
+        file = os.path.join(os.path.dirname(path), shard)
+        if not os.path.isfile(file):
+            raise FileNotFoundError(f'{file}: missing, but {path} names it. Copy all files.')
+        found = _read_safetensors(file, map_location)['state_dict']
+        if set(found) != set(names):
+            differing = sorted(set(found) ^ set(names))
+            raise CheckpointError(
+                f'{file}: {len(differing)} tensors are not where {path} says '
+                f'({", ".join(differing[:5])}). Copy or download all files again.'
+            )
+        state_dict |= found
+    return {'meta': {}, 'state_dict': state_dict}
+
+
 def load_checkpoint_file(
     path: str | os.PathLike[str], map_location: Any = 'cpu', mmap: bool = False
 ) -> dict[str, Any]:
@@ -121,6 +165,7 @@ def load_checkpoint_file(
     Args:
         path: A file written by ``torch.save`` or a ``.safetensors`` file. The metadata header of
             the latter becomes ``meta`` (strings, as stored), its tensors become ``state_dict``.
+            ``model.safetensors.index.json`` stands for all the files that it lists.
         map_location: As for ``torch.load``.
         mmap: Map tensors instead of reading them, to look into large files quickly.
 
@@ -135,6 +180,8 @@ def load_checkpoint_file(
         raise FileNotFoundError(f'{path}: checkpoint not found (there is {found} at this path).')
     if path.endswith('.safetensors'):
         return _read_safetensors(path, map_location)
+    if path.endswith(INDEX_SUFFIX):
+        return _read_shards(path, map_location)
     if digit_version(TORCH_VERSION) < digit_version('2.6.0'):
         # Names in the allowlist came with it; before, the old file format ran code in spite of
         # weights_only=True (CVE-2025-32434).

@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 from mmmask3d.checkpoints.download import DownloadError, file_sha256, split_sha256
+from mmmask3d.checkpoints.files import INDEX_SUFFIX, CheckpointError, index_of_shards
 
 _LOCATION = re.compile(r'hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?(?::([^:]+))?')
 # The first kind that the repository has is taken.
-_KINDS = ('.safetensors', '.pth', '.bin')
+_KINDS = (INDEX_SUFFIX, '.safetensors', '.pth', '.bin')
 
 
 def hub_file(location: str) -> Path:
@@ -36,7 +37,10 @@ def hub_file(location: str) -> Path:
     try:
         file = file or _only_weights(location, hub.list_repo_files(name, revision=revision))
         path = Path(hub.hf_hub_download(name, file, revision=revision))
-    except DownloadError:
+        if file.endswith(INDEX_SUFFIX):
+            for shard in index_of_shards(str(path)):
+                hub.hf_hub_download(name, shard, revision=revision)
+    except (DownloadError, CheckpointError):
         raise
     except Exception as error:  # of the hub's httpx too, whose name differs between versions
         detail = (str(error).strip().splitlines() or ['no detail'])[0]

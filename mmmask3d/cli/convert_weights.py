@@ -1,4 +1,4 @@
-"""Convert a ViT encoder between MAE, timm, DINOv2, MultiMAE, mmpretrain and this project.
+"""Convert a ViT encoder between MAE, timm, DINOv2, MultiMAE, Hugging Face, mmpretrain and us.
 
     python tools/model_converters/convert_weights.py mae_pretrain_vit_base.pth encoder.safetensors
     python tools/model_converters/convert_weights.py model.safetensors encoder.pth --from timm
@@ -16,17 +16,23 @@ from pathlib import Path
 
 from mmmask3d.cli.start import start
 
-SOURCES = ('mae', 'timm', 'dinov2', 'multimae', 'mmpretrain')
-TARGETS = ('mmmask3d', 'timm', 'mmpretrain')
+SOURCES = ('mae', 'timm', 'dinov2', 'multimae', 'mmpretrain', 'huggingface')
+TARGETS = ('mmmask3d', 'timm', 'mmpretrain', 'huggingface')
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0])
-    parser.add_argument('source', help='file to read; never unpickled')
+    parser.add_argument(
+        'source', help='file to read, or model.safetensors.index.json; never unpickled'
+    )
     parser.add_argument('out', help='file to write, .pth or .safetensors')
     parser.add_argument('--from', dest='kind', choices=('auto', *SOURCES), default='auto')
-    parser.add_argument('--to', dest='target', choices=TARGETS, default='mmmask3d')
+    parser.add_argument(
+        '--to', dest='target', choices=TARGETS,
+        help="whose names to write; mmmask3d's (Mask3DViT) by default, and timm's (TimmViT) of "
+        'DINOv2 with registers, DINOv3, CLIP and SigLIP from Hugging Face',
+    )  # fmt: skip
     parser.add_argument('--prefix', help="in front of the encoder's names; found if not given")
     parser.add_argument(
         '--grid', type=int, nargs=2, metavar=('ROWS', 'COLUMNS'),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 #: Where weights come from, in the order they are described.
-SOURCES = ('mae', 'timm', 'dinov2', 'multimae', 'mmpretrain')
+SOURCES = ('mae', 'timm', 'dinov2', 'multimae', 'mmpretrain', 'huggingface')
 
 # Keys under which checkpoints keep their tensors.
 _CONTAINERS = ('state_dict', 'model', 'teacher')
@@ -15,6 +15,9 @@ _ANCHORS = {
     'input_adapters.rgb.proj.weight': 'multimae',
     'patch_embed.projection.weight': 'mmpretrain',
     'patch_embed.proj.weight': 'timm',
+    'embeddings.patch_embeddings.projection.weight': 'huggingface',
+    'embeddings.patch_embeddings.weight': 'huggingface',  # DINOv3
+    'embeddings.patch_embedding.weight': 'huggingface',  # CLIP, SigLIP
 }
 #: What a plain ViT cannot compute, with the reason.
 BEYOND_A_PLAIN_VIT = (
@@ -38,7 +41,6 @@ BEYOND_A_PLAIN_VIT = (
 )
 # Other encodings of a ViT whose names are known well enough to be named in the message.
 _FOREIGN = (
-    (r'embeddings\.patch_embeddings\.', 'Hugging Face transformers'),
     (r'conv_proj\.weight$', 'torchvision'),
     (r'layers\.0\.attn\.attn\.in_proj_weight$', 'mmseg.VisionTransformer or mmcls 0.x'),
     (r'(layer1\.0|stages\.0)\.', 'a convolutional or hierarchical network'),

@@ -1,9 +1,9 @@
 """Names and layouts of ViT encoders elsewhere, translated to mmpretrain's, and back to timm's.
 
-MAE, timm, DINOv2 and MultiMAE compute what ``mmpretrain.VisionTransformer`` computes and differ in
-names, in where the position embedding keeps the class token, and in parts around the encoder. What
-belongs to the encoder is renamed, what is known to stand outside of it is left out and reported,
-and everything else is refused: a tensor that nothing uses would be a difference that nobody sees.
+Many ViTs compute what ``mmpretrain.VisionTransformer`` computes and differ in names, in where the
+position embedding keeps the class token, and in parts around the encoder. What belongs to the
+encoder is renamed, what is known to stand outside of it is left out and reported, and everything
+else is refused: a tensor that nothing uses would be a difference that nobody sees.
 
 Layouts followed: facebookresearch/mae ``models_mae.py``, timm ``models/vision_transformer.py``,
 facebookresearch/dinov2 ``models/vision_transformer.py``, EPFL-VILAB/MultiMAE
@@ -29,6 +29,7 @@ from mmmask3d.models.encoder_names import (
     some,
 )
 from mmmask3d.models.pos_embed import grid_from_metadata
+from mmmask3d.weights.huggingface import FAMILIES, rename
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -39,6 +40,8 @@ NORMALISATION = {
     'dinov2': "ImageNet's mean and standard deviation",
     'multimae': "ImageNet's mean and standard deviation",
     'mmpretrain': "the config's data_preprocessor (ImageNet's in most)",
+    'huggingface': "the model's own: see its preprocessor_config.json (DINOv2, DINOv3 and ViT-MAE: "
+    "ImageNet's; ViT and SigLIP: 0.5 and 0.5; CLIP: its own)",
 }
 
 # mmpretrain's names of architectures, one of each size.
@@ -103,6 +106,7 @@ def convert(
     num_heads: int | None = None,
     norm_eps: float | None = None,
     input_norm: tuple[Sequence[float], Sequence[float]] | None = None,
+    config: Mapping | None = None,
 ) -> Conversion:
     """Translate a loaded checkpoint to the names of ``mmpretrain.VisionTransformer``.
 
@@ -117,21 +121,35 @@ def convert(
         norm_eps: Of the layer norms; None for 1e-6, and 1e-5 with a norm before the layers (CLIP).
         input_norm: Mean and standard deviation (of colours in 0..1, RGB) the source was trained
             with; the patch embedding is rewritten to take ImageNet's instead, exactly.
+        config: ``config.json`` of a file from Hugging Face, for the eps of its norms and its
+            activation; None takes what its family has.
 
     Raises:
         WeightFormatError: Not one of these layouts, or something that a plain ViT cannot express.
     """
     tensors = find_tensors(checkpoint, source)
     found, prefix = detect(tensors, source, prefix)
-    layouts = {name: 'timm' if name in ('mae', 'dinov2') else name for name in SOURCES}
+    timm_like = ('mae', 'dinov2', 'huggingface')  # the last once it is renamed
+    layouts = {name: 'timm' if name in timm_like else name for name in SOURCES}
     if kind == 'auto':
         kind = found
-    elif layouts[kind] != layouts[found]:
+    elif layouts[kind] != layouts[found] or (kind == 'huggingface') != (found == 'huggingface'):
         raise WeightFormatError(f'{source}: has the names of {found}, not of {kind}.')
-    left_out = Counter(
-        f'{k.split(".")[0]}.*, beside the encoder' for k in tensors if not k.startswith(prefix)
-    )
+    left_out = beside_the_encoder(tensors, prefix)
     given = OrderedDict((k[len(prefix) :], v) for k, v in tensors.items() if k.startswith(prefix))
+    activation = 'gelu'
+    if found == 'huggingface':
+        renamed = rename(given, source)
+        family, config = FAMILIES[renamed.family], config or {}
+        if not family.plain:
+            raise WeightFormatError(
+                f"{source}: Hugging Face's {family.title} is more than a plain ViT. Write timm's "
+                'names, for mmmask3d.TimmViT: --to timm.'
+            )
+        given = renamed.state
+        left_out += renamed.left_out
+        norm_eps = norm_eps or config.get('layer_norm_eps', family.eps)
+        activation = config.get('hidden_act', family.activation)
     state, own_grid = _translate(given, layouts[kind], source, left_out)
     metadata = (getattr(tensors, '_metadata', None) or {}).get(prefix.rstrip('.'))
     recorded = (
@@ -147,7 +165,10 @@ def convert(
     if eps != 1e-6:
         out.backbone['norm_cfg'] = dict(type='LN', eps=eps)
         out.notes.append(f'layer norms have eps {eps:g}')
-    if 'pre_norm.weight' in state:
+    if activation != 'gelu':
+        out.backbone['layer_cfgs'] = dict(act_cfg=_activation(activation, source))
+        out.notes.append(f'the feed-forward networks have the activation {activation}')
+    elif 'pre_norm.weight' in state:
         out.notes.append(
             'the norm before the layers is that of CLIP; if the model was trained with QuickGELU '
             "(OpenAI's), build it with layer_cfgs=dict(act_cfg=dict(type='mmpretrain.QuickGELU')), "
@@ -156,6 +177,13 @@ def convert(
     if input_norm is not None:
         _fold_normalisation(out, *input_norm)
     return out
+
+
+def beside_the_encoder(tensors: Mapping[str, Tensor], prefix: str) -> Counter:
+    """Number of tensors by the part of a checkpoint that stands outside of its encoder."""
+    return Counter(
+        f'{k.split(".")[0]}.*, beside the encoder' for k in tensors if not k.startswith(prefix)
+    )
 
 
 def to_timm(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
@@ -269,6 +297,20 @@ def _multimae_as_timm(
         elif key not in ('global_tokens', 'input_adapters.rgb.pos_emb'):
             out[key] = value
     return out, (pos.shape[2], pos.shape[3])
+
+
+def _activation(name: str, source: str) -> dict:
+    """mm's config of an activation that Hugging Face names."""
+    known = {
+        'quick_gelu': dict(type='mmpretrain.QuickGELU'),
+        'gelu_pytorch_tanh': dict(type='GELU', approximate='tanh'),
+    }
+    if name not in known:
+        raise WeightFormatError(
+            f'{source}: its config.json says hidden_act={name!r}; expected gelu, '
+            f'{", ".join(known)}.'
+        )
+    return known[name]
 
 
 def _split_gated(state: OrderedDict[str, Tensor]) -> None:

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,13 @@ from mmmask3d.checkpoints.files import (
     load_checkpoint_file,
     safetensors_bytes,
 )
+from mmmask3d.checkpoints.locations import local_file
 from mmmask3d.models import encoder_record as record
-from mmmask3d.weights import export
+from mmmask3d.weights import export, huggingface, timm_encoder
 from mmmask3d.weights.formats import (
     NORMALISATION,
     Conversion,
+    beside_the_encoder,
     convert,
     detect,
     find_tensors,
@@ -32,7 +35,7 @@ _RUNTIME = ('img_size', 'init_cfg', 'out_indices', 'out_type', 'frozen_stages', 
 def translate(
     source: str,
     out: str,
-    target: str = 'mmmask3d',
+    target: str | None = None,
     kind: str = 'auto',
     prefix: str | None = None,
     grid: tuple[int, int] | None = None,
@@ -43,9 +46,11 @@ def translate(
     """Read an encoder, prove that it loads under its new names, and write it.
 
     Args:
-        source: File to read.
+        source: File to read, or another location of
+            :func:`~mmmask3d.checkpoints.locations.read_checkpoint`.
         out: File to write, .pth or .safetensors.
-        target: Whose names: 'mmmask3d', 'timm' or 'mmpretrain'.
+        target: Whose names: 'mmmask3d', 'timm', 'mmpretrain' or 'huggingface'; None for 'mmmask3d',
+            and 'timm' for families of Hugging Face that belong into ``TimmViT``.
         kind: Where the weights come from, one of
             :data:`~mmmask3d.weights.formats.SOURCES`, or 'auto'.
         prefix: In front of the encoder's names; found if None.
@@ -62,11 +67,67 @@ def translate(
         ValueError: The source is not understood, or the result does not load or computes something
             else. Nothing is written.
     """
+    source = str(local_file(source))
+    for_timm = read_for_timm_vit(source, kind, prefix, target, grid, num_heads, norm_eps, norm)
+    if for_timm is not None:
+        shown = timm_encoder.verify(for_timm, source)
+        write(out, for_timm.state, {}, 'timm')
+        return report(out, 'timm', False, for_timm, 'huggingface', shown)
+    target = target or 'mmmask3d'
     checkpoint, encoder, kind = read(source, kind, prefix, grid, num_heads, norm_eps, norm)
     tensors, shown = verify(encoder, target)
     meta = metadata(checkpoint, encoder, kind, source)
     write(out, tensors, meta, target)
     return report(out, target, norm is not None, encoder, kind, shown)
+
+
+def read_for_timm_vit(
+    source: str,
+    kind: str,
+    prefix: str | None,
+    target: str | None,
+    grid: tuple[int, int] | None,
+    heads: int | None,
+    eps: float | None,
+    norm: tuple[Sequence[float], Sequence[float]] | None,
+) -> Conversion | None:
+    """Read an encoder of Hugging Face that is meant for ``TimmViT``; None for any other.
+
+    Raises:
+        ValueError: Options that this encoder does not take.
+    """
+    tensors = find_tensors(load_checkpoint_file(source), source)
+    found, prefix = detect(tensors, source, prefix)
+    if found != 'huggingface' or kind not in ('auto', 'huggingface'):
+        return None
+    given = OrderedDict((k[len(prefix) :], v) for k, v in tensors.items() if k.startswith(prefix))
+    renamed = huggingface.rename(given, source)
+    family = huggingface.FAMILIES[renamed.family]
+    if not family.timm or target not in (None, 'timm'):
+        return None
+    if grid is not None or norm is not None:
+        raise ValueError(
+            f'{source}: --grid, --input-mean and --input-std are not for {family.title}: its '
+            'positions are square, and TimmViT knows the normalisation of its models.'
+        )
+    renamed.left_out += beside_the_encoder(tensors, prefix)
+    config = huggingface.settings_beside(source)
+    heads = agreed('--num-heads', heads, config.get('num_attention_heads'), source)
+    eps = agreed('--norm-eps', eps, config.get('layer_norm_eps'), source)
+    return timm_encoder.for_timm_vit(renamed, source, heads, eps, config)
+
+
+def agreed(option: str, asked: Any, recorded: Any, source: str) -> Any:
+    """What an option asks for and what the file records, one of which may be None.
+
+    Raises:
+        ValueError: They differ.
+    """
+    if asked is not None and recorded is not None and asked != recorded:
+        raise ValueError(
+            f'{source}: {option} {asked}, but the file records {recorded}. Leave the option out.'
+        )
+    return recorded if asked is None else asked
 
 
 def read(
@@ -86,18 +147,15 @@ def read(
     meta = record.read_meta(checkpoint)
     if kind == 'mmpretrain' and ('backbone' in meta or meta.get('cfg')):
         recorded = record.encoder_config(checkpoint, None, source)
-        trained = (record.arch_settings(recorded)['num_heads'], recorded.get('norm_cfg', {}))
-        for option, asked, known in (
-            ('--num-heads', heads, trained[0]),
-            ('--norm-eps', eps, trained[1].get('eps')),
-        ):
-            if asked is not None and known is not None and asked != known:
-                raise ValueError(
-                    f'{source}: {option} {asked}, but the file records {known}. Leave the '
-                    'option out.'
-                )
-        heads, eps = trained[0], eps or trained[1].get('eps')
-    encoder = convert(checkpoint, source, kind, prefix, grid, heads, eps, norm)
+        norm_cfg = recorded.get('norm_cfg', {})
+        heads = agreed('--num-heads', heads, record.arch_settings(recorded)['num_heads'], source)
+        eps = agreed('--norm-eps', eps, norm_cfg.get('eps'), source)
+    config = {}
+    if kind == 'huggingface':
+        config = huggingface.settings_beside(source)
+        heads = agreed('--num-heads', heads, config.get('num_attention_heads'), source)
+        eps = agreed('--norm-eps', eps, config.get('layer_norm_eps'), source)
+    encoder = convert(checkpoint, source, kind, prefix, grid, heads, eps, norm, config)
     if recorded:
         export.check_architecture(encoder.state, recorded, source)
         kept = {k: v for k, v in recorded.items() if k not in (*_RUNTIME, 'arch')}
@@ -161,6 +219,8 @@ def verify(encoder: Conversion, target: str) -> tuple[OrderedDict[str, Tensor], 
     ours = export.build_encoder({**backbone, 'out_type': 'raw'}, grid)
     export.load_strictly(ours, state, 'mmmask3d.Mask3DViT')
     size = (grid[0] * backbone['patch_size'], grid[1] * backbone['patch_size'])
+    if target == 'huggingface':
+        return to_huggingface(encoder)
     if target != 'timm':
         plain = export.build_plain_vit(backbone, grid)
         export.load_strictly(plain, state, 'mmpretrain.VisionTransformer')
@@ -189,6 +249,40 @@ def verify(encoder: Conversion, target: str) -> tuple[OrderedDict[str, Tensor], 
     return renamed, [
         f"loads into timm's VisionTransformer, img_size={size}; features of a random image differ "
         f'by {difference:.0e} of the largest one'
+    ]
+
+
+def to_huggingface(encoder: Conversion) -> tuple[OrderedDict[str, Tensor], list[str]]:
+    """Tensors under Hugging Face's names, read back and compared, and the model they are for."""
+    state, backbone = encoder.state, encoder.backbone
+    tensors = huggingface.to_huggingface(to_timm(state))
+    arch = record.arch_settings(backbone)
+    eps = backbone.get('norm_cfg', {}).get('eps', 1e-6)
+    back = convert(
+        tensors, 'written', 'huggingface', '', encoder.grid, arch['num_heads'], eps
+    ).state
+    if export.tensors_sha256(back) != export.tensors_sha256(state):
+        raise ValueError("Hugging Face's names read back give other tensors")
+    scaled = 'embeddings.mask_token' in tensors
+    patch = backbone['patch_size']
+    settings = dict(
+        hidden_size=arch['embed_dims'], num_hidden_layers=arch['num_layers'],
+        num_attention_heads=arch['num_heads'], layer_norm_eps=eps, patch_size=patch,
+        image_size=(encoder.grid[0] * patch, encoder.grid[1] * patch),
+    )  # fmt: skip
+    if 'attn.qkv.bias' not in ' '.join(state):
+        settings['qkv_bias'] = False
+    if scaled:
+        settings['mlp_ratio'] = arch['feedforward_channels'] / arch['embed_dims']
+        settings['use_swiglu_ffn'] = 'layers.0.ffn.w12.weight' in state
+    else:
+        settings['intermediate_size'] = arch['feedforward_channels']
+    name = 'Dinov2' if scaled else 'ViT'
+    arguments = ', '.join(f'{key}={value!r}' for key, value in settings.items())
+    return tensors, [
+        'converted back and compared: the same tensors',
+        f'for transformers.{name}Model(transformers.{name}Config({arguments})'
+        f'{"" if scaled else ", add_pooling_layer=False"})',
     ]
 
 
@@ -233,8 +327,9 @@ def report(
         *(f'note: {note}' for note in encoder.notes),
         f'input: RGB, normalised with {norm}',
     ]
-    if target != 'timm':
-        settings = {k: v for k, v in encoder.backbone.items() if k != 'type'}
+    if target not in ('timm', 'huggingface') or encoder.backbone['type'].endswith('TimmViT'):
+        shown_type = encoder.backbone['type'].endswith('TimmViT')
+        settings = {k: v for k, v in encoder.backbone.items() if k != 'type' or shown_type}
         lines.append(
             'build with: ' + ', '.join(f'{key}={value!r}' for key, value in settings.items())
         )
