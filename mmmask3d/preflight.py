@@ -84,7 +84,7 @@ def find_problems(need_ops: bool = False, need: Sequence[str] = ()) -> list[Prob
     """Return everything that is wrong, most fundamental first; see :func:`check_environment`."""
     problems = _torch_problems()
     problems += _mm_presence_problems(('mmengine', 'mmcv', 'mmpretrain', *need))
-    problems += _double_install_problems() + _upstream_problems()
+    problems += _double_install_problems() + _upstream_problems() + _transformers_problems()
     if 'mmseg' in need and _has_module('mmseg'):
         problems += _mmseg_extra_problems()
     # With torch already imported it costs little to see whether ops that are there also load.
@@ -202,6 +202,22 @@ def _upstream_problems() -> list[Problem]:
             )
         )
     return problems
+
+
+def _transformers_problems() -> list[Problem]:
+    """mmpretrain imports its models for text where it finds transformers and pycocotools."""
+    version = _version('transformers')
+    if not (version and _version('pycocotools') and _has_module('mmpretrain')):
+        return []
+    if _number(version) < (5,):
+        return []
+    return [
+        Problem(
+            f'transformers {version} is too new for mmpretrain: where it finds transformers and '
+            'pycocotools, its import ends in "NoneType takes no arguments".',
+            'pip uninstall -y transformers; keep it in an environment of its own',
+        )
+    ]
 
 
 def _mmseg_extra_problems() -> list[Problem]:

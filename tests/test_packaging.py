@@ -205,7 +205,18 @@ def test_requirements_lie_within_the_ranges_of_pyproject():
 
 
 def test_no_distribution_is_pinned_twice():
-    names = ['build', 'torch', 'mm', 'runtime', 'data', 'hub', 'timm', 'tests', 'constraints']
+    names = [
+        'build',
+        'torch',
+        'mm',
+        'runtime',
+        'data',
+        'hub',
+        'timm',
+        'tests',
+        'transformers',
+        'constraints',
+    ]
     seen = [distribution for name in names for distribution in pins(name)]
     assert len(seen) == len(set(seen)), sorted({item for item in seen if seen.count(item) > 1})
 

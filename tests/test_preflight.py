@@ -189,6 +189,20 @@ def test_the_maintained_stack_takes_a_new_torch(install, version):
     assert run(site)[0] == 0
 
 
+@pytest.mark.parametrize('stack', [MAINTAINED, UPSTREAM])
+def test_transformers_5_beside_mmpretrain(install, stack):
+    what, cure = problems(install(stack, transformers='5.24.0', pycocotools='2.0.11'))
+    assert 'transformers 5.24.0 is too new for mmpretrain' in what
+    assert 'pip uninstall -y transformers' in cure
+
+
+@pytest.mark.parametrize(
+    'installed', [dict(transformers='4.57.1', pycocotools='2.0.11'), dict(transformers='5.24.0')]
+)
+def test_transformers_that_mmpretrain_takes_or_does_not_look_for(install, installed):
+    assert run(install(MAINTAINED, **installed))[0] == 0
+
+
 def test_upstream_and_maintained_side_by_side(install):
     what, cure = problems(install(MAINTAINED, mmcv_lite='2.9.0'))
     assert 'onedl-mmcv and mmcv-lite are both installed' in what

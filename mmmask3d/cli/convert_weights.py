@@ -4,9 +4,9 @@
     python tools/model_converters/convert_weights.py model.safetensors encoder.pth --from timm
     python tools/model_converters/convert_weights.py encoder.pth timm.safetensors --to timm
 
-The source is told by its names unless ``--from`` says it. What is written has been loaded into the
-model it is meant for, with no missing and no unexpected key, or nothing is written. docs/weights.md
-lists what is supported and what is refused.
+The source is recognised by its names unless ``--from`` gives it. What is written has been loaded
+into the model it is meant for, with no missing and no unexpected key, or nothing is written.
+docs/weights.md lists what is supported and what is refused.
 """
 
 import argparse
@@ -39,6 +39,9 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         help='patch grid of the source, if it is neither recorded nor square',
     )  # fmt: skip
     parser.add_argument('--num-heads', type=int, help='attention heads, where not known by size')
+    parser.add_argument(
+        '--patch-size', type=int, metavar='PIXELS', help='resample the patch embedding (FlexiViT)'
+    )
     parser.add_argument('--norm-eps', type=float, help='of the layer norms; 1e-6 by default')
     for name in ('mean', 'std'):
         parser.add_argument(
@@ -58,8 +61,10 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
                 f'--input-{name} {" ".join(map(str, values))}: expected numbers for colours in '
                 '0..1; divide those for colours in 0..255 by 255'
             )
-    if args.num_heads is not None and args.num_heads < 1:
-        parser.error(f'--num-heads {args.num_heads}: expected at least 1')
+    for name in ('num_heads', 'patch_size'):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f'--{name.replace("_", "-")} {value}: expected at least 1')
     if args.norm_eps is not None and not args.norm_eps > 0:
         parser.error(f'--norm-eps {args.norm_eps}: expected a positive number')
     return args
@@ -83,9 +88,10 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             grid=None if args.grid is None else (args.grid[0], args.grid[1]),
             num_heads=args.num_heads,
             norm_eps=args.norm_eps,
+            patch_size=args.patch_size,
             norm=None if args.input_mean is None else (args.input_mean, args.input_std),
         )
-    except (OSError, KeyError, ValueError, CheckpointError) as error:
+    except (OSError, KeyError, ValueError, ImportError, CheckpointError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     print('\n  '.join(lines))

@@ -1,5 +1,6 @@
 """Fill an encoder from a checkpoint file: all of it or an error, and never by unpickling."""
 
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from mmmask3d.checkpoints.locations import read_checkpoint
 from mmmask3d.models.encoder_names import conversion_hint, some
 from mmmask3d.models.encoder_record import arch_settings, encoder_config, is_timm, read_meta
+from mmmask3d.models.patches import resample_patch_embed
 from mmmask3d.models.pos_embed import GRID_KEY, grid_from_checkpoint
 
 # An encoder inside a Mask3DPyramid comes first: `backbone.` would match it too.
@@ -91,10 +93,27 @@ def load_encoder(
         or 'Build the model with the architecture and patch size of the checkpoint'
         f'{_described(loaded)}, or give the right prefix.'
     ).strip()
+    _fit_patches(model, state, checkpoint)
     check_tensors(model, state, checkpoint, hint, resampled=('pos_embed',))
     check_settings(model, loaded, checkpoint)
     model.load_state_dict(state, strict=True)
     print_log(f'Loaded all {len(state)} encoder tensors from {checkpoint}.', logger='current')
+
+
+def _fit_patches(model: nn.Module, state: OrderedDict[str, Tensor], source: str) -> None:
+    """Resample the patch embedding of a file whose patches have another size than the model's."""
+    name = 'patch_embed.projection.weight'
+    ours, theirs = model.state_dict().get(name), state.get(name)
+    if ours is None or theirs is None or theirs.ndim != 4 or ours.shape[:2] != theirs.shape[:2]:
+        return
+    size = ours.shape[-1]
+    if ours.shape == theirs.shape or theirs.shape[-1] != theirs.shape[-2]:
+        return
+    print_log(
+        f'{source}: patch embedding resampled from patches of {theirs.shape[-1]} pixels to {size}.',
+        logger='current',
+    )
+    state[name] = resample_patch_embed(theirs, size)
 
 
 def check_tensors(
@@ -179,6 +198,15 @@ def check_settings(model: nn.Module, checkpoint: Mapping, source: str) -> None:
             f'{source}: its encoder has {theirs} attention heads, this {type(model).__name__} has '
             f'{ours}. All shapes fit, but the features would be others. Build the model with '
             f'num_heads={theirs} in its arch.'
+        )
+    resize = getattr(model, 'pos_embed_resize', None)
+    if resize is not None and (backbone.get('pos_embed_resize') or {}) != resize:
+        print_log(
+            f'{source}: its positions are resampled with pos_embed_resize='
+            f'{backbone.get("pos_embed_resize")!r}, here with {resize!r}. At other sizes than '
+            'those of the file the features differ a little.',
+            logger='current',
+            level=logging.WARNING,
         )
     theirs = backbone.get('norm_cfg', {}).get('eps')
     found = {m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)}

@@ -68,6 +68,10 @@ class Mask3DViT(VisionTransformer):
             every layer. ViTDet takes 14. Not for masked pre-training.
         global_attn_indexes: layers that attend globally all the same, counted from 0 or, negative,
             from the end; None for the last layer of each quarter, as in ViTDet.
+        pos_embed_resize: how positions are resampled for other sizes: ``offset`` and ``antialias``
+            of :func:`~.pos_embed.resize_to_grid`. ``dict(offset=0.1)`` is DINOv2's own way; None is
+            MAE's. For sizes of one's own build the encoder with the ``img_size`` of its weights,
+            so that positions are resampled once, from those that were trained.
         with_cp: recompute the layers in the backward pass to save memory.
         pretrained: what mmseg's ``EncoderDecoder`` injects. A name from a model zoo
             (``'open-mmlab://resnet50_v1c'``, ``'torchvision://resnet50'``) without ``vit`` in it is
@@ -93,6 +97,7 @@ class Mask3DViT(VisionTransformer):
         frozen_stages: int = -1,
         window_size: int = 0,
         global_attn_indexes: Sequence[int] | None = None,
+        pos_embed_resize: dict | None = None,
         with_cp: bool = False,
         pretrained: str | None = None,
         init_cfg: dict | list | None = None,
@@ -122,6 +127,13 @@ class Mask3DViT(VisionTransformer):
                 module.drop_prob = float(module.drop_prob)
         self.out_indices = tuple(self.out_indices)
         self.patch_size = patch_size
+        self.pos_embed_resize = dict(pos_embed_resize or {})
+        unknown = self.pos_embed_resize.keys() - {'offset', 'antialias'}
+        if unknown:
+            raise ValueError(
+                f'pos_embed_resize={pos_embed_resize!r}: expected offset and antialias, found '
+                f'{", ".join(sorted(unknown))}.'
+            )
         self.with_cp = with_cp
         self.window_size = window_size
         self.global_attn_indexes = global_layers(window_size, global_attn_indexes, self.num_layers)
@@ -283,9 +295,7 @@ class Mask3DViT(VisionTransformer):
         it would go stale unnoticed: mmengine's EMAHook swaps weights through ``.data``, which
         leaves no trace in a tensor's version.
         """
-        pos = resize_to_grid(
-            self.pos_embed, self.grid_size, grid, self.num_extra_tokens, self.interpolate_mode
-        )
+        pos = self._resampled(self.pos_embed, self.grid_size, grid)
         return pos[:, self.num_extra_tokens :]
 
     def _with_extra_tokens(self, x: Tensor) -> Tensor:
@@ -325,8 +335,18 @@ class Mask3DViT(VisionTransformer):
                 f'{self.grid_size[0]}x{self.grid_size[1]} patches.',
                 logger='current',
             )
-        state_dict[name] = resize_to_grid(
-            pos, source, self.grid_size, self.num_extra_tokens, self.interpolate_mode
+        state_dict[name] = self._resampled(pos, source, self.grid_size)
+
+    def _resampled(
+        self, pos_embed: Tensor, source: tuple[int, int], target: tuple[int, int]
+    ) -> Tensor:
+        return resize_to_grid(
+            pos_embed,
+            source,
+            target,
+            self.num_extra_tokens,
+            self.interpolate_mode,
+            **self.pos_embed_resize,
         )
 
 

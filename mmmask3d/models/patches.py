@@ -80,3 +80,23 @@ def scatter_tokens(tokens: Tensor, ids: Tensor, filler: Tensor, num_patches: int
     b, _, c = tokens.shape
     dense = filler.to(tokens.dtype).expand(b, num_patches, c)
     return dense.scatter(1, ids.unsqueeze(-1).expand(-1, -1, c), tokens)
+
+
+def resample_patch_embed(weight: Tensor, patch_size: int) -> Tensor:
+    """Weights ``(C, 3, p, p)`` of a patch embedding for patches of another size.
+
+    They give an image that was enlarged by the same factor the features of before: the kernel is
+    multiplied by the pseudo-inverse of the resize (FlexiViT, arXiv 2212.08013, section 3.4), which
+    is exact when patches grow.
+
+    Raises:
+        ImportError: timm, which computes it, is not installed.
+    """
+    try:
+        from timm.layers import resample_patch_embed as resample
+    except ImportError as error:
+        raise ImportError(
+            f'Patches of {weight.shape[-1]} pixels become patches of {patch_size}, which needs '
+            'timm: pip install "mmmask3d[timm]".'
+        ) from error
+    return resample(weight, [patch_size, patch_size])

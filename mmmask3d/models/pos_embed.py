@@ -4,9 +4,11 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
-from mmpretrain.models.utils import build_2d_sincos_position_embedding, resize_pos_embed
+import torch.nn.functional as F
+from mmpretrain.models.utils import build_2d_sincos_position_embedding
 from torch import Tensor
 
 GRID_KEY = 'patch_grid'
@@ -87,13 +89,33 @@ def resize_to_grid(
     target: Sequence[int],
     num_extra_tokens: int = 1,
     mode: str = 'bicubic',
+    offset: float = 0.0,
+    antialias: bool = False,
 ) -> Tensor:
-    """Resample ``(1, E + rows * columns, C)`` between two grids, keeping the E extra tokens."""
+    """Resample ``(1, E + rows * columns, C)`` between two grids, keeping the E extra tokens.
+
+    Args:
+        pos_embed: the embedding, extra tokens first.
+        source: rows and columns it is stored for.
+        target: rows and columns that are wanted.
+        num_extra_tokens: E.
+        mode: of ``torch.nn.functional.interpolate``.
+        offset: added to the target's rows and columns where the scale is computed, as Meta's
+            DINOv2 does (0.1 there, ``interpolate_offset``); the positions shift a little.
+        antialias: filter when the grid becomes smaller, as DINOv2 with registers does.
+    """
     if tuple(source) == tuple(target):
         return pos_embed
-    return resize_pos_embed(
-        pos_embed, tuple(source), tuple(target), mode=mode, num_extra_tokens=num_extra_tokens
-    )
+    rows, columns = source
+    extra, patches = pos_embed[:, :num_extra_tokens], pos_embed[:, num_extra_tokens:]
+    grid = patches.float().reshape(1, rows, columns, -1).permute(0, 3, 1, 2)
+    wanted: dict[str, Any] = dict(size=tuple(target))
+    if offset:
+        scale = [(new + offset) / old for new, old in zip(target, source, strict=True)]
+        wanted = dict(scale_factor=scale)
+    grid = F.interpolate(grid, mode=mode, align_corners=False, antialias=antialias, **wanted)
+    resized = grid.flatten(2).transpose(1, 2).to(pos_embed.dtype)
+    return torch.cat((extra, resized), dim=1)
 
 
 @lru_cache(maxsize=32)

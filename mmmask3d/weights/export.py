@@ -166,11 +166,16 @@ def resample_encoder(
     source: tuple[int, int],
     target: tuple[int, int],
     with_cls_token: bool = True,
+    pos_embed_resize: Mapping | None = None,
 ) -> OrderedDict:
     """Return a copy whose position embedding lies on the ``target`` grid (rows, columns)."""
     out = OrderedDict(state_dict)
     out[_POS_EMBED] = resize_to_grid(
-        out[_POS_EMBED], source, target, num_extra_tokens=int(with_cls_token)
+        out[_POS_EMBED],
+        source,
+        target,
+        num_extra_tokens=int(with_cls_token),
+        **(pos_embed_resize or {}),
     )
     return out
 

@@ -27,8 +27,13 @@ def extract(
     if isinstance(encoder, TimmViT):
         state_dict = export.resample_timm(state_dict, old, encoder, source)
     else:
-        with_class = backbone.get('with_cls_token', True)
-        state_dict = export.resample_encoder(state_dict, old, new, with_class)
+        state_dict = export.resample_encoder(
+            state_dict,
+            old,
+            new,
+            backbone.get('with_cls_token', True),
+            backbone.get('pos_embed_resize'),
+        )
         takers['mmpretrain.VisionTransformer'] = export.build_plain_vit(backbone, new)
     # Before anything is written: every model takes the tensors, or there is no file.
     for name, model in takers.items():

@@ -161,6 +161,8 @@ def convert(
     _check_values(state, source)
     out.grid = _settle_positions(out, grid or recorded, source)
     _settle_architecture(out, num_heads, source)
+    if kind == 'dinov2':
+        out.backbone['pos_embed_resize'] = dict(offset=0.1)  # of Meta's code
     eps = norm_eps or (1e-5 if 'pre_norm.weight' in state else 1e-6)
     if eps != 1e-6:
         out.backbone['norm_cfg'] = dict(type='LN', eps=eps)

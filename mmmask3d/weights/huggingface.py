@@ -99,7 +99,7 @@ ACTIVATIONS = {
 _LAYER = r'(?:(?:encoder|model)\.)?layers?\.(?P<i>\d+)\.'
 # Hugging Face's names, of all families, and timm's. A rule may hold for `.weight` and `.bias`.
 _RULES = [
-    (re.compile(rf'{pattern}(?P<rest>\.(?:weight|bias))?'), name)
+    (re.compile(rf'(?:{pattern})(?P<rest>\.(?:weight|bias))?'), name)
     for pattern, name in (
         (r'embeddings\.(?:cls_token|class_embedding)', 'cls_token'),
         (r'embeddings\.(?:position_embeddings|position_embedding\.weight)', 'pos_embed'),

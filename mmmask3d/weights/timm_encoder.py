@@ -41,8 +41,9 @@ def for_timm_vit(
     out = Conversion(OrderedDict(state), {}, grid, renamed.left_out)
     common = dict(img_size=(grid[0] * patch.shape[-1], grid[1] * patch.shape[-1]))
     named = dict(common, **(dict(model_args=options) if options else {}))
+    # Models whose queries and values have a bias; there is none of the largest.
     suffix = '_qkvb' if 'blocks.0.attn.q_bias' in state else ''
-    for name in family.timm:
+    for name in (n for n in family.timm if n + suffix in _names()):
         settings = dict(model=name + suffix, **named)
         if _same_tensors(settings, state) and num_heads in (None, _heads(settings)):
             break
@@ -136,6 +137,12 @@ def _sizes(state: Mapping[str, Tensor], num_heads: int | None, source: str) -> d
          if k in state), 0,
     )  # fmt: skip
     return dict(embed_dim=width, depth=depth, num_heads=num_heads, mlp_ratio=hidden / width)
+
+
+def _names() -> set[str]:
+    import timm
+
+    return set(timm.list_models())
 
 
 def _on_meta(settings: Mapping) -> TimmViT:

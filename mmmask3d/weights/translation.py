@@ -17,6 +17,7 @@ from mmmask3d.checkpoints.files import (
 )
 from mmmask3d.checkpoints.locations import local_file
 from mmmask3d.models import encoder_record as record
+from mmmask3d.models.patches import resample_patch_embed
 from mmmask3d.weights import export, huggingface, timm_encoder
 from mmmask3d.weights.formats import (
     NORMALISATION,
@@ -42,6 +43,7 @@ def translate(
     num_heads: int | None = None,
     norm_eps: float | None = None,
     norm: tuple[Sequence[float], Sequence[float]] | None = None,
+    patch_size: int | None = None,
 ) -> list[str]:
     """Read an encoder, prove that it loads under its new names, and write it.
 
@@ -59,6 +61,8 @@ def translate(
         norm_eps: Of the layer norms; 1e-6 if nothing else is recorded.
         norm: The source's mean and std of colours in 0..1; the patch embedding is rewritten to
             take ImageNet's.
+        patch_size: Side of a patch in pixels that the patch embedding is resampled to; None keeps
+            the source's.
 
     Returns:
         What was done, assumed and left out, and how to use the result, line by line.
@@ -70,15 +74,18 @@ def translate(
     source = str(local_file(source))
     for_timm = read_for_timm_vit(source, kind, prefix, target, grid, num_heads, norm_eps, norm)
     if for_timm is not None:
+        resample_patches(for_timm, 'patch_embed.proj.weight', patch_size)
         shown = timm_encoder.verify(for_timm, source)
         write(out, for_timm.state, {}, 'timm')
-        return report(out, 'timm', False, for_timm, 'huggingface', shown)
+        count = len(for_timm.state)
+        return report(out, 'timm', count, False, for_timm, 'huggingface', shown)
     target = target or 'mmmask3d'
     checkpoint, encoder, kind = read(source, kind, prefix, grid, num_heads, norm_eps, norm)
+    resample_patches(encoder, 'patch_embed.projection.weight', patch_size)
     tensors, shown = verify(encoder, target)
     meta = metadata(checkpoint, encoder, kind, source)
     write(out, tensors, meta, target)
-    return report(out, target, norm is not None, encoder, kind, shown)
+    return report(out, target, len(tensors), norm is not None, encoder, kind, shown)
 
 
 def read_for_timm_vit(
@@ -115,6 +122,19 @@ def read_for_timm_vit(
     heads = agreed('--num-heads', heads, config.get('num_attention_heads'), source)
     eps = agreed('--norm-eps', eps, config.get('layer_norm_eps'), source)
     return timm_encoder.for_timm_vit(renamed, source, heads, eps, config)
+
+
+def resample_patches(encoder: Conversion, name: str, patch_size: int | None) -> None:
+    """Bring the patch embedding, the tensor ``name``, to another patch size; see FlexiViT."""
+    own = encoder.state[name].shape[-1]
+    if patch_size in (None, own):
+        return
+    encoder.state[name] = resample_patch_embed(encoder.state[name], patch_size)
+    encoder.backbone['patch_size'] = patch_size
+    if 'img_size' in encoder.backbone:
+        rows, columns = encoder.grid
+        encoder.backbone['img_size'] = (rows * patch_size, columns * patch_size)
+    encoder.notes.append(f'patch embedding resampled from patches of {own} pixels to {patch_size}')
 
 
 def agreed(option: str, asked: Any, recorded: Any, source: str) -> Any:
@@ -273,7 +293,14 @@ def to_huggingface(encoder: Conversion) -> tuple[OrderedDict[str, Tensor], list[
     if 'attn.qkv.bias' not in ' '.join(state):
         settings['qkv_bias'] = False
     if scaled:
-        settings['mlp_ratio'] = arch['feedforward_channels'] / arch['embed_dims']
+        ratio, rest = divmod(arch['feedforward_channels'], arch['embed_dims'])
+        if rest:
+            raise ValueError(
+                f"Hugging Face's DINOv2 needs a feed-forward width that is a multiple of "
+                f'{arch["embed_dims"]}, and this encoder has {arch["feedforward_channels"]}. Write '
+                'the names of timm instead: --to timm.'
+            )
+        settings['mlp_ratio'] = ratio
         settings['use_swiglu_ffn'] = 'layers.0.ffn.w12.weight' in state
     else:
         settings['intermediate_size'] = arch['feedforward_channels']
@@ -310,7 +337,13 @@ def write(out: str, tensors: Mapping[str, Tensor], meta: dict, target: str) -> N
 
 
 def report(
-    out: str, target: str, folded: bool, encoder: Conversion, kind: str, shown: list[str]
+    out: str,
+    target: str,
+    count: int,
+    folded: bool,
+    encoder: Conversion,
+    kind: str,
+    shown: list[str],
 ) -> list[str]:
     """What was done, assumed and left out, and how to use the result."""
     left_out = ', '.join(f'{what} ({n} tensors)' for what, n in sorted(encoder.left_out.items()))
@@ -320,16 +353,16 @@ def report(
         else NORMALISATION[kind]
     )
     lines = [
-        f'{out}: {len(encoder.state)} tensors with the names of {target}, from {kind}, '
+        f'{out}: {count} tensors with the names of {target}, from {kind}, '
         f'patch grid {encoder.grid[0]}x{encoder.grid[1]}',
         *shown,
         f'left out: {left_out or "nothing"}',
         *(f'note: {note}' for note in encoder.notes),
         f'input: RGB, normalised with {norm}',
     ]
-    if target not in ('timm', 'huggingface') or encoder.backbone['type'].endswith('TimmViT'):
-        shown_type = encoder.backbone['type'].endswith('TimmViT')
-        settings = {k: v for k, v in encoder.backbone.items() if k != 'type' or shown_type}
+    for_timm_vit = encoder.backbone['type'].endswith('TimmViT')
+    if target not in ('timm', 'huggingface') or for_timm_vit:
+        settings = {k: v for k, v in encoder.backbone.items() if k != 'type' or for_timm_vit}
         lines.append(
             'build with: ' + ', '.join(f'{key}={value!r}' for key, value in settings.items())
         )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.model.weight_init import PretrainedInit
 from mmpretrain.models import VisionTransformer
@@ -108,7 +109,6 @@ def save(tmp_path, content):
         ({**ARCH, 'num_layers': 1}, 8, r'missing in the file \(\d+\): layers\.1'),
         ({**ARCH, 'embed_dims': 96}, 8, r'cls_token \(1, 1, 96\) \(here \(1, 1, 48\)\)'),
         ({**ARCH, 'feedforward_channels': 48}, 8, r'of another shape \(6\): layers\.0\.ffn'),
-        (ARCH, 4, r'patch_embed\.projection\.weight \(48, 3, 4, 4\) \(here \(48, 3, 8, 8\)\)'),
     ],
 )
 def test_another_architecture_is_refused_and_listed(arch, patch, message, tmp_path):
@@ -119,6 +119,44 @@ def test_another_architecture_is_refused_and_listed(arch, patch, message, tmp_pa
         model.init_weights()
     assert str(file) in str(caught.value)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(('theirs', 'ours'), [(14, 16), (16, 32)])
+def test_patches_of_another_size_are_resampled(theirs, ours, tmp_path, capsys):
+    """Enlarged patches give the tokens that they gave before."""
+    torch.manual_seed(0)
+    source = Mask3DViT(arch=ARCH, img_size=(3 * theirs, 5 * theirs), patch_size=theirs)
+    file = save(tmp_path, source.state_dict())
+    model = Mask3DViT(
+        arch=ARCH, img_size=(3 * ours, 5 * ours), patch_size=ours,
+        init_cfg=dict(type='Pretrained', checkpoint=file),
+    )  # fmt: skip
+    model.init_weights()
+    assert f'resampled from patches of {theirs} pixels to {ours}' in ''.join(capsys.readouterr())
+    patches = torch.randn(4, 3, theirs, theirs)
+    larger = F.interpolate(patches, size=(ours, ours), mode='bicubic', antialias=True)
+    expected = source.patch_embed.projection(patches)
+    torch.testing.assert_close(model.patch_embed.projection(larger), expected, rtol=0, atol=1e-4)
+    assert expected.abs().max() > 0.1
+    assert torch.equal(model.pos_embed, source.pos_embed)
+
+
+def test_patches_that_are_no_squares_are_refused(tmp_path):
+    state = encoder().state_dict()
+    state['patch_embed.projection.weight'] = torch.ones(48, 3, 4, 8)
+    file = save(tmp_path, state)
+    with pytest.raises(RuntimeError, match=r'projection\.weight \(48, 3, 4, 8\) \(here'):
+        encoder(init_cfg=dict(type='Pretrained', checkpoint=file)).init_weights()
+
+
+@pytest.mark.parametrize('resize', [dict(offset=0.1), None])
+def test_another_resize_of_positions_than_the_files_is_said(resize, tmp_path, capsys):
+    backbone = dict(type='mmmask3d.Mask3DViT', arch=ARCH, pos_embed_resize=dict(offset=0.1))
+    content = dict(state_dict=encoder().state_dict(), meta=dict(backbone=backbone))
+    init_cfg = dict(type='Pretrained', checkpoint=save(tmp_path, content))
+    encoder(init_cfg=init_cfg, pos_embed_resize=resize).init_weights()
+    said = ''.join(capsys.readouterr())
+    assert ('the features differ a little' in said) == (resize is None)
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])

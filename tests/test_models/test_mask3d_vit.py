@@ -455,3 +455,8 @@ def test_architectures_of_the_configs_exist(arch):
     with torch.device('meta'):
         model = Mask3DViT(arch=arch, img_size=(240, 320))
     assert model.grid_size == (15, 20)
+
+
+def test_unknown_options_of_the_resize_are_refused():
+    with pytest.raises(ValueError, match='expected offset and antialias, found mode'):
+        Mask3DViT(arch='deit-tiny', img_size=32, pos_embed_resize=dict(mode='bilinear'))

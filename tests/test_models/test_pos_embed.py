@@ -105,3 +105,35 @@ def test_grid_is_found_in_every_kind_of_file():
     assert E.grid_from_checkpoint(state, 'backbone.') == (4, 9)
     assert E.grid_from_checkpoint(state, 'other.') is None
     assert E.grid_from_checkpoint(dict(a=torch.zeros(1))) is None
+
+
+def metas_positions(pos_embed, height, width, patch, offset, antialias):
+    """``interpolate_pos_encoding`` of facebookresearch/dinov2, line by line but for dtypes."""
+    side = int((pos_embed.shape[1] - 1) ** 0.5)
+    class_pos, patch_pos = pos_embed[:, 0], pos_embed[:, 1:]
+    h0, w0 = height // patch, width // patch
+    if offset:
+        arguments = dict(scale_factor=((h0 + offset) / side, (w0 + offset) / side))
+    else:
+        arguments = dict(size=(h0, w0))
+    patch_pos = torch.nn.functional.interpolate(
+        patch_pos.reshape(1, side, side, -1).permute(0, 3, 1, 2),
+        mode='bicubic',
+        antialias=antialias,
+        **arguments,
+    )
+    assert patch_pos.shape[-2:] == (h0, w0)
+    patch_pos = patch_pos.permute(0, 2, 3, 1).reshape(1, h0 * w0, -1)
+    return torch.cat((class_pos.unsqueeze(0), patch_pos), dim=1)
+
+
+@pytest.mark.parametrize(('offset', 'antialias'), [(0.1, False), (0.0, True), (0.1, True)])
+@pytest.mark.parametrize('size', [(224, 224), (168, 224), (518, 238), (700, 532)])
+def test_dinov2s_own_resize(size, offset, antialias):
+    pos = torch.randn(1, 1 + 37 * 37, 6, generator=torch.Generator().manual_seed(0))
+    grid = (size[0] // 14, size[1] // 14)
+    found = E.resize_to_grid(pos, (37, 37), grid, offset=offset, antialias=antialias)
+    expected = metas_positions(pos, *size, 14, offset, antialias)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    plain = E.resize_to_grid(pos, (37, 37), grid)
+    assert (found - plain).abs().max() > 1e-3

@@ -100,6 +100,28 @@ def test_to_timm_and_back_and_to_mmpretrain(tool, encoder, tmp_path, capsys):
     same(plain.state_dict(), encoder.state_dict())
 
 
+def test_another_patch_size(tool, encoder, tmp_path, capsys):
+    """The record of the file has the new size; positions stay as they are."""
+    timm_file, out = tmp_path / 'timm.safetensors', tmp_path / 'encoder.safetensors'
+    save_file({k: v.contiguous() for k, v in to_timm(encoder.state_dict()).items()}, timm_file)
+    code, said, error = run(tool, capsys, timm_file, out, '--num-heads', 3, '--patch-size', 12)
+    assert code == 0, error
+    assert 'patch embedding resampled from patches of 8 pixels to 12' in said
+    written = load_checkpoint_file(out)
+    meta = record.read_meta(written)
+    assert (meta['backbone']['patch_size'], meta['patch_grid']) == (12, [3, 3])
+    assert meta['backbone']['img_size'] == [36, 36]
+    patches = torch.randn(4, 3, 8, 8)
+    larger = torch.nn.functional.interpolate(patches, size=(12, 12), mode='bicubic', antialias=True)
+    weight = written['state_dict'].pop('patch_embed.projection.weight')
+    found = torch.nn.functional.conv2d(larger, weight)
+    own = encoder.patch_embed.projection.weight
+    torch.testing.assert_close(found, torch.nn.functional.conv2d(patches, own), rtol=0, atol=1e-4)
+    expected = dict(encoder.state_dict())
+    expected.pop('patch_embed.projection.weight')
+    same(written['state_dict'], expected)
+
+
 def test_the_same_call_writes_the_same_bytes(tool, mae_file, tmp_path, capsys):
     outs = [tmp_path / 'a.safetensors', tmp_path / 'b.safetensors']
     for out in outs:
@@ -254,6 +276,7 @@ def test_features_equal_those_of_timm(tool, name, tmp_path, capsys):
         (['--input-mean', 123.675, 116.28, 103.53, '--input-std', 58, 57, 57], 'divide those'),
         (['--input-mean', 0.5, 0.5, 0.5, '--input-std', 0, 0, 0], '--input-std 0.0 0.0 0.0'),
         (['--num-heads', 0], '--num-heads 0: expected at least 1'),
+        (['--patch-size', 0], '--patch-size 0: expected at least 1'),
         (['--num-heads', -3], '--num-heads -3: expected at least 1'),
         (['--norm-eps', 0], '--norm-eps 0.0: expected a positive'),
     ],

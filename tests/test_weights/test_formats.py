@@ -296,6 +296,24 @@ def test_dinov2_from_a_teacher_with_chunked_layers():
     assert_equal(features(encoder, image()), timm_vit(weights, image()))
 
 
+@pytest.mark.parametrize('size', [(24, 24), (32, 48), (16, 24)])
+def test_dinov2_at_other_sizes_is_metas_code(size):
+    weights = timm_weights(**SCALES, mask_token=(1, DIMS))
+    encoder = convert(weights, 'file', num_heads=HEADS)
+    ours = export.build_mask3d_vit({**encoder.backbone, 'out_type': 'raw'}, encoder.grid).eval()
+    export.load_strictly(ours, encoder.state, 'model')
+    rows, columns = (n // PATCH for n in size)
+    first, patches = weights['pos_embed'].split((1, 9), 1)
+    if (rows, columns) != GRID:
+        patches = F.interpolate(
+            patches.view(1, 3, 3, DIMS).permute(0, 3, 1, 2), mode='bicubic',
+            scale_factor=((rows + 0.1) / 3, (columns + 0.1) / 3),
+        ).flatten(2).transpose(1, 2)  # fmt: skip
+    resized = {**weights, 'pos_embed': torch.cat((first, patches), 1)}
+    with torch.no_grad():
+        assert_equal(ours(image(size))[0], timm_vit(resized, image(size)))
+
+
 @pytest.mark.parametrize('size', [(24, 24), (48, 24)])
 def test_multimae(size):
     """Positions are resampled as MultiMAE does it, so other sizes are equal too."""
@@ -455,7 +473,6 @@ def test_several_encoders_need_a_prefix():
 @pytest.mark.parametrize(
     ('key', 'what'),
     [
-        ('vit.embeddings.patch_embeddings.projection.weight', 'Hugging Face'),
         ('conv_proj.weight', 'torchvision'),
         ('layer1.0.conv1.weight', 'convolutional'),
         ('rope_embed.periods', 'rotary'),
