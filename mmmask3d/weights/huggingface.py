@@ -181,7 +181,8 @@ def rename(given: Mapping[str, Tensor], source: str) -> Renamed:
         WeightFormatError: A tensor has no place in the family, or a part of an attention is
             missing; the message lists them.
     """
-    state, left_out, unknown = OrderedDict(), Counter(), []
+    left_out: Counter[str] = Counter()
+    state, unknown = OrderedDict(), []
     for key, value in given.items():
         name = _renamed(key)
         outside = next((what for pattern, what in _OUTSIDE if re.match(pattern, key)), None)
@@ -303,9 +304,14 @@ def to_huggingface(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
         names |= {'mlp.fc1': 'mlp.weights_in', 'mlp.fc2': 'mlp.weights_out'}
     out, unknown = OrderedDict(), []
     for key, value in state.items():
-        stem, kind = re.fullmatch(r'(.*?)(\.weight|\.bias)?', key).groups(default='')
-        layer, part = re.fullmatch(r'(?:blocks\.(\d+)\.)?(.*)', stem).groups()
-        start = '' if layer is None else f'encoder.layer.{layer}.'
+        stem, kind = key, ''
+        if key.endswith(('.weight', '.bias')):
+            stem, _, kind = key.rpartition('.')
+            kind = f'.{kind}'
+        start, part = '', stem
+        if stem.startswith('blocks.'):
+            _, layer, part = stem.split('.', 2)
+            start = f'encoder.layer.{layer}.'
         if part == 'attn.qkv':
             for name, third in zip(('query', 'key', 'value'), value.chunk(3), strict=True):
                 out[f'{start}attention.attention.{name}{kind}'] = third

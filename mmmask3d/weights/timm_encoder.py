@@ -3,6 +3,7 @@
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ def for_timm_vit(
     grid = _grid(state, config, source)
     out = Conversion(OrderedDict(state), {}, grid, renamed.left_out)
     common = dict(img_size=(grid[0] * patch.shape[-1], grid[1] * patch.shape[-1]))
-    named = dict(common, **(dict(model_args=options) if options else {}))
+    named: dict[str, Any] = {**common, 'model_args': options} if options else {**common}
     # Models whose queries and values have a bias; there is none of the largest.
     suffix = '_qkvb' if 'blocks.0.attn.q_bias' in state else ''
     for name in (n for n in family.timm if n + suffix in _names()):
@@ -156,4 +157,5 @@ def _same_tensors(settings: Mapping, state: Mapping[str, Tensor]) -> bool:
 
 
 def _heads(settings: Mapping) -> int:
-    return _on_meta(settings).trunk.blocks[0].attn.num_heads
+    blocks: Any = _on_meta(settings).trunk.blocks
+    return int(blocks[0].attn.num_heads)
