@@ -300,7 +300,7 @@ def test_dinov2_from_a_teacher_with_chunked_layers():
 def test_dinov2_at_other_sizes_is_metas_code(size):
     weights = timm_weights(**SCALES, mask_token=(1, DIMS))
     encoder = convert(weights, 'file', num_heads=HEADS)
-    ours = export.build_mask3d_vit({**encoder.backbone, 'out_type': 'raw'}, encoder.grid).eval()
+    ours = export.build_encoder({**encoder.backbone, 'out_type': 'raw'}, encoder.grid).eval()
     export.load_strictly(ours, encoder.state, 'model')
     rows, columns = (n // PATCH for n in size)
     first, patches = weights['pos_embed'].split((1, 9), 1)
