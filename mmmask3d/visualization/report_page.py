@@ -45,9 +45,9 @@ _EXPLAINED = {
 }
 _METHODS = {'linear': 'linear', 'knn': 'nearest neighbours'}
 _STYLE = """<style>
-.tiles { display: flex; flex-wrap: wrap; gap: .6em; }
-.tiles figure { margin: 0; flex: 1 1 150px; max-width: 330px; }
-.tiles.wide figure { flex-basis: 300px; max-width: 660px; }
+.tiles { display: grid; gap: .6em; max-width: 1320px; grid-template-columns:
+  repeat(auto-fill, minmax(max(140px, 100% / (var(--columns) + 1) + 1px), 1fr)); }
+.tiles figure { margin: 0; }
 .tiles img { width: 100%; display: block; } .tiles figcaption { font-size: 13px; }
 .scroll { overflow-x: auto; } .scroll td, .scroll th { white-space: nowrap; }
 .best { font-weight: bold; }
@@ -82,13 +82,15 @@ def report_page(
     if pictures:
         content.append(element('h2', 'Pictures'))
     for heading, tiles in pictures:
-        wide = tiles[0][1].shape[1] > 2 * tiles[0][1].shape[0]
+        # Truths in one row, and each encoder in one below; fewer columns on a phone.
+        columns = sum(':' not in caption for caption, _ in tiles) or 2
         figures = [
             element('figure', picture(image, caption), element('figcaption', caption))
             for caption, image in tiles
         ]
         content.append(element('h3', heading))
-        content.append(element('div', *figures, class_='tiles wide' if wide else 'tiles'))
+        style = f'--columns: {columns}'
+        content.append(element('div', *figures, class_='tiles', style=style))
     return page(title, *content)
 
 

@@ -4,12 +4,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from mmmask3d.apis.report_card import ReportOptions, report_encoders
+from mmmask3d.engine.probe_hook import ProbeHook
 from mmmask3d.engine.run_config import load_config
+from mmmask3d.registry import MODELS
+from mmmask3d.weights.export import plain_values, write_encoder
 
 ROOT = Path(__file__).parents[2]
 HOOK = """
@@ -42,6 +48,36 @@ def test_hook_logs_and_leaves_the_training_alone(make_tiny_config, tmp_path):
     steps = [line['step'] for line in lines if 'probe/linear_rmse' in line]
     assert steps == [1, 2]
     assert all(line['probe/knn_abs_rel'] > 0 for line in lines if 'probe/knn_abs_rel' in line)
+
+
+def test_hook_and_report_card_give_the_same_figures(tiny_config, tmp_path):
+    cfg = load_config(tiny_config)
+    init_default_scope('mmmask3d')
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    pipeline = [dict(type='LoadRGBD'), dict(type='PackRGBDInputs')]
+    data = dict(cfg.val_dataloader.dataset, pipeline=pipeline)
+    hook = ProbeHook(data, dict(data, indices=5))
+    hook.before_train(None)
+    logged = {}
+    runner = SimpleNamespace(
+        model=model,
+        epoch=0,
+        visualizer=SimpleNamespace(add_scalars=lambda scalars, step: logged.update(scalars)),
+        logger=SimpleNamespace(info=print),
+    )
+    hook.after_train_epoch(SimpleNamespace(**vars(runner), max_epochs=1))
+    backbone = plain_values(cfg.model.backbone)
+    meta = {'backbone': backbone, 'patch_grid': (4, 6)}
+    write_encoder(tmp_path / 'encoder.pth', model.backbone.state_dict(), meta)
+    cfg.train_dataloader.dataset = data
+    cfg.val_dataloader.dataset = dict(data, indices=5)
+    options = ReportOptions(parts=['depth'], pictures=0)
+    card = report_encoders([cfg], {'a': str(tmp_path / 'encoder.pth')}, options)
+    for method in ('linear', 'knn'):
+        figures = card.results['parts'][f'depth/{method}']['figures']['a']
+        assert figures == {key: logged[f'probe/{method}_{key}'] for key in figures}
+    assert len(logged) == 2 * len(figures)
 
 
 def test_hook_finds_mistakes_before_the_training(make_tiny_config, tmp_path):

@@ -217,6 +217,18 @@ def test_normals_that_features_show_are_found(by_patch):
     assert found['a1'] == 100
 
 
+@pytest.mark.parametrize('frames', [labelled, with_depth])
+def test_half_precision_of_features_hardly_moves_a_figure(frames):
+    """Also where a channel's mean is ten times its spread."""
+    sets = [frames(20, 0, noise=0.5), frames(8, 1, noise=0.5)]
+    for one in sets:
+        one.features[..., 0] += 10
+    exact = probe(*sets, 'linear', CLASSES)
+    for one in sets:
+        one.features = one.features.half()
+    assert probe(*sets, 'linear', CLASSES) == pytest.approx(exact, rel=0.01)
+
+
 def test_patches_are_bounded_and_evenly_thinned(monkeypatch):
     monkeypatch.setattr(dense_probe, 'MAX_PATCHES', 30)
     monkeypatch.setattr(dense_probe, 'MAX_BANK', 30)
