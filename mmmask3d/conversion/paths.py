@@ -7,10 +7,8 @@ from pathlib import Path
 from mmmask3d.datasets.frame_files import existing, same_form
 
 _UNWANTED = re.compile(r'[\s#,]+')
-_CONTROL = re.compile(r'[\x00-\x1f\x7f]')
-_SURROGATE = re.compile(r'[\ud800-\udfff]')  # how Python holds names that are not UTF-8
-_MAX_PART = 200  # bytes; file systems allow 255, and suffixes need some
-_MAX_NAME = 1000  # bytes; systems allow 1024 (macOS) or 4096 with the output folder in front
+#: Control characters, backslashes, and how Python holds names that are not UTF-8.
+_UNUSABLE = re.compile(r'[\x00-\x1f\x7f\\\ud800-\udfff]')
 
 
 class SourceError(ValueError):
@@ -31,26 +29,14 @@ def safe_name(name: str) -> str:
 
     Raises:
         SourceError: The name is empty or absolute, climbs with ``..``, has a hidden part, a
-            backslash, a control character or one that UTF-8 does not have, or is too long.
+            backslash, a control character or one that UTF-8 does not have.
     """
-    encoded = [part.encode(errors='surrogatepass') for part in name.split('/')]
-    if (
-        any(not 1 <= len(part) <= _MAX_PART or part.startswith(b'.') for part in encoded)
-        or len(b'/'.join(encoded)) > _MAX_NAME
-        or '\\' in name
-        or _CONTROL.search(name)
-        or _SURROGATE.search(name)
-    ):
+    if any(not part or part.startswith('.') for part in name.split('/')) or _UNUSABLE.search(name):
         raise SourceError(
-            f'{_shortened(name)} cannot name a frame: expected parts of 1 to {_MAX_PART} bytes '
-            f"separated by '/', {_MAX_NAME} in all, none of them hidden or '..', in UTF-8, "
-            'without backslashes and control characters. Rename it.'
+            f'{name!r} cannot name a frame: expected parts separated by "/", none of them empty, '
+            f"hidden or '..', in UTF-8, without backslashes and control characters. Rename it."
         )
     return _UNWANTED.sub('_', same_form(name))
-
-
-def _shortened(name: str) -> str:
-    return repr(name) if len(name) <= 100 else f'{name[:100]!r}... ({len(name)} characters)'
 
 
 def path_inside(root: Path, name: str, listed_in: str | Path) -> Path:
@@ -65,23 +51,15 @@ def path_inside(root: Path, name: str, listed_in: str | Path) -> Path:
         listed_in: Where the name was found, for the message.
 
     Raises:
-        SourceError: The name is empty, absolute, too long, climbs out of ``root``, or has
-            characters that no file of a data set has.
+        SourceError: The name is empty, absolute, climbs out of ``root``, or has characters that no
+            file of a data set has.
     """
     normal = os.path.normpath(name) if name else '..'
-    if (
-        os.path.isabs(name)
-        or normal in ('.', '..')
-        or normal.startswith('../')
-        or '\\' in name
-        or _CONTROL.search(name)
-        or _SURROGATE.search(name)
-        or any(len(part.encode()) > 255 for part in normal.split('/'))
-        or len(normal) > 4 * _MAX_NAME
-    ):
+    outside = normal in ('.', '..') or normal.startswith('../') or os.path.isabs(name)
+    if outside or _UNUSABLE.search(name):
         raise SourceError(
-            f'{listed_in}: names the file {_shortened(name)}, which cannot lie inside {root}. '
-            f'The list is damaged, or not one of this data set.'
+            f'{listed_in}: names the file {name!r}, which cannot lie inside {root}. The list is '
+            f'damaged, or not one of this data set.'
         )
     return Path(existing(str(root / normal)))
 

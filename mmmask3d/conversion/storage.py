@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import IO
 
 from mmmask3d.atomic_file import replacing
-from mmmask3d.conversion.paths import path_inside
 
 _STATE = '.conversion'  # hidden, so that scans of the data set pass over it
 _JOURNAL = f'{_STATE}/journal.jsonl'
@@ -39,11 +38,10 @@ def write_file(root: Path, name: str, data: bytes) -> list[int]:
         Size and CRC-32.
 
     Raises:
-        StorageError: The file cannot be written (disk full, no permission, a symbolic link in the
-            way), or does not read back as written.
+        StorageError: The file cannot be written (disk full, no permission), or does not read back
+            as written.
     """
     target = root / name
-    _refuse_links(root, target.parent)
     try:
         # In one folder, which the next call clears of what a killed process left.
         with replacing(target, flush=False, folder=root / _TEMPORARY) as temporary:
@@ -59,12 +57,10 @@ def remove_files(root: Path, names: Iterable[str]) -> None:
     """Remove files below an opened output folder, where they exist.
 
     Raises:
-        SourceError: A name leads out of the folder.
-        StorageError: One cannot be removed, or lies beyond a symbolic link.
+        StorageError: One cannot be removed.
     """
     for name in names:
-        path = path_inside(root, name, root)
-        _refuse_links(root, path.parent)
+        path = root / name
         try:
             path.unlink(missing_ok=True)
         except NotADirectoryError:
@@ -81,18 +77,6 @@ def _not_writable(root: Path, target: Path, error: OSError) -> StorageError:
         f'No half-written file is left. Make room, allow writing, or choose another folder; the '
         f'same call goes on.'
     )
-
-
-def _refuse_links(root: Path, path: Path) -> None:
-    """Raise where a part of ``path`` below ``root`` is a symbolic link."""
-    current = root
-    for part in path.relative_to(root).parts:
-        current = current / part
-        if current.is_symlink():
-            raise StorageError(
-                f'{current} is a symbolic link, which would lead the output out of {root}. '
-                f'Remove it, or choose another output folder.'
-            )
 
 
 def unchanged(root: Path, files: Mapping[str, list[int]]) -> bool:
@@ -198,9 +182,7 @@ def open_output(root: Path, identity: dict) -> Iterator[OutputFolder]:
 
 
 def _check_ours(root: Path) -> None:
-    """Raise where the folder holds something else, or what is ours is a link to elsewhere."""
-    for name in (_JOURNAL, _INDEX, _TEMPORARY, _LOCK):
-        _refuse_links(root, root / name)
+    """Raise where the folder holds something else."""
     if not root.exists() or (root / _JOURNAL).is_file():
         return
     if not root.is_dir() or any(path.name != _STATE for path in root.iterdir()):
@@ -216,11 +198,6 @@ def _take(lock: IO[bytes], root: Path) -> None:
     except BlockingIOError as error:
         raise StorageError(
             f'{root} is being written by another process. Wait for it, or choose another folder.'
-        ) from error
-    except OSError as error:
-        raise StorageError(
-            f'{root} cannot be locked against other processes ({error.strerror}). Choose a folder '
-            f'on a file system with locks.'
         ) from error
 
 

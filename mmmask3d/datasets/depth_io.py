@@ -4,10 +4,9 @@ Everything that knows how depth is stored (bit depth, "no reading" codes, units)
 the loader, the checker and the converters cannot disagree about what a reading is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
-from typing import Any
 
 import cv2
 import numpy as np
@@ -50,10 +49,6 @@ _NO_DEPTH = {
     'PFM': 'PFM files differ in their order of rows',
 }
 _COLOUR_AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-_NPY_HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 def check_complete(content: bytes, path: str) -> None:
@@ -275,31 +270,23 @@ def _several_channels(path: str, found: str) -> str:
 
 
 def _decode_npy(content: bytes, path: str) -> np.ndarray:
-    stream = BytesIO(content)
     try:
-        shape, _, dtype = _NPY_HEADERS[np.lib.format.read_magic(stream)](stream)
-    except KeyError as error:
-        raise FrameError(f'{path}: unreadable .npy file (version {error}).') from error
+        raw = np.load(BytesIO(content), allow_pickle=False)
     except Exception as error:
         # The header is a Python literal; numpy lets through whatever a damaged one leads to:
-        # tokenize.TokenError, TypeError, RecursionError, ...
-        raise FrameError(f'{path}: unreadable .npy file ({error}).') from error
-    if len(shape) != 2 or 0 in shape:
-        raise FrameError(f'{path}: expected a depth map of shape (H, W), found {shape}.')
-    if dtype.kind not in 'uif':
+        # tokenize.TokenError, TypeError, RecursionError, MemoryError, ...
         raise FrameError(
-            f'{path}: expected depth of an integer or float type, found {dtype}. '
+            f'{path}: unreadable .npy file ({len(content)} bytes; {error}). Copy or convert the '
+            f'file again.'
+        ) from error
+    if raw.ndim != 2 or not raw.size:
+        raise FrameError(f'{path}: expected a depth map of shape (H, W), found {raw.shape}.')
+    if raw.dtype.kind not in 'uif':
+        raise FrameError(
+            f'{path}: expected depth of an integer or float type, found {raw.dtype}. '
             f'Save it as uint16 or float32.'
         )
-    needed, found = shape[0] * shape[1] * dtype.itemsize, len(content) - stream.tell()
-    # Before loading, which would make room for what the header says.
-    if found < needed or min(shape) < 0:
-        raise FrameError(
-            f'{path}: unreadable .npy file: {shape} of {dtype} takes {needed} bytes from byte '
-            f'{stream.tell()} on, found {found}. Copy or convert the file again.'
-        )
-    stream.seek(0)
-    return np.load(stream, allow_pickle=False)
+    return raw
 
 
 def _decode_png(content: bytes, path: str) -> np.ndarray:

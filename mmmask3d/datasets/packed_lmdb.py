@@ -1,8 +1,9 @@
 """File backend that reads a data set packed into one LMDB file, for mmengine's `backend_args`.
 
-Format: key = path of the file below the packed folder, UTF-8, '/' between the parts; value = its
-content, then the CRC-32 of key and content (4 bytes, little-endian). The key ``/manifest``, which
-no file can have, holds the manifest as JSON, also with its checksum. It is written last.
+Format: key = path of the file below the packed folder, UTF-8 in Unicode's composed form (NFC), '/'
+between the parts; value = its content, then the CRC-32 of key and content (4 bytes,
+little-endian). The key ``/manifest``, which no file can have, holds the manifest as JSON, likewise
+with its checksum. It is written last.
 """
 
 import json
@@ -75,7 +76,7 @@ class PackedLmdbBackend(LmdbBackend):
 
     The database is opened read-only and without locks, once in each process, whatever the number
     of backends; a copy sent to another process opens it again. Contents are compared with their
-    checksums when they are read. Names are found in whatever Unicode form they are stored.
+    checksums when they are read. Names may be asked for in any Unicode form.
 
     Args:
         db_path: The database, one file.
@@ -93,14 +94,13 @@ class PackedLmdbBackend(LmdbBackend):
     def __init__(self, db_path: str, data_root: str = '', verify: bool = True) -> None:
         super().__init__(db_path)
         self._process: int | None = None  # that _client was opened in
-        self._forms: dict[str, str] | None = None  # stored names by their composed form
         self.data_root = str(data_root)
         self.verify = verify
         root = posixpath.normpath(self.data_root) if self.data_root else '.'
         self._prefix = '' if root == '.' else root.rstrip('/') + '/'
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | dict(_client=None, _process=None, _forms=None)
+        return self.__dict__ | dict(_client=None, _process=None)
 
     def __deepcopy__(self, memo: dict) -> 'PackedLmdbBackend':
         return type(self)(self.db_path, self.data_root, self.verify)
@@ -118,8 +118,8 @@ class PackedLmdbBackend(LmdbBackend):
             PackedFileError: Its checksum does not fit.
             PackedDatabaseError: See the class.
         """
+        key = self._key(filepath).encode(errors='surrogateescape')
         with self._reading() as transaction:
-            key = self._stored(transaction, self._key(filepath)).encode(errors='surrogateescape')
             value = transaction.get(key) if 0 < len(key) <= MAX_KEY else None
             if value is None:
                 raise FileNotFoundError(
@@ -152,7 +152,6 @@ class PackedLmdbBackend(LmdbBackend):
     def keys(self, folder: str = '') -> Iterator[str]:
         """Keys of all files below a folder of the database, in the order of their bytes."""
         with self._reading() as transaction, transaction.cursor() as cursor:
-            folder = self._stored(transaction, folder)
             start = f'{folder}/'.encode() if folder else b''
             found = cursor.set_range(start) if start else cursor.first()
             while found:
@@ -160,13 +159,13 @@ class PackedLmdbBackend(LmdbBackend):
                 if not key.startswith(start):
                     return
                 if key != MANIFEST_KEY:
-                    yield self._decoded(key)
+                    yield key.decode(errors='replace')
                 found = cursor.next()
 
     def isfile(self, filepath: str | Path) -> bool:
         """Whether the database holds a file."""
+        key = self._key(filepath).encode(errors='surrogateescape')
         with self._reading() as transaction:
-            key = self._stored(transaction, self._key(filepath)).encode(errors='surrogateescape')
             return 0 < len(key) <= MAX_KEY and transaction.get(key) is not None
 
     def isdir(self, filepath: str | Path) -> bool:
@@ -200,8 +199,7 @@ class PackedLmdbBackend(LmdbBackend):
         """
         if suffix is not None and (list_dir or not isinstance(suffix, str | tuple)):
             raise TypeError('suffix must be a str or a tuple of them, with list_dir=False')
-        with self._reading() as transaction:
-            folder = self._stored(transaction, self._key(dir_path))
+        folder = self._key(dir_path)
         length = len(folder) + 1 if folder else 0
         empty, last = True, tuple[str, ...]()
         for key in self.keys(folder):
@@ -235,46 +233,7 @@ class PackedLmdbBackend(LmdbBackend):
                 f'{filepath} does not lie below data_root={self.data_root!r}, the folder that '
                 f'{self.db_path} stands for. Give the data_root of the data set in backend_args.'
             )
-        return key
-
-    def _stored(self, transaction: Any, name: str) -> str:
-        """A key or folder in the Unicode form in which the database has it, if it does."""
-        if name.isascii():
-            return name
-        with transaction.cursor() as cursor:
-            key = name.encode(errors='surrogateescape')
-            if cursor.set_range(key) and bytes(cursor.key()) == key:  # a file
-                return name
-            if cursor.set_range(key + b'/') and bytes(cursor.key()).startswith(key + b'/'):
-                return name
-            if self._forms is None:
-                self._forms = {}
-                for stored in self._names(cursor):
-                    self._forms.setdefault(same_form(stored), stored)
-        return self._forms.get(same_form(name), name)
-
-    def _names(self, cursor: Any) -> Iterator[str]:
-        """Keys and folders that are not ASCII."""
-        last: tuple[str, ...] = ()
-        cursor.first()
-        for key in cursor.iternext(values=False):
-            name = self._decoded(bytes(key))
-            if name.isascii():
-                continue
-            yield name
-            parts = tuple(name.split('/')[:-1])
-            for depth in range(1, len(parts) + 1):
-                if parts[:depth] != last[:depth]:
-                    yield '/'.join(parts[:depth])
-            last = parts
-
-    def _decoded(self, key: bytes) -> str:
-        try:
-            return key.decode()
-        except UnicodeDecodeError as error:
-            raise PackedDatabaseError(
-                f'{self.db_path}: damaged, the key {key[:60]!r} is no UTF-8. {_CURE}'
-            ) from error
+        return same_form(key)
 
     # ---------------------------------------------------------------- the database
 
@@ -343,11 +302,10 @@ def _open(db_path: str) -> Any:
     try:
         with environment.begin(buffers=True) as transaction:
             _read_manifest(transaction, db_path)
-    except lmdb.Error as error:
+    except BaseException as error:
         environment.close()
-        raise PackedDatabaseError(f'{db_path}: damaged ({error}). {_CURE}') from error
-    except BaseException:
-        environment.close()
+        if isinstance(error, lmdb.Error):
+            raise PackedDatabaseError(f'{db_path}: damaged ({error}). {_CURE}') from error
         raise
     _environments[key] = environment
     return environment

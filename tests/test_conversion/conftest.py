@@ -1,7 +1,5 @@
 """A made-up data set with its converter, a writer of MATLAB 7.3 files, and a look at folders."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,27 +79,3 @@ def mat73():
             file.write(text.ljust(124) + b'\x00\x02IM')
 
     return write
-
-
-@pytest.fixture(scope='session')
-def run_mutations():
-    """Function `run_mutations(script, folder, count, seed)`: numbers of refusals and frames read.
-
-    The script damages files of the folder in a process of its own, where a crash of a C library is
-    noticed; it leaves the number of the mutation under way in the file `last`.
-    """
-
-    def run(script, folder, count, seed):
-        environment = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-        done = subprocess.run(
-            [sys.executable, '-c', script, str(folder), str(count), str(seed)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        last = (folder / 'last').read_text()
-        assert done.returncode == 0, f'mutation {last} of seed {seed}: {done.stderr[-2000:]}'
-        return [int(n) for n in done.stdout.split()[-2:]]
-
-    return run

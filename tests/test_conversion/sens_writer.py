@@ -7,8 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-COLOUR = {'raw': 0, 'png': 1, 'jpeg': 2}
-DEPTH = {'raw_ushort': 0, 'zlib_ushort': 1, 'occi_ushort': 2}
+JPEG, ZLIB = 2, 1  # of the formats
 INTRINSIC = ((1170.2, 0, 647.8, 0), (0, 1170.2, 483.8, 0), (0, 0, 1, 0), (0, 0, 0, 1))
 NO_POSE = np.full((4, 4), -np.inf)
 
@@ -29,25 +28,20 @@ def make_frames(n, colour_size=(48, 36), depth_size=(24, 18), seed=0):
     return frames
 
 
-def encode_colour(image, kind='jpeg'):
-    if kind == 'raw':
-        return image[..., ::-1].tobytes()
-    done, data = cv2.imencode({'jpeg': '.jpg', 'png': '.png'}[kind], image)
+def encode_colour(image):
+    done, data = cv2.imencode('.jpg', image)
     assert done
     return data.tobytes()
 
 
-def encode_depth(depth, kind='zlib_ushort'):
-    data = depth.astype('<u2').tobytes()
-    return zlib.compress(data) if kind == 'zlib_ushort' else data
+def encode_depth(depth):
+    return zlib.compress(depth.astype('<u2').tobytes())
 
 
 def sens_header(
     num_frames,
     colour_size=(48, 36),
     depth_size=(24, 18),
-    colour='jpeg',
-    depth='zlib_ushort',
     shift=1000.0,
     version=4,
     name=b'StructureSensor',
@@ -57,7 +51,7 @@ def sens_header(
         struct.pack('<IQ', version, len(name))
         + name
         + matrices.tobytes()
-        + struct.pack('<2i', COLOUR[colour], DEPTH[depth])
+        + struct.pack('<2i', JPEG, ZLIB)
         + struct.pack('<4If', *colour_size, *depth_size, shift)
         + struct.pack('<Q', num_frames)
     )
@@ -72,18 +66,16 @@ def sens_frame(colour, depth, pose, times=(0, 0)):
     )
 
 
-def sens_bytes(frames, colour='jpeg', depth='zlib_ushort', inertial=2, **header):
+def sens_bytes(frames, inertial=2, **header):
     """Content of a file of `frames`, see `make_frames`."""
     sizes = {}
     if frames:
         sizes['colour_size'] = frames[0][0].shape[1::-1]
         sizes['depth_size'] = frames[0][1].shape[1::-1]
-    content = [sens_header(len(frames), colour=colour, depth=depth, **(sizes | header))]
+    content = [sens_header(len(frames), **(sizes | header))]
     for i, (image, distance, pose) in enumerate(frames):
         times = (33_000 * i, 33_000 * i + 7)
-        content.append(
-            sens_frame(encode_colour(image, colour), encode_depth(distance, depth), pose, times)
-        )
+        content.append(sens_frame(encode_colour(image), encode_depth(distance), pose, times))
     if inertial is not None:
         content.append(struct.pack('<Q', inertial) + bytes(128 * inertial))
     return b''.join(content)

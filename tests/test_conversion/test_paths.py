@@ -30,9 +30,6 @@ def outcome(function, *arguments):
 @example('a/.hidden')
 @example('a\0b')
 @example('a\\..\\b')
-@example('a' * 201)
-@example('\u00e9' * 101)
-@example('/'.join(['a' * 100] * 11))
 @example('living room/frame #1, left')
 @example('a\u2028b\x85c\xa0d')
 @example('\udc80')
@@ -40,7 +37,6 @@ def test_a_safe_name_stays_inside_and_survives_an_index(name):
     safe, message = outcome(safe_name, name)
     if safe is None:
         assert 'cannot name a frame' in message
-        assert len(message) < 1000
         return
     root = Path('/out')
     path = Path(os.path.normpath(root / f'{safe}.png'))
@@ -51,7 +47,6 @@ def test_a_safe_name_stays_inside_and_survives_an_index(name):
     assert f'# comment\n{safe}\n'.splitlines()[1].split() == [safe]
     assert not safe.startswith('#')
     safe.encode()  # can be written to an index file
-    assert all(len(os.fsencode(part)) <= 200 for part in safe.split('/'))
 
 
 @pytest.mark.parametrize(
@@ -76,8 +71,6 @@ def test_blanks_commas_and_hashes_become_underscores(name, expected):
 @example('/a')
 @example('a/./b')
 @example('a/../b')
-@example('b' * 256)
-@example('/'.join(['b' * 200] * 30))
 def test_a_listed_path_lies_inside_and_can_be_asked_for(name):
     root = Path('/nowhere/source')
     path, message = outcome(path_inside, root, name, 'list.txt')

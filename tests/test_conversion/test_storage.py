@@ -1,11 +1,7 @@
 """Files complete or absent, and a folder that only its own conversion writes to."""
 
-import errno
-import json
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -15,12 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmmask3d.conversion import storage
-from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.storage import (
     StorageError,
     open_output,
-    remove_files,
     unchanged,
     write_file,
 )
@@ -144,25 +137,6 @@ def test_an_empty_folder_and_one_left_before_its_first_line_are_taken(tmp_path):
     assert list((tmp_path / 'killed/.conversion/tmp').iterdir()) == []
 
 
-@pytest.mark.parametrize('part', ['depth', 'depth/b'])
-def test_a_planted_link_to_a_folder_is_not_followed(tmp_path, part):
-    (tmp_path / 'elsewhere').mkdir()
-    fill(tmp_path / 'out', ['a'])
-    target = tmp_path / 'out' / part
-    if target.exists():
-        target.rename(tmp_path / 'out/moved')
-    target.symlink_to(tmp_path / 'elsewhere')
-    with (
-        open_output(tmp_path / 'out', IDENTITY) as output,
-        pytest.raises(StorageError, match=f'{part} is a symbolic link'),
-    ):
-        output.write('depth/b/c.png', b'x')
-    (tmp_path / 'elsewhere/c.png').write_bytes(b'theirs')
-    with pytest.raises(StorageError, match='is a symbolic link'):
-        remove_files(tmp_path / 'out', ['depth/b/c.png'])
-    assert files_of(tmp_path / 'elsewhere') == ['c.png']
-
-
 def test_a_planted_link_to_a_file_is_replaced_not_followed(tmp_path):
     (tmp_path / 'precious').write_bytes(b'theirs')
     fill(tmp_path / 'out', ['a'])
@@ -175,35 +149,11 @@ def test_a_planted_link_to_a_file_is_replaced_not_followed(tmp_path):
     assert target.read_bytes() == b'ours'
 
 
-@pytest.mark.parametrize('name', ['', 'tmp', 'journal.jsonl', 'lock', 'index'])
-def test_a_planted_link_in_the_state_is_refused(tmp_path, name):
-    fill(tmp_path / 'out', ['a'])
-    elsewhere = tmp_path / 'elsewhere'
-    elsewhere.mkdir()
-    (elsewhere / 'precious').write_bytes(b'theirs')
-    planted = tmp_path / 'out/.conversion' / name
-    if planted.exists():
-        planted.rename(tmp_path / 'moved')
-    file = name not in ('', 'tmp')
-    planted.symlink_to(elsewhere / 'precious' if file else elsewhere)
-    with pytest.raises(StorageError, match='is a symbolic link'):
-        reopen(tmp_path / 'out')
-    assert (elsewhere / 'precious').read_bytes() == b'theirs'
-
-
 def test_a_link_to_the_output_folder_itself_is_the_user_s_choice(tmp_path):
     (tmp_path / 'big_disk').mkdir()
     (tmp_path / 'out').symlink_to(tmp_path / 'big_disk')
     assert list(fill(tmp_path / 'out', ['a'])) == ['a']
     assert (tmp_path / 'big_disk/depth/a.png').exists()
-
-
-@pytest.mark.parametrize('name', ['../x', '/x', 'depth/../../x', ''])
-def test_nothing_outside_is_removed(tmp_path, name):
-    (tmp_path / 'x').write_bytes(b'theirs')
-    with pytest.raises(SourceError):
-        remove_files(tmp_path / 'out', [name])
-    assert files_of(tmp_path) == ['x']
 
 
 def test_index_files_that_are_no_more_are_removed(tmp_path):
@@ -216,35 +166,13 @@ def test_index_files_that_are_no_more_are_removed(tmp_path):
     assert sorted(p.name for p in (tmp_path / 'out/splits').iterdir()) == ['all.txt', 'mine.txt']
 
 
-def test_a_forged_index_removes_nothing_outside(tmp_path):
-    (tmp_path / 'x').write_bytes(b'theirs')
-    fill(tmp_path / 'out', ['a'])
-    content = json.dumps({'files': ['../x']}, separators=(',', ':')).encode()
-    index = tmp_path / 'out/.conversion/index'
-    index.write_bytes(content + b'\n')  # without its checksum: not believed
-    with open_output(tmp_path / 'out', IDENTITY) as output:
-        output.write_index({})
-    index.write_bytes(b'%08x %s\n' % (zlib.crc32(content), content))
-    with open_output(tmp_path / 'out', IDENTITY) as output, pytest.raises(SourceError):
-        output.write_index({})
-    assert (tmp_path / 'x').read_bytes() == b'theirs'
-
-
 def test_only_one_process_writes(tmp_path):
-    code = (
-        'import sys; from pathlib import Path\n'
-        'from mmmask3d.conversion.storage import open_output, StorageError\n'
-        'try:\n    open_output(Path(sys.argv[1]), {}).__enter__()\n'
-        'except StorageError as e:\n    print(e)\n'
-    )
-    with open_output(tmp_path / 'out', {}):
+    with (
+        open_output(tmp_path / 'out', {}),
         # A second description of the lock file stands for a second process.
-        with pytest.raises(StorageError, match='is being written by another process'):
-            reopen(tmp_path / 'out', {})
-        done = subprocess.run(
-            [sys.executable, '-c', code, tmp_path / 'out'], capture_output=True, text=True
-        )
-        assert 'is being written by another process' in done.stdout, done.stderr
+        pytest.raises(StorageError, match='is being written by another process'),
+    ):
+        reopen(tmp_path / 'out', {})
     assert reopen(tmp_path / 'out', {}) == {}
 
 
@@ -328,15 +256,6 @@ def test_a_file_that_does_not_read_back_is_no_file(tmp_path, monkeypatch):
             with pytest.raises(StorageError, match='does not read back the same'):
                 write_file(output.root, 'rgb/a.jpg', b'content')
         assert files_of(tmp_path / 'out/rgb') == []
-
-
-def test_a_disk_that_fails_while_locking_is_no_lock(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.ENOLCK, 'No locks available')
-
-    monkeypatch.setattr(storage.fcntl, 'flock', refuse)
-    with pytest.raises(StorageError, match=r'cannot be locked.*No locks available'):
-        reopen(tmp_path / 'out')
 
 
 def test_many_frames_are_checked_in_any_order(tmp_path):

@@ -68,15 +68,6 @@ def test_no_size(content):
     assert declared_size(content) is None
 
 
-@settings(deadline=None, max_examples=300)
-@given(st.binary(max_size=60), st.sampled_from([b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n']))
-def test_any_bytes_have_an_end(content, start):
-    declared_size(start + content)
-    png_damage(start + content)
-    jpeg_damage(start + content)
-    file_format(content)
-
-
 def test_damage_of_a_png_names_the_byte():
     content = encoded((40, 50, 3), '.png')
     start = content.index(b'IDAT') - 4
@@ -108,19 +99,6 @@ def test_a_wrong_checksum_is_damage_where_it_is_asked_for():
     )
     assert png_damage(content, checksums=True) == ''
     assert png_damage(content[:-1] + b'\0', checksums=True).startswith('the checksum of')  # IEND's
-
-
-def test_every_changed_byte_of_a_png_is_noticed():
-    """Signature aside, which decides what the file is."""
-    content = bytearray(cv2.imencode('.png', np.arange(48, dtype=np.uint8).reshape(6, 8))[1])
-    assert png_damage(bytes(content), checksums=True) == ''
-    for at in range(8, len(content)):
-        changed = bytearray(content)
-        changed[at] ^= 0x10
-        assert png_damage(bytes(changed), checksums=True), at
-    for end in range(8, len(content)):
-        assert png_damage(bytes(content[:end])), end
-    assert png_damage(bytes(content) + b'trailing', checksums=True) == ''
 
 
 # ---------------------------------------------------------------- the end of a JPEG
@@ -157,10 +135,6 @@ TRAILERS = {
 @pytest.mark.parametrize('picture', PICTURES)
 def test_what_follows_a_jpeg_does_not_matter(picture, trailer):
     assert jpeg_damage(PICTURES[picture] + TRAILERS[trailer]) == ''
-
-
-def test_the_noise_would_mislead_a_search():
-    assert TRAILERS['noise'].rfind(b'\xff\xda') > TRAILERS['noise'].rfind(b'\xff\xd9')
 
 
 @pytest.mark.parametrize('picture', PICTURES)

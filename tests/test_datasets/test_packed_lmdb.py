@@ -364,9 +364,7 @@ def test_truncated_databases(root, arguments, tmp_path):
     """LMDB maps the file and would be killed (SIGBUS) beyond its end."""
     content = (tmp_path / 'frames.lmdb').read_bytes()
     page = 4096
-    lengths = {0, 1, 100, page - 1, page, page + 1, 2 * page - 1, 2 * page, 2 * page + 1}
-    lengths |= {3 * page, len(content) // 2, len(content) - page, len(content) - 1}
-    for length in sorted(lengths):
+    for length in (0, 100, page, 2 * page + 1, len(content) - page, len(content) - 1):
         path = tmp_path / f'{length}.lmdb'
         path.write_bytes(content[:length])
         with pytest.raises(PackedDatabaseError, match=rf'{length}\.lmdb: '):
@@ -401,9 +399,7 @@ def write_database(path, items):
     ('manifest', 'message'),
     [
         (None, 'has no manifest'),
-        (b'', 'damaged manifest'),
         (b'{"format": "mmmask3d packed files", "version": 1}\x00\x00\x00\x00', 'the checksum'),
-        (with_checksum(MANIFEST_KEY, b'[1]'), 'damaged manifest'),
         (with_checksum(MANIFEST_KEY, b'{"version": 1}'), 'damaged manifest'),
         (
             with_checksum(MANIFEST_KEY, b'{"format": "mmmask3d packed files", "version": 2}'),
@@ -420,7 +416,7 @@ def test_manifests(tmp_path, manifest, message):
         PackedLmdbBackend(str(tmp_path / 'a.lmdb')).get('a')
 
 
-@pytest.mark.parametrize('value', [b'', b'abc', b'xabcd', with_checksum(b'b', b'x')])
+@pytest.mark.parametrize('value', [b'', b'xabcd', with_checksum(b'b', b'x')])
 def test_values_without_their_checksum(tmp_path, value):
     manifest = with_checksum(MANIFEST_KEY, b'{"format": "mmmask3d packed files", "version": 1}')
     write_database(tmp_path / 'a.lmdb', {b'a': value, MANIFEST_KEY: manifest})
@@ -457,6 +453,7 @@ def test_names_are_found_in_any_unicode_form(tmp_path, write_frame):
     arguments = dict(backend='packed_lmdb', db_path=str(tmp_path / 'x.lmdb'), data_root=str(root))
     for ann_file in ('', 'index.txt'):
         info = dataset(root, arguments, ann_file=ann_file).get_data_info(0)
-        assert (info['img_path'], info['depth_path']) == (str(image), str(depth))
+        assert info['img_path'] == f'{root}/rgb/Küche/1.png'
+        assert info['depth_path'] == f'{root}/depth/Küche/1.png'
     copied = pickle.loads(pickle.dumps(backend))
     assert copied.get(f'{root}/depth/Küche/1.png') == depth.read_bytes()

@@ -52,47 +52,16 @@ def undecoded(content, depth):
     return UndecodedFrame('a.jpg', content, depth.shape, depth, None, SETTINGS)
 
 
-# ---------------------------------------------------------------- sizes from headers
+# ---------------------------------------------------------------- decoding
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    height=st.integers(1, 70),
-    width=st.integers(1, 70),
-    progressive=st.booleans(),
-    restart=st.integers(0, 3),
-)
-def test_size_of_a_jpeg(height, width, progressive, restart):
-    content = jpeg(
-        np.zeros((height, width, 3), np.uint8), progressive=progressive, rst_interval=restart
-    )
-    assert jpeg_size(content) == (height, width)
-
-
-def test_the_size_is_that_of_the_image_not_of_its_thumbnail():
-    thumbnail = jpeg(np.zeros((4, 5, 3), np.uint8))
-    whole = jpeg(np.zeros((30, 20, 3), np.uint8))
-    segment = b'\xff\xe1' + (2 + len(thumbnail)).to_bytes(2, 'big') + thumbnail
-    assert jpeg_size(whole[:2] + segment + whole[2:]) == (30, 20)
-    assert jpeg_size(whole[:2] + b'\xff\xff\xff' + whole[2:]) == (30, 20)  # fill bytes
-
-
-def test_no_size_without_a_header():
+def test_a_size_is_needed():
     content = jpeg(np.zeros((30, 20, 3), np.uint8))
+    assert jpeg_size(content) == (30, 20)
     start = content.index(b'\xff\xc0')
-    for length in range(start + 9):
-        assert jpeg_size(content[:length]) is None
-    for other in (b'', b'\x89PNG\r\n\x1a\n' + bytes(30), b'\xff\xd8' + bytes(40)):
-        assert jpeg_size(other) is None
     unknown_height = content[: start + 5] + bytes(2) + content[start + 7 :]
-    assert jpeg_size(unknown_height) is None
-
-
-@settings(deadline=None, max_examples=200)
-@given(st.binary(max_size=60))
-def test_any_bytes_are_looked_at_without_an_error(content):
-    size = jpeg_size(b'\xff\xd8' + content)
-    assert size is None or min(size) > 0
+    for other in (b'', b'\x89PNG\r\n\x1a\n' + bytes(30), content[: start + 8], unknown_height):
+        assert jpeg_size(other) is None
 
 
 @pytest.mark.parametrize('reduction', [2, 4, 8])
@@ -344,7 +313,6 @@ def test_other_transforms_get_the_image(tmp_path, write_frame):
         dict(type='mmpretrain.ColorJitter', brightness=0.4),
         dict(type='mmpretrain.RandomGrayscale', prob=1.0, keep_channels=True),
         dict(type='mmmask3d.RGBDRandomFlip', prob=1.0),
-        dict(type='mmmask3d.RGBDCenterCrop', crop_size=(32, 24)),
         dict(type='mmmask3d.OwnCrop', scale=(32, 24)),
     ):
         crop = dict(type='mmmask3d.RGBDRandomResizedCrop', scale=(32, 24))

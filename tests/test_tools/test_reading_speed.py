@@ -1,13 +1,8 @@
 """What the benchmark of reading runs, counts and reports."""
 
-import json
-import time
+import re
 
 import pytest
-from mmengine.registry import init_default_scope
-
-from mmmask3d.datasets import EpochIndex
-from mmmask3d.registry import DATASETS
 
 
 @pytest.fixture
@@ -28,31 +23,18 @@ def test_folder_and_packed_side_by_side(tool, folder, tmp_path, capsys):
     from mmmask3d.conversion.packing import pack
 
     pack(folder, tmp_path / 'frames.lmdb')
-    report = tmp_path / 'report.json'
-    options = [*OPTIONS, '--packed', str(tmp_path / 'frames.lmdb'), '--json', str(report)]
+    options = [*OPTIONS, '--packed', str(tmp_path / 'frames.lmdb'), '--profile']
     assert tool.main([str(folder), *options]) == 0
     output = capsys.readouterr().out
-    found = json.loads(report.read_text())
-    assert list(found['result']) == ['decoding alone', 'pipeline', 'pipeline from LMDB']
-    for name, row in found['result'].items():
-        assert name in output
-        median, low, high = row['cpu_ms']
-        assert 0 < low <= median <= high
-        median, low, high = row['ratio']
-        assert 0 < low <= median <= high
-    assert found['result']['decoding alone']['ratio'] == [1, 1, 1]
-    assert found['result']['pipeline']['ratio'][2] < 1
-    for parts in found['profile_us'].values():
-        assert parts['decoding depth'] > 0
-        assert parts['decoding colour'] > 0
-        assert {'DepthAwareMasking', 'PackRGBDInputs', 'reading the files'} <= parts.keys()
+    for name in ('decoding alone', 'pipeline', 'pipeline from LMDB'):
+        assert re.search(rf'^{name} +\d+\.\d+ \(', output, re.MULTILINE)
+    assert output.count('Where the time of the pipeline') == 2
+    assert output.count('decode_depth') == 2
 
 
-def test_a_config_and_its_validation(tool, tiny_config, capsys):
-    for option in ([], ['--validation']):
-        options = ['--frames=3', '--passes=1', '--no-profile', *option]
-        assert tool.main([str(tiny_config), *options]) == 0
-        assert '3 frames, the first 48x32' in capsys.readouterr().out
+def test_a_config(tool, tiny_config, capsys):
+    assert tool.main([str(tiny_config), '--frames=3', '--passes=1']) == 0
+    assert '3 frames, the first 48x32' in capsys.readouterr().out
 
 
 def test_packed_config_changes_backend_args_alone(tool, tmp_path):
@@ -87,43 +69,7 @@ def test_ratios_are_formed_within_a_pass(tool):
     assert result[tool.PIPELINE]['cpu_ms'] == [4000, 2000, 8000]
 
 
-def test_clock_counts_each_moment_once(tool):
-    clock = tool.StageClock()
-
-    def busy(seconds):
-        end = time.process_time() + seconds
-        while time.process_time() < end:
-            pass
-
-    inner = clock.wrap('inner', lambda: busy(0.03))
-
-    def outer():
-        busy(0.02)
-        inner()
-        inner()
-
-    clock.wrap('outer', outer)()
-    assert clock.seconds['inner'] == pytest.approx(0.06, rel=0.2)
-    assert clock.seconds['outer'] == pytest.approx(0.02, rel=0.2)
-
-
-def test_profiling_leaves_nothing_behind(tool, folder):
-    args = tool.parse_args([str(folder), *OPTIONS])
-    init_default_scope('mmmask3d')
-    dataset = DATASETS.build(tool.dataset_config(args))
-    before = dataset[EpochIndex(1, 0)]['inputs']['img']
-    parts = tool.profile(dataset, lambda number: dataset[EpochIndex(1, number)], 1, 2)
-    assert min(parts.values()) >= 0 or parts['everything else'] == min(parts.values())
-    assert (dataset[EpochIndex(1, 0)]['inputs']['img'] == before).all()
-    assert 'with_clock' not in repr(type(dataset).get_data_info)
-
-
 def test_files_that_opencv_cannot_decode(tool, tmp_path):
     (tmp_path / 'a.npy').write_bytes(b'\x93NUMPY')
     with pytest.raises(ValueError, match='OpenCV cannot decode'):
         tool.decode([(str(tmp_path / 'a.npy'), str(tmp_path / 'a.npy'))])
-
-
-def test_indices_spread_over_the_data_set(tool):
-    assert tool.spread_out(10, 4) == [0, 3, 6, 9]
-    assert tool.spread_out(3, 100) == [0, 1, 2]

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import platform
 import statistics
 import subprocess
@@ -112,12 +111,12 @@ BACKBONES: dict[str, tuple[str, Callable[[argparse.Namespace], nn.Module]]] = {
 
 
 class Figures(NamedTuple):
-    """What is measured of one backbone: seconds of each round, and bytes (None if not wanted)."""
+    """What is measured of one backbone: seconds of each round, and bytes."""
 
     inference: list[float]
     training: list[float]
-    inference_memory: int | None
-    training_memory: int | None
+    inference_memory: int
+    training_memory: int
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -139,12 +138,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1, ...')
     parser.add_argument('--threads', type=int, default=1, help='of torch on a CPU')
-    parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(
         '--vitdet', type=Path, help='mmdetection/projects/ViTDet, to measure it too'
     )
-    parser.add_argument('--no-memory', action='store_true', help='measure the speed only')
-    parser.add_argument('--out', type=Path, help='also write the figures to this .json')
     parser.add_argument('--memory-of', nargs=2, metavar=('NAME', 'MODE'), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.rounds < 2:
@@ -159,7 +155,7 @@ def build(name: str, args: argparse.Namespace) -> nn.Module:
     """Make one backbone, with random weights."""
     import torch
 
-    torch.manual_seed(args.seed)
+    torch.manual_seed(0)
     return BACKBONES[name][1](args).to(args.device)
 
 
@@ -167,7 +163,7 @@ def images(args: argparse.Namespace) -> Tensor:
     """Random images ``(B, 3, H, W)``."""
     import torch
 
-    generator = torch.Generator().manual_seed(args.seed)
+    generator = torch.Generator().manual_seed(0)
     return torch.randn(args.batch, 3, *args.size, generator=generator).to(args.device)
 
 
@@ -218,7 +214,7 @@ def _process_memory(field: str) -> int:
     for line in Path('/proc/self/status').read_text().splitlines():
         if line.startswith(f'{field}:'):
             return int(line.split()[1]) * 1024
-    raise SystemExit(f'/proc/self/status has no {field}; measure memory on Linux, or --no-memory.')
+    raise SystemExit(f'/proc/self/status has no {field}; memory is measured on Linux only.')
 
 
 def measure_memory(name: str, args: argparse.Namespace, training: bool) -> int:
@@ -242,7 +238,7 @@ def memory_in_own_process(name: str, args: argparse.Namespace, mode: str) -> int
     """Call this script again for :func:`measure_memory`."""
     command = [sys.executable, __file__, '--memory-of', name, mode, '--arch', args.arch]
     command += ['--size', *map(str, args.size), '--batch', str(args.batch)]
-    command += ['--device', args.device, '--threads', str(args.threads), '--seed', str(args.seed)]
+    command += ['--device', args.device, '--threads', str(args.threads)]
     command += ['--vitdet', str(args.vitdet)] if args.vitdet else []
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -254,10 +250,7 @@ def measure(args: argparse.Namespace) -> dict[str, Figures]:
     """All figures of all backbones."""
     times, figures = measure_speed(args), {}
     for name in args.models:
-        memory = [
-            None if args.no_memory else memory_in_own_process(name, args, mode)
-            for mode in ('inference', 'training')
-        ]
+        memory = [memory_in_own_process(name, args, mode) for mode in ('inference', 'training')]
         figures[name] = Figures(times[name][False], times[name][True], *memory)
     return figures
 
@@ -274,9 +267,6 @@ def table(figures: dict[str, Figures]) -> str:
         found = ratios(values, reference)
         return f'{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})'
 
-    def memory(value: int | None, reference: int | None) -> str:
-        return '' if value is None else f'{value / reference:.2f}'
-
     base = figures[REFERENCE]
     lines = [
         '| | inference, time | training, time | inference, memory | training, memory |',
@@ -287,8 +277,8 @@ def table(figures: dict[str, Figures]) -> str:
             BACKBONES[name][0],
             cell(found.inference, base.inference),
             cell(found.training, base.training),
-            memory(found.inference_memory, base.inference_memory),
-            memory(found.training_memory, base.training_memory),
+            f'{found.inference_memory / base.inference_memory:.2f}',
+            f'{found.training_memory / base.training_memory:.2f}',
         ]
         lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
@@ -301,18 +291,16 @@ def settings(args: argparse.Namespace, base: Figures) -> str:
 
     height, width = args.size
     absolute = (
-        f'{statistics.median(base.inference):.3f} s and {statistics.median(base.training):.3f} s'
+        f'{statistics.median(base.inference):.3f} s and {statistics.median(base.training):.3f} s, '
+        f'{base.inference_memory / 2**20:.0f} and {base.training_memory / 2**20:.0f} MiB'
     )
-    if base.inference_memory is not None:
-        mib = (m / 2**20 for m in (base.inference_memory, base.training_memory))
-        absolute += ', {:.0f} and {:.0f} MiB'.format(*mib)
     where = f'{args.threads} thread(s)'
     if args.device != 'cpu':
         where = torch.cuda.get_device_name(args.device)
     return (
         f'{args.arch}, {height}x{width}, batch {args.batch}, fp32, {args.device} '
         f'({platform.machine()}, {where}), torch {torch.__version__}, '
-        f'mmpretrain {mmpretrain.__version__}, seed {args.seed}; median of {args.rounds} rounds '
+        f'mmpretrain {mmpretrain.__version__}; median of {args.rounds} rounds '
         f'(range). 1.00 is {absolute}.'
     )
 
@@ -324,8 +312,6 @@ def main(argv: list[str] | None = None) -> None:
 
     import torch
 
-    from mmmask3d.atomic_file import write_file
-
     torch.set_num_threads(args.threads)
     if args.memory_of:
         name, mode = args.memory_of
@@ -334,10 +320,6 @@ def main(argv: list[str] | None = None) -> None:
     figures = measure(args)
     print(table(figures))
     print('\n' + settings(args, figures[REFERENCE]))
-    if args.out:
-        content = {name: found._asdict() for name, found in figures.items()}
-        text = json.dumps(dict(settings=settings(args, figures[REFERENCE]), figures=content))
-        write_file(args.out, text.encode())
 
 
 if __name__ == '__main__':

@@ -12,31 +12,25 @@ What is compared, in turn and in one process with one thread, as a data worker h
 Every pass goes over the same frames, with other crops, flips and masks each time; a pass before the
 first is not counted, so the files come from the page cache. Ratios are formed within a pass, from
 CPU time, which does not depend on what else the machine does; given are median and range over the
-passes. At the end, where the time goes, from passes of their own in which the parts are timed.
+passes. With `--profile`, also the functions of one pass that take the most time (cProfile).
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import cProfile
 import gc
-import json
+import pstats
 import statistics
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-from unittest import mock
+from typing import Any, NamedTuple
 
 from mmmask3d.cli.options import add_config_overrides, read_overrides
 from mmmask3d.cli.start import start
-
-if TYPE_CHECKING:
-    from mmmask3d.datasets import RGBDDataset
-
 
 BASE_CONFIG = Path(__file__).resolve().parents[2] / 'configs/_base_/datasets/rgbd_pretrain.py'
 DECODING, PIPELINE, PACKED = 'decoding alone', 'pipeline', 'pipeline from LMDB'
@@ -55,12 +49,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('source', type=Path, help='pre-training config, or folder with rgb, depth')
-    parser.add_argument('--validation', action='store_true', help='the validation pipeline instead')
     parser.add_argument('--packed', type=Path, metavar='LMDB', help='the same files, packed')
     parser.add_argument('--frames', type=int, default=100, help='frames per pass')
     parser.add_argument('--passes', type=int, default=7, help='passes that count')
-    parser.add_argument('--no-profile', dest='profile', action='store_false')
-    parser.add_argument('--json', type=Path, help='also write the figures to this file')
+    parser.add_argument('--profile', action='store_true', help='also say where the time goes')
     add_config_overrides(parser)
     folder = parser.add_argument_group('of a folder (a config says it itself)')
     folder.add_argument('--img-suffix', default='.jpg')
@@ -83,7 +75,6 @@ def dataset_config(args: argparse.Namespace) -> dict:
     from mmmask3d.config_files import read_config_file
     from mmmask3d.datasets import resolve_masking
 
-    loader = 'val_dataloader' if args.validation else 'train_dataloader'
     if args.source.is_dir():
         config = BASE_CONFIG
         settings = {
@@ -94,13 +85,13 @@ def dataset_config(args: argparse.Namespace) -> dict:
             'depth_kind': args.depth_kind,
             'pipeline.1.scale': tuple(args.size),
         }
-        options = {f'{loader}.dataset.{key}': value for key, value in settings.items()}
+        options = {f'train_dataloader.dataset.{key}': value for key, value in settings.items()}
         options['model.backbone.patch_size'] = 16
     else:
         config, options = args.source, {}
     cfg = read_config_file(config, {**options, **read_overrides(args.cfg_options)})
     resolve_masking(cfg)
-    return cfg[loader].dataset.to_dict()
+    return cfg.train_dataloader.dataset.to_dict()
 
 
 def packed_config(config: dict, database: Path) -> dict:
@@ -130,13 +121,6 @@ def _dicts(value: Any, name: str) -> Iterator[dict]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _dicts(inner, name)
-
-
-def spread_out(length: int, count: int) -> list[int]:
-    """At most `count` indices, evenly over a data set."""
-    import numpy as np
-
-    return sorted({round(i) for i in np.linspace(0, length - 1, min(count, length))})
 
 
 def decode(paths: Sequence[tuple[str, str]]) -> None:
@@ -178,90 +162,6 @@ def measure(
     return found
 
 
-# ---------------------------------------------------------------- where the time goes
-
-
-class StageClock:
-    """Adds up the time that functions take without what they call of each other."""
-
-    def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
-        self._inner = [0.0]
-
-    def wrap(self, name: str, function: Callable) -> Callable:
-        """The function, with its time counted under a name."""
-
-        def with_clock(*args, **kwargs):
-            self._inner.append(0.0)
-            start = time.process_time()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                spent = time.process_time() - start
-                self.seconds[name] += spent - self._inner.pop()
-                self._inner[-1] += spent
-
-        return with_clock
-
-    @contextmanager
-    def on(self, dataset: Any) -> Iterator[None]:
-        """Time the parts of reading while a data set is used."""
-        import mmcv
-
-        from mmmask3d.datasets import RGBDDataset, sample_rng, undecoded_frame
-        from mmmask3d.datasets.transforms import loading
-
-        parts = [
-            ('file names and settings', RGBDDataset, 'get_data_info'),
-            ('seeding of the sample', sample_rng, '__enter__'),
-            ('seeding of the sample', sample_rng, '__exit__'),
-            ('reading the files', loading.LoadRGBD, '_read'),
-            ('decoding colour', undecoded_frame, 'decode_jpeg'),
-            ('decoding colour', loading, 'decode_colour'),
-            ('decoding depth', loading, 'decode_depth'),
-            ('depth to metres and validity', undecoded_frame, 'to_readings'),
-            ('depth to metres and validity', loading, 'to_readings'),
-            ('resizing depth', undecoded_frame, 'resize_nearest'),
-            ('resizing colour', mmcv, 'imresize'),
-        ]
-        kinds = {type(t) for source in _sources(dataset) for t in source.pipeline.transforms}
-        parts += [
-            (kind.__name__, kind, 'transform') for kind in kinds if hasattr(kind, 'transform')
-        ]
-        with ExitStack() as stack:
-            for name, owner, attribute in parts:
-                timed_part = self.wrap(name, getattr(owner, attribute))
-                stack.enter_context(mock.patch.object(owner, attribute, timed_part))
-            yield
-
-
-def _sources(dataset: Any) -> list[RGBDDataset]:
-    """The RGB-D data sets inside wrappers."""
-    from mmmask3d.datasets import RGBDDataset
-
-    if isinstance(dataset, RGBDDataset):
-        return [dataset]
-    inner = getattr(dataset, 'datasets', None) or [dataset.dataset]
-    return [source for part in inner for source in _sources(part)]
-
-
-def profile(
-    dataset: Any, read: Callable[[int], None], frames: int, passes: int
-) -> dict[str, float]:
-    """Seconds per frame of each part (median over passes), longest first."""
-    runs = []
-    for number in range(passes):
-        clock = StageClock()
-        with clock.on(dataset):
-            total = timed(lambda number=number: read(number), frames).cpu
-        parts = {name: seconds / frames for name, seconds in clock.seconds.items()}
-        parts['everything else'] = total - sum(parts.values())
-        runs.append(parts)
-    names = {name for run in runs for name in run}
-    medians = {name: statistics.median(run.get(name, 0.0) for run in runs) for name in names}
-    return dict(sorted(medians.items(), key=lambda item: -item[1]))
-
-
 # ---------------------------------------------------------------- report
 
 
@@ -295,15 +195,6 @@ def table(result: dict[str, dict]) -> str:
     return '\n'.join(lines)
 
 
-def profile_table(parts: dict[str, float]) -> str:
-    """The parts as text."""
-    total = sum(parts.values())
-    return '\n'.join(
-        f'{name:32}{1e6 * seconds:8.0f} us{100 * seconds / total:6.1f} %'
-        for name, seconds in parts.items()
-    )
-
-
 def main(argv: list[str] | None = None) -> int:
     """Entry point."""
     args = parse_args(argv)
@@ -314,6 +205,7 @@ def main(argv: list[str] | None = None) -> int:
     from mmengine.registry import init_default_scope
 
     from mmmask3d.datasets import EpochIndex
+    from mmmask3d.inspection.measures import spread_indices
     from mmmask3d.registry import DATASETS
 
     cv2.setNumThreads(0)
@@ -323,7 +215,7 @@ def main(argv: list[str] | None = None) -> int:
     datasets = {PIPELINE: DATASETS.build(copy.deepcopy(config))}
     if args.packed is not None:
         datasets[PACKED] = DATASETS.build(packed_config(config, args.packed))
-    indices = spread_out(len(datasets[PIPELINE]), args.frames)
+    indices = spread_indices(len(datasets[PIPELINE]), args.frames)
     infos = [datasets[PIPELINE].get_data_info(i) for i in indices]
     paths = [(info['img_path'], info['depth_path']) for info in infos]
 
@@ -343,17 +235,12 @@ def main(argv: list[str] | None = None) -> int:
         f'{cv2.__version__}, page cache warm; median (range)'
     )
     print(table(result))
-    report = dict(source=str(args.source), frames=len(indices), passes=args.passes, result=result)
     if args.profile:
-        for name, dataset in datasets.items():
-            parts = profile(dataset, variants[name], len(indices), min(args.passes, 5))
-            print(f'\nWhere the time of the {name} goes (CPU time, clocks included):')
-            print(profile_table(parts))
-            report.setdefault('profile_us', {})[name] = {
-                part: round(1e6 * seconds, 2) for part, seconds in parts.items()
-            }
-    if args.json is not None:
-        args.json.write_text(json.dumps(report, indent=2) + '\n')
+        for name in datasets:
+            with cProfile.Profile(time.process_time) as profile:
+                variants[name](args.passes + 1)
+            print(f'\nWhere the time of the {name} goes:')
+            pstats.Stats(profile).sort_stats('cumulative').print_stats(30)
     return 0
 
 

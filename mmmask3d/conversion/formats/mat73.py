@@ -1,8 +1,7 @@
 """Read MATLAB files of version 7.3, which are HDF5, that may be damaged.
 
 Arrays are stored with their dimensions reversed, and cells and struct arrays as references to other
-objects of the file. Nothing is read before its declared shape and type have been checked: a damaged
-file of a few kilobytes can declare terabytes.
+objects of the file.
 """
 
 import os
@@ -17,10 +16,7 @@ import numpy as np
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.datasets.depth_io import FrameError
 
-_SIGNATURE = b'\x89HDF\r\n\x1a\n'
-_USER_BLOCK = 512  # MATLAB's own header before the HDF5 signature
 _CHUNK_CACHE = 64 * 2**20  # bytes a data set; chunks may span several frames
-_LONGEST_TEXT = 4096
 
 _T = TypeVar('_T')
 
@@ -49,12 +45,12 @@ def open_mat73(path: Path) -> Iterator[h5py.File]:
         OSError: It cannot be opened.
     """
     with path.open('rb') as file:
-        start = file.read(_USER_BLOCK + len(_SIGNATURE))
-    if _SIGNATURE not in (start[: len(_SIGNATURE)], start[_USER_BLOCK:]):
+        start = file.read(16)
+    if not h5py.is_hdf5(path):
         kind = ' (a MATLAB file of another version)' if start.startswith(b'MATLAB 5') else ''
         raise SourceError(
-            f'{path}: no HDF5 signature at byte 0 or {_USER_BLOCK}, expected a MATLAB file of '
-            f'version 7.3; it starts with {start[:16]!r}{kind}. Use the file as distributed.'
+            f'{path}: no HDF5 signature, expected a MATLAB file of version 7.3; it starts with '
+            f'{start!r}{kind}. Use the file as distributed.'
         )
     size = os.path.getsize(path)
     opened = _try(
@@ -85,17 +81,14 @@ def find(file: h5py.File | h5py.Group, name: str, path: Path) -> h5py.Dataset | 
     return _try(lambda: file[name], path, name, SourceError)
 
 
-def check_array(
-    dataset: Any, shape: Sequence[int | None], kinds: str, where: str, largest: int | None = None
-) -> h5py.Dataset:
-    """Check what an array is declared to be, before any of it is read.
+def check_array(dataset: Any, shape: Sequence[int | None], kinds: str, where: str) -> h5py.Dataset:
+    """Check what an array is declared to be.
 
     Args:
         dataset: What :func:`find` returned.
         shape: Expected, as stored (reversed); None where it does not matter.
         kinds: Kinds of numpy types: 'u', 'f', 'O' (references).
         where: Its name, for messages.
-        largest: Most elements.
 
     Raises:
         SourceError: It is declared otherwise.
@@ -103,17 +96,14 @@ def check_array(
     if not isinstance(dataset, h5py.Dataset):
         raise SourceError(f'{where} is no array.')
     found = _try(lambda: (dataset.shape, dataset.dtype), where, 'its declaration', SourceError)
-    sides, dtype = found
-    fits = sides is not None and len(sides) == len(shape)
-    fits = fits and all(w is None or w == s for w, s in zip(shape, sides, strict=True))
-    fits = fits and dtype.kind in kinds
-    if not fits or (largest is not None and int(np.prod(sides, dtype=object)) > largest):
+    sides, dtype = found[0] or (), found[1]
+    fits = len(sides) == len(shape) and dtype.kind in kinds
+    if not fits or any(w not in (None, s) for w, s in zip(shape, sides, strict=True)):
         wanted = 'x'.join('any' if s is None else str(s) for s in shape)
-        is_ = 'x'.join(map(str, sides)) if sides is not None else 'empty'
-        limit = f', at most {largest} elements' if largest is not None else ''
         raise SourceError(
-            f'{where} is declared as {dtype} {is_} (as stored), expected {wanted}{limit} of kind '
-            f'{" or ".join(kinds)}. The file is damaged, or not the one distributed.'
+            f'{where} is declared as {dtype} {"x".join(map(str, sides))} (as stored), expected '
+            f'{wanted} of kind {" or ".join(kinds)}. The file is damaged, or not the one '
+            f'distributed.'
         )
     return dataset
 
@@ -133,8 +123,6 @@ def follow(file: h5py.File, reference: Any, where: str) -> Any:
     Raises:
         FrameError: The reference leads nowhere.
     """
-    if not isinstance(reference, h5py.Reference) or not reference:
-        raise FrameError(f'{where} refers to nothing. The file is damaged; copy it again.')
     return _try(lambda: file[reference], where, 'what it refers to', FrameError)
 
 
@@ -145,7 +133,7 @@ def read_text(file: h5py.File, reference: Any, where: str) -> str:
         SourceError: It is something else.
         FrameError: It cannot be read.
     """
-    codes = check_array(follow(file, reference, where), (None, 1), 'u', where, _LONGEST_TEXT)
+    codes = check_array(follow(file, reference, where), (None, 1), 'u', where)
     units = read_part(codes, (slice(None), 0), where)
     return _try(
         lambda: units.astype('<u2').tobytes().decode('utf-16-le'), where, 'text', FrameError

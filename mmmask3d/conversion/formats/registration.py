@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_ORTHONORMAL = 1e-3  # rotations typed from a calibration are rounded
 # Boxes of cameras that are turned a little against each other do not meet exactly at their corners.
 _OVERLAP = 0.05
 
@@ -18,23 +17,12 @@ class Camera:
         fy: Focal length down, in pixels.
         cx: Column of the principal point.
         cy: Row of the principal point.
-        distortion: Radial coefficients k1, k2, k3 of Brown's model (OpenCV's without tangential
-            terms): a ray at the distance r from the axis, at depth 1, is seen at
-            ``r * (1 + k1 r^2 + k2 r^4 + k3 r^6)``.
     """
 
     fx: float
     fy: float
     cx: float
     cy: float
-    distortion: tuple[float, float, float] = (0.0, 0.0, 0.0)
-
-    def __post_init__(self) -> None:
-        values = (self.fx, self.fy, self.cx, self.cy, *self.distortion)
-        if not np.isfinite(values).all() or self.fx <= 0 or self.fy <= 0:
-            raise ValueError(f'Camera: expected finite numbers and focal lengths > 0, got {self}.')
-        if len(self.distortion) != 3:
-            raise ValueError(f'Camera: distortion is (k1, k2, k3), got {self.distortion}.')
 
 
 def register_depth(
@@ -69,7 +57,7 @@ def register_depth(
     Args:
         depth: (H, W) float, metres along the optical axis; anything where ``valid`` is False.
         valid: (H, W) bool. NaN, infinite, zero and negative depth never is a reading.
-        depth_camera: The camera of ``depth``; its distortion has to be zero.
+        depth_camera: The camera of ``depth``.
         colour_camera: The camera to warp into.
         rotation: (3, 3), from the axes of the depth camera (x right, y down, z forward) to those
             of the colour camera.
@@ -82,11 +70,7 @@ def register_depth(
         depth: (height, width) float32, metres along the axis of the colour camera, 0 where there
             is no reading.
         valid: (height, width) bool.
-
-    Raises:
-        ValueError: Shapes do not fit, ``rotation`` is none, or the depth camera has distortion.
     """
-    rotation, translation = _check(depth, valid, depth_camera, rotation, translation)
     depth = np.asarray(depth, np.float64)
     with np.errstate(invalid='ignore'):
         valid = np.asarray(valid, bool) & np.isfinite(depth) & (depth > 0)
@@ -110,35 +94,6 @@ def register_depth(
     return _splat(distance, boxes, size)
 
 
-def _check(
-    depth: np.ndarray,
-    valid: np.ndarray,
-    depth_camera: Camera,
-    rotation: np.ndarray,
-    translation: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    if depth.ndim != 2 or depth.shape != valid.shape:
-        raise ValueError(
-            f'register_depth: expected depth and valid of one shape (H, W), got {depth.shape} and '
-            f'{valid.shape}.'
-        )
-    if any(depth_camera.distortion):
-        raise ValueError(
-            'register_depth: undistort the depth map first; its camera has distortion.'
-        )
-    rotation = np.asarray(rotation, np.float64)
-    translation = np.asarray(translation, np.float64)
-    if (
-        rotation.shape != (3, 3)
-        or not np.allclose(rotation @ rotation.T, np.eye(3), atol=_ORTHONORMAL)
-        or np.linalg.det(rotation) < 0
-    ):
-        raise ValueError(f'register_depth: not a rotation matrix: {rotation.tolist()}.')
-    if translation.shape != (3,) or not np.isfinite(translation).all():
-        raise ValueError(f'register_depth: expected a finite translation (3,), got {translation}.')
-    return rotation, translation
-
-
 def _project(
     depth: np.ndarray,
     depth_camera: Camera,
@@ -157,28 +112,10 @@ def _project(
     with np.errstate(invalid='ignore', divide='ignore', over='ignore'):
         z = np.where(z > 0, z, np.nan)  # the others are behind the colour camera
         x, y = x / z, y / z
-        if any(colour_camera.distortion):
-            squared = x * x + y * y
-            k1, k2, k3 = colour_camera.distortion
-            factor = 1 + squared * (k1 + squared * (k2 + squared * k3))
-            z = np.where(squared < _farthest(colour_camera.distortion), z, np.nan)
-            x, y = x * factor, y * factor
     seen = np.isfinite(z)
     column = np.where(seen, colour_camera.fx * x + colour_camera.cx, np.nan)
     row = np.where(seen, colour_camera.fy * y + colour_camera.cy, np.nan)
     return column, row, z
-
-
-def _farthest(distortion: tuple[float, float, float]) -> float:
-    """Squared distance from the axis up to which the distorted distance grows.
-
-    Beyond, the polynomial turns round, and rays from outside the field of view would come back
-    into the image.
-    """
-    k1, k2, k3 = distortion
-    roots = np.roots(np.trim_zeros([7 * k3, 5 * k2, 3 * k1, 1.0], 'f'))
-    turns = [root.real for root in roots if abs(root.imag) < 1e-9 and root.real > 0]
-    return min(turns, default=np.inf)
 
 
 def _pairs(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,8 +13,8 @@ https://github.com/ScanNet/ScanNet (``c++/src/sensorData.h``, commit 3830fce):
   each
 
 There is neither an index nor a checksum. The reader walks from frame header to frame header
-without touching what lies between, holds one frame at a time, and compares lengths with the size
-of the file before it believes them.
+without touching what lies between, and holds one frame at a time. Of the formats, those of ScanNet
+are read: JPEG colour and zlib depth.
 """
 
 import os
@@ -27,14 +27,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmmask3d.conversion.formats.source_image import LARGEST_SIDE, read_image_header
 from mmmask3d.conversion.paths import SourceError
-from mmmask3d.datasets.depth_io import FrameError, decode_colour
+from mmmask3d.datasets.depth_io import FrameError
 
 VERSION = 4
 COLOUR_FORMATS = {0: 'raw', 1: 'png', 2: 'jpeg'}
 DEPTH_FORMATS = {0: 'raw_ushort', 1: 'zlib_ushort', 2: 'occi_ushort'}
-_LONGEST_NAME = 4096  # bytes; it is 'StructureSensor' in ScanNet
+_READ = 'jpeg', 'zlib_ushort'
 _AFTER_NAME = struct.Struct('<64f2i4IfQ')
 _FRAME_BYTES = 96  # of a frame before its images
 _AFTER_POSE = struct.Struct('<4Q')
@@ -51,8 +50,6 @@ class SensHeader:
         colour_extrinsic: (4, 4) float32.
         depth_intrinsic: (4, 4) float32, pixels.
         depth_extrinsic: (4, 4) float32.
-        colour_format: 'jpeg', 'png' or 'raw' (RGB).
-        depth_format: 'zlib_ushort' or 'raw_ushort'.
         colour_size: (width, height).
         depth_size: (width, height).
         depth_scale: Stored units of depth per metre; 0 stands for "no reading".
@@ -64,8 +61,6 @@ class SensHeader:
     colour_extrinsic: np.ndarray
     depth_intrinsic: np.ndarray
     depth_extrinsic: np.ndarray
-    colour_format: str
-    depth_format: str
     colour_size: tuple[int, int]
     depth_size: tuple[int, int]
     depth_scale: float
@@ -97,8 +92,8 @@ class SensFrame:
         pose: (4, 4) float32, camera to world; -inf where tracking was lost.
         colour_time: Microseconds.
         depth_time: Microseconds.
-        colour: Bytes in the header's ``colour_format``.
-        depth: Bytes in the header's ``depth_format``.
+        colour: A JPEG file.
+        depth: The depth map, compressed by zlib.
     """
 
     where: str
@@ -116,8 +111,8 @@ class SensReader:
         path: The file.
 
     Raises:
-        SourceError: It is no ``.sens`` file of version 4, its header is damaged, or depth is
-            stored in the one format for which no public decoder exists (``occi_ushort``).
+        SourceError: It is no ``.sens`` file of version 4, its header is damaged, or images are
+            stored in other formats than ScanNet's.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -154,35 +149,17 @@ class SensReader:
                 f'{self.path}: starts with {start[:4]!r}, expected version {VERSION} of the .sens '
                 f'format as a little-endian number. Is it another file, or damaged?'
             )
-        if length > _LONGEST_NAME:
-            raise SourceError(
-                f'{self.path}: the name of the sensor is said to have {length} bytes (byte 4), '
-                f'expected at most {_LONGEST_NAME}. The file is damaged.'
-            )
         name = self._bytes(12, length, 'the name of the sensor')
         offset = 12 + length
         fields = _AFTER_NAME.unpack(self._bytes(offset, _AFTER_NAME.size, 'the header'))
         matrices = np.array(fields[:64], np.float32).reshape(4, 4, 4)
         colour, depth, *sides, scale, num_frames = fields[64:]
-        for known, found, what, place in (
-            (COLOUR_FORMATS, colour, 'colour', 256),
-            (DEPTH_FORMATS, depth, 'depth', 260),
-        ):
-            if found not in known:
-                raise SourceError(
-                    f'{self.path}: unknown {what} format {found} (byte {offset + place}), expected '
-                    f'one of {known}. The file is damaged.'
-                )
-        if DEPTH_FORMATS[depth] == 'occi_ushort':
+        formats = COLOUR_FORMATS.get(colour, colour), DEPTH_FORMATS.get(depth, depth)
+        if formats != _READ:
             raise SourceError(
-                f'{self.path}: depth is stored as occi_ushort, whose decoder (of the Structure '
-                f'SDK) is not public. Export the frames with the tool that wrote the file.'
-            )
-        if not all(0 < side <= LARGEST_SIDE for side in sides):
-            raise SourceError(
-                f'{self.path}: colour of {sides[0]}x{sides[1]} and depth of {sides[2]}x{sides[3]} '
-                f'pixels (byte {offset + 264}), expected 1 to {LARGEST_SIDE} a side. The file is '
-                f'damaged.'
+                f'{self.path}: colour and depth are stored as {formats[0]} and {formats[1]}, '
+                f'expected {_READ[0]} and {_READ[1]} as in ScanNet. Export the frames with the '
+                f'tool that wrote the file, or copy it again if it is damaged.'
             )
         if not 0 < scale < 1e9:  # False for NaN
             raise SourceError(
@@ -192,8 +169,6 @@ class SensReader:
         header = SensHeader(
             name.decode('ascii', 'backslashreplace').rstrip('\0'),
             *matrices,
-            COLOUR_FORMATS[colour],
-            DEPTH_FORMATS[depth],
             (sides[0], sides[1]),
             (sides[2], sides[3]),
             scale,
@@ -244,43 +219,6 @@ class SensReader:
         middle = _FRAME_BYTES + entry.colour_bytes
         return SensFrame(where, pose, *times, data[_FRAME_BYTES:middle], data[middle:])
 
-    def colour(self, frame: SensFrame) -> np.ndarray:
-        """Decode the colour image.
-
-        Returns:
-            (H, W, 3) uint8, BGR, of the header's ``colour_size``.
-
-        Raises:
-            FrameError: It is empty, damaged, or of another size than the header says.
-        """
-        self.check_colour(frame)
-        if self.header.colour_format != 'raw':
-            return decode_colour(frame.colour, f'{frame.where}, colour')
-        width, height = self.header.colour_size
-        rgb = np.frombuffer(frame.colour, np.uint8).reshape(height, width, 3)
-        return np.ascontiguousarray(rgb[..., ::-1])
-
-    def check_colour(self, frame: SensFrame) -> None:
-        """Compare a stored colour image with the header, without decoding it.
-
-        Raises:
-            FrameError: It is of another format or size than the header says.
-        """
-        expected = self.header.colour_size
-        kind = self.header.colour_format
-        where = f'{frame.where}, colour'
-        if kind == 'raw':
-            wanted = expected[0] * expected[1] * 3
-            if len(frame.colour) != wanted:
-                raise FrameError(f'{where}: {len(frame.colour)} bytes, expected {wanted}.')
-            return
-        found = read_image_header(frame.colour, where)
-        if found.format != kind.upper() or (found.width, found.height) != expected:
-            raise FrameError(
-                f'{where}: a {found.format} of {found.width}x{found.height}, the header of the '
-                f'file promises {kind.upper()} of {expected[0]}x{expected[1]}.'
-            )
-
     def depth(self, frame: SensFrame) -> np.ndarray:
         """Decompress the depth map.
 
@@ -289,25 +227,18 @@ class SensReader:
             array is read-only.
 
         Raises:
-            FrameError: It is damaged, or more or less than the header says. No more than its
-                bytes and one are decompressed.
+            FrameError: It is damaged, or more or less than the header says.
         """
         width, height = self.header.depth_size
         expected = width * height * 2
         where = f'{frame.where}, depth'
-        data = frame.depth
-        if self.header.depth_format == 'zlib_ushort':
-            stream = zlib.decompressobj()
-            try:
-                data = stream.decompress(data, expected + 1)
-            except zlib.error as error:
-                raise FrameError(f'{where}: damaged zlib data ({error}).') from error
-            if len(data) == expected and not stream.eof:
-                raise FrameError(f'{where}: the zlib data ends before its checksum.')
+        try:
+            data = zlib.decompress(frame.depth)
+        except zlib.error as error:
+            raise FrameError(f'{where}: damaged zlib data ({error}).') from error
         if len(data) != expected:
-            more = 'more than ' if len(data) > expected else ''
             raise FrameError(
-                f'{where}: {more}{min(len(data), expected)} bytes, expected {expected} for '
-                f'{width}x{height} pixels of 16 bits.'
+                f'{where}: {len(data)} bytes, expected {expected} for {width}x{height} pixels of '
+                f'16 bits.'
             )
         return np.frombuffer(data, '<u2').reshape(height, width)

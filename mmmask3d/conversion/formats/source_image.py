@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from mmmask3d.conversion.frame import SIGNATURES
-from mmmask3d.datasets.depth_io import FrameError, check_complete, decode_colour, decode_depth
+from mmmask3d.datasets.depth_io import (
+    FrameError,
+    check_complete,
+    check_size,
+    decode_colour,
+    decode_depth,
+)
 from mmmask3d.datasets.image_header import DeclaredImage, declared_image, describe, file_format
 from mmmask3d.datasets.orientation import as_shown, exif_orientation
-
-LARGEST_SIDE = 8192  # pixels; Cityscapes has 2048, ScanNet 1296
 
 
 def read_image_header(
@@ -24,8 +28,7 @@ def read_image_header(
         formats: Those that are expected.
 
     Raises:
-        FrameError: Another format, a file that ends too early, no size in it, or a side of 0 or
-            more than :data:`LARGEST_SIDE` pixels.
+        FrameError: Another format, a file that ends too early, or no size in it that a frame has.
     """
     if file_format(content) not in formats:
         raise FrameError(
@@ -33,16 +36,12 @@ def read_image_header(
             f'it, or unpack the data set again.'
         )
     check_complete(content, where)
+    check_size(content, where)
     header = declared_image(content)
     if header is None or header.kind is None:
         raise FrameError(
             f'{where}: a damaged {file_format(content)} file, no header says its size. Copy it '
             f'again.'
-        )
-    if not (0 < header.width <= LARGEST_SIDE and 0 < header.height <= LARGEST_SIDE):
-        raise FrameError(
-            f'{where}: declares {header.width}x{header.height} pixels (width x height), expected 1 '
-            f'to {LARGEST_SIDE} a side. The file is damaged or not of this data set.'
         )
     return header
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from mmmask3d.conversion.rooms import palette
 from mmmask3d.conversion.rooms.shapes import (
+    Adder,
     Assembly,
     Material,
     box,
@@ -31,7 +32,7 @@ Rng = np.random.Generator
 def book_row(rng: Rng, length: float, height: float, depth: float) -> Assembly:
     """Return upright books that fill some of a shelf of this length, its back at -depth / 2."""
     made = Assembly()
-    thing = made.thing('books')
+    add = made.thing('books')
     x = -length / 2 + rng.uniform(0, 0.15) * length
     end = length / 2 * rng.uniform(0.4, 1.0)
     series = rng.random() < 0.2
@@ -45,8 +46,8 @@ def book_row(rng: Rng, length: float, height: float, depth: float) -> Assembly:
             tall = rng.uniform(0.55, 0.93) * height
         deep = rng.uniform(0.6, 0.9) * depth
         y = -depth / 2 + deep / 2 + 0.01
-        made.add(thing, panel((thick - 0.002, deep, tall), (x + thick / 2, y, tall / 2), cover))
-        made.add(thing, box((thick * 0.7, deep * 0.96, 0.004), (x + thick / 2, y, tall), page))
+        add(panel((thick - 0.002, deep, tall), (x + thick / 2, y, tall / 2), cover))
+        add(box((thick * 0.7, deep * 0.96, 0.004), (x + thick / 2, y, tall), page))
         x += thick
         if rng.random() < 0.06:
             x += rng.uniform(0.03, 0.12)
@@ -56,13 +57,13 @@ def book_row(rng: Rng, length: float, height: float, depth: float) -> Assembly:
 def book_stack(rng: Rng) -> Assembly:
     """Return a few books lying on one another."""
     made = Assembly()
-    thing = made.thing('books')
+    add = made.thing('books')
     z = 0.0
     for _ in range(rng.integers(1, 6)):
         size = (rng.uniform(0.15, 0.25), rng.uniform(0.2, 0.3), rng.uniform(0.015, 0.045))
         shape = panel(size, (0, 0, size[2] / 2), palette.book(rng), front='+z')
         offset = np.array([*rng.uniform(-0.015, 0.015, 2), z])
-        made.add(thing, shape.moved(yaw_matrix(rng.normal(0, 0.2)), offset))
+        add(shape.moved(yaw_matrix(rng.normal(0, 0.2)), offset))
         z += size[2] + 0.001
     return made
 
@@ -75,18 +76,18 @@ def vase(rng: Rng) -> Assembly:
     profile = [(0.0, 0.0), (0.7 * width, 0.0), (belly * width, 0.35 * height)]
     profile += [(neck * width, 0.75 * height), (neck * width * 1.15, height)]
     profile += [(neck * width * 0.95, height), (neck * width * 0.6, 0.6 * height)]
-    made.add(made.thing('objects'), lathe(profile, (0, 0, 0), palette.ceramic(rng)))
+    made.thing('objects')(lathe(profile, (0, 0, 0), palette.ceramic(rng)))
     return made
 
 
 def plant(rng: Rng, tall: float | None = None) -> Assembly:
     """Return a potted plant, about ``tall`` metres high."""
     made = Assembly()
-    thing = made.thing('objects')
+    add = made.thing('objects')
     height = rng.uniform(0.25, 0.5) if tall is None else tall
     pot = 0.22 * height + 0.02
     radius = min(0.6 * pot, 0.2)
-    made.add(thing, cylinder(0.7 * radius, pot, (0, 0, 0), palette.ceramic(rng), top=radius))
+    add(cylinder(0.7 * radius, pot, (0, 0, 0), palette.ceramic(rng), top=radius))
     leaf = palette.leaves(rng)
     bark = palette.wood(rng)
     for _ in range(rng.integers(5, 10)):
@@ -94,21 +95,21 @@ def plant(rng: Rng, tall: float | None = None) -> Assembly:
         reach = (height - pot) * rng.uniform(0.4, 0.85)
         tip = np.array([np.cos(heading) * lean, np.sin(heading) * lean, 1.0]) * reach
         tip[2] += pot
-        made.add(thing, rod((0, 0, pot - 0.02), tip, 0.006 + 0.004 * height, bark))
+        add(rod((0, 0, pot - 0.02), tip, 0.006 + 0.004 * height, bark))
         size = rng.uniform(0.15, 0.35) * (height - pot)
-        made.add(thing, ellipsoid((size, size, 0.7 * size), tip, leaf))
+        add(ellipsoid((size, size, 0.7 * size), tip, leaf))
     return made
 
 
 def crate(rng: Rng, largest: float = 0.5) -> Assembly:
     """Return a box with a lid line, open or closed."""
     made = Assembly()
-    thing = made.thing('objects')
+    add = made.thing('objects')
     x, y, z = rng.uniform(0.35, 1.0, 3) * largest
-    made.add(thing, panel((x, y, z), (0, 0, z / 2), palette.cardboard(rng)))
+    add(panel((x, y, z), (0, 0, z / 2), palette.cardboard(rng)))
     if rng.random() < 0.4:
         lid = palette.cardboard(rng)
-        made.add(thing, box((x + 0.012, y + 0.012, 0.18 * z), (0, 0, 0.92 * z), lid))
+        add(box((x + 0.012, y + 0.012, 0.18 * z), (0, 0, 0.92 * z), lid))
     return made
 
 
@@ -118,14 +119,14 @@ def bin_(rng: Rng) -> Assembly:
     height, radius = rng.uniform(0.25, 0.4), rng.uniform(0.1, 0.16)
     profile = [(0.0, 0.0), (0.8 * radius, 0.0), (radius, height), (0.95 * radius, height)]
     profile += [(0.75 * radius, 0.02), (0.0, 0.02)]
-    made.add(made.thing('objects'), lathe(profile, (0, 0, 0), palette.paint(rng, 0.8)))
+    made.thing('objects')(lathe(profile, (0, 0, 0), palette.paint(rng, 0.8)))
     return made
 
 
 def table_lamp(rng: Rng) -> Assembly:
     """Return a lamp with a foot and a shade."""
     made = Assembly()
-    thing = made.thing('objects')
+    add = made.thing('objects')
     height, radius = rng.uniform(0.32, 0.55), rng.uniform(0.09, 0.16)
     foot = palette.ceramic(rng) if rng.random() < 0.5 else palette.metal(rng)
     neck = 0.6 * height
@@ -137,22 +138,22 @@ def table_lamp(rng: Rng) -> Assembly:
             (0.62 * radius, 0.4 * neck),
             (0.015, 0.9 * neck),
         ]
-    made.add(thing, lathe([*profile, (0.012, neck)], (0, 0, 0), foot))
+    add(lathe([*profile, (0.012, neck)], (0, 0, 0), foot))
     shade = [(radius, neck * 0.95), (radius * rng.uniform(0.5, 0.9), height)]
-    made.add(thing, lathe(shade, (0, 0, 0), palette.lamp_shade(rng)))
+    add(lathe(shade, (0, 0, 0), palette.lamp_shade(rng)))
     return made
 
 
 def floor_lamp(rng: Rng) -> Assembly:
     """Return a lamp on a stand."""
     made = Assembly()
-    thing = made.thing('objects')
+    add = made.thing('objects')
     height, radius = rng.uniform(1.3, 1.75), rng.uniform(0.14, 0.24)
     pole = palette.metal(rng)
-    made.add(thing, cylinder(0.14, 0.025, (0, 0, 0), pole))
-    made.add(thing, cylinder(0.014, height - 0.05, (0, 0, 0.02), pole))
+    add(cylinder(0.14, 0.025, (0, 0, 0), pole))
+    add(cylinder(0.014, height - 0.05, (0, 0, 0.02), pole))
     shade = [(radius, height - 0.28), (radius * rng.uniform(0.5, 1.0), height)]
-    made.add(thing, lathe(shade, (0, 0, 0), palette.lamp_shade(rng)))
+    add(lathe(shade, (0, 0, 0), palette.lamp_shade(rng)))
     return made
 
 
@@ -160,9 +161,8 @@ def pillow(rng: Rng, width: float, height: float) -> Assembly:
     """Return a pillow lying flat."""
     made = Assembly()
     thick = rng.uniform(0.1, 0.16)
-    made.add(
-        made.thing('objects'),
-        cushion((width, height, thick), (0, 0, thick / 2), 0.48 * thick, palette.cloth(rng)),
+    made.thing('objects')(
+        cushion((width, height, thick), (0, 0, thick / 2), 0.48 * thick, palette.cloth(rng))
     )
     return made
 
@@ -170,19 +170,18 @@ def pillow(rng: Rng, width: float, height: float) -> Assembly:
 def monitor(rng: Rng, wide: float | None = None) -> Assembly:
     """Return a screen on a foot, ``wide`` metres across."""
     made = Assembly()
-    thing = made.thing('tv')
+    add = made.thing('tv')
     width = rng.uniform(0.42, 0.65) if wide is None else wide
     height = width * rng.uniform(0.54, 0.64)
     lift = rng.uniform(0.06, 0.14)
     frame = palette.paint(rng) if rng.random() < 0.3 else palette.metal(rng)
-    made.add(thing, box((0.4 * width, 0.18, 0.015), (0, 0, 0.0075), frame))
-    made.add(thing, box((0.06, 0.03, lift + 0.1), (0, -0.03, lift / 2 + 0.05), frame))
-    made.add(thing, box((width, 0.04, height), (0, -0.005, lift + height / 2), frame))
-    made.add(
-        thing,
+    add(box((0.4 * width, 0.18, 0.015), (0, 0, 0.0075), frame))
+    add(box((0.06, 0.03, lift + 0.1), (0, -0.03, lift / 2 + 0.05), frame))
+    add(box((width, 0.04, height), (0, -0.005, lift + height / 2), frame))
+    add(
         panel(
             (width - 0.01, 0.01, height - 0.01), (0, 0.018, lift + height / 2), palette.screen(rng)
-        ),
+        )
     )
     return made
 
@@ -190,38 +189,27 @@ def monitor(rng: Rng, wide: float | None = None) -> Assembly:
 def wall_screen(rng: Rng) -> Assembly:
     """Return a flat television for the wall; its back is at y = 0."""
     made = Assembly()
-    thing = made.thing('tv')
+    add = made.thing('tv')
     width = rng.uniform(0.7, 1.3)
     height = 0.57 * width
-    made.add(thing, box((width, 0.06, height), (0, 0.03, height / 2), palette.metal(rng)))
-    made.add(
-        thing,
-        panel((width - 0.015, 0.008, height - 0.015), (0, 0.062, height / 2), palette.screen(rng)),
-    )
+    add(box((width, 0.06, height), (0, 0.03, height / 2), palette.metal(rng)))
+    add(panel((width - 0.015, 0.008, height - 0.015), (0, 0.062, height / 2), palette.screen(rng)))
     return made
 
 
 def picture(rng: Rng) -> Assembly:
     """Return a framed picture for the wall; its back is at y = 0."""
     made = Assembly()
-    thing = made.thing('picture')
+    add = made.thing('picture')
     width, height = rng.uniform(0.25, 1.0), rng.uniform(0.25, 0.8)
     rim = rng.uniform(0.015, 0.05)
     frame = palette.wood_or_paint(rng)
-    made.add(
-        thing, panel((width - rim, 0.012, height - rim), (0, 0.012, height / 2), palette.art(rng))
-    )
+    add(panel((width - rim, 0.012, height - rim), (0, 0.012, height / 2), palette.art(rng)))
     if rng.random() < 0.85:
         for side in (-1, 1):
-            made.add(
-                thing,
-                box((rim, 0.03, height), (side * (width - rim) / 2, 0.015, height / 2), frame),
-            )
-            made.add(
-                thing,
-                box(
-                    (width, 0.031, rim), (0, 0.0155, height / 2 + side * (height - rim) / 2), frame
-                ),
+            add(box((rim, 0.03, height), (side * (width - rim) / 2, 0.015, height / 2), frame))
+            add(
+                box((width, 0.031, rim), (0, 0.0155, height / 2 + side * (height - rim) / 2), frame)
             )
     return made
 
@@ -229,11 +217,11 @@ def picture(rng: Rng) -> Assembly:
 def laptop(rng: Rng) -> Assembly:
     """Return an open laptop; a household object, not a television."""
     made = Assembly()
-    thing = made.thing('objects')
+    add = made.thing('objects')
     case = palette.metal(rng)
-    made.add(thing, box((0.34, 0.23, 0.018), (0, 0, 0.009), case))
+    add(box((0.34, 0.23, 0.018), (0, 0, 0.009), case))
     lid = panel((0.34, 0.01, 0.22), (0, 0, 0.11), palette.screen(rng))
-    made.add(thing, lid.moved(tilt_matrix(rng.uniform(0.1, 0.5)), np.array([0, -0.115, 0.018])))
+    add(lid.moved(tilt_matrix(rng.uniform(0.1, 0.5)), np.array([0, -0.115, 0.018])))
     return made
 
 
@@ -290,12 +278,7 @@ def scatter(
 
 
 def _legs(
-    made: Assembly,
-    thing: int,
-    rng: Rng,
-    size: tuple[float, float],
-    height: float,
-    material: Material,
+    add: Adder, rng: Rng, size: tuple[float, float], height: float, material: Material
 ) -> None:
     """Add four legs, straight or splayed, round or square, under a rectangle of this size."""
     thick = rng.uniform(0.03, 0.07) if height > 0.3 else rng.uniform(0.025, 0.05)
@@ -307,9 +290,9 @@ def _legs(
             x, y = sx * (size[0] / 2 - inset), sy * (size[1] / 2 - inset)
             if round_legs:
                 top = (x - sx * splay, y - sy * splay, height)
-                made.add(thing, rod((x, y, 0), top, thick / 2, material))
+                add(rod((x, y, 0), top, thick / 2, material))
             else:
-                made.add(thing, box((thick, thick, height), (x, y, height / 2), material))
+                add(box((thick, thick, height), (x, y, height / 2), material))
 
 
 def table(
@@ -317,34 +300,28 @@ def table(
 ) -> Assembly:
     """Return a rectangular or round table with things on it."""
     made = Assembly()
-    thing = made.thing(name)
+    add = made.thing(name)
     top, leg = palette.wood_or_paint(rng), None
     leg = top if rng.random() < 0.6 else palette.metal(rng)
     thick = rng.uniform(0.02, 0.05)
     if rng.random() < 0.2 and abs(width - depth) < 0.5:
         radius = depth / 2
-        made.add(thing, cylinder(radius, thick, (0, 0, height - thick), top))
-        made.add(thing, cylinder(0.05, height - thick, (0, 0, 0), leg))
-        made.add(thing, cylinder(0.5 * radius, 0.03, (0, 0, 0), leg))
+        add(cylinder(radius, thick, (0, 0, height - thick), top))
+        add(cylinder(0.05, height - thick, (0, 0, 0), leg))
+        add(cylinder(0.5 * radius, 0.03, (0, 0, 0), leg))
         reach = 0.6 * radius
         area = (-reach, -reach, reach, reach)
     else:
-        made.add(thing, box((width, depth, thick), (0, 0, height - thick / 2), top))
-        _legs(made, thing, rng, (width, depth), height - thick, leg)
+        add(box((width, depth, thick), (0, 0, height - thick / 2), top))
+        _legs(add, rng, (width, depth), height - thick, leg)
         if rng.random() < 0.5:
             rail = (0.07, height - thick - 0.035)
             for side in (-1, 1):
-                made.add(
-                    thing,
-                    box(
-                        (width - 0.12, 0.02, rail[0]), (0, side * (depth / 2 - 0.05), rail[1]), leg
-                    ),
+                add(
+                    box((width - 0.12, 0.02, rail[0]), (0, side * (depth / 2 - 0.05), rail[1]), leg)
                 )
-                made.add(
-                    thing,
-                    box(
-                        (0.02, depth - 0.12, rail[0]), (side * (width / 2 - 0.05), 0, rail[1]), leg
-                    ),
+                add(
+                    box((0.02, depth - 0.12, rail[0]), (side * (width / 2 - 0.05), 0, rail[1]), leg)
                 )
         area = (-width / 2 + 0.03, -depth / 2 + 0.03, width / 2 - 0.03, depth / 2 - 0.03)
     scatter(made, rng, area, height, items)
@@ -354,36 +331,31 @@ def table(
 def desk(rng: Rng) -> Assembly:
     """Return a desk with drawers, screen, lamp and papers; its back is at the low-y side."""
     made = Assembly()
-    thing = made.thing('table')
+    add = made.thing('table')
     width, depth, height = rng.uniform(1.0, 1.7), rng.uniform(0.55, 0.8), rng.uniform(0.71, 0.77)
     wood = palette.wood_or_paint(rng)
     thick = rng.uniform(0.02, 0.04)
-    made.add(thing, box((width, depth, thick), (0, 0, height - thick / 2), wood))
+    add(box((width, depth, thick), (0, 0, height - thick / 2), wood))
     if rng.random() < 0.6:
         side = rng.choice([-1, 1])
         block = rng.uniform(0.35, 0.45)
         x = side * (width / 2 - block / 2)
         body = height - thick
-        made.add(thing, box((block, depth - 0.04, body), (x, 0, body / 2), wood))
+        add(box((block, depth - 0.04, body), (x, 0, body / 2), wood))
         front, knob = palette.wood_or_paint(rng), palette.metal(rng)
         rows = int(rng.integers(2, 4))
         for row in range(rows):
             z = (row + 0.5) * body / rows
-            made.add(
-                thing,
-                box((block - 0.03, 0.02, body / rows - 0.02), (x, depth / 2 - 0.015, z), front),
-            )
-            made.add(thing, box((0.1, 0.02, 0.014), (x, depth / 2 + 0.005, z), knob))
-        made.add(
-            thing, box((0.03, depth - 0.04, body), (-side * (width / 2 - 0.015), 0, body / 2), wood)
-        )
+            add(box((block - 0.03, 0.02, body / rows - 0.02), (x, depth / 2 - 0.015, z), front))
+            add(box((0.1, 0.02, 0.014), (x, depth / 2 + 0.005, z), knob))
+        add(box((0.03, depth - 0.04, body), (-side * (width / 2 - 0.015), 0, body / 2), wood))
     else:
-        _legs(made, thing, rng, (width, depth), height - thick, palette.metal(rng))
+        _legs(add, rng, (width, depth), height - thick, palette.metal(rng))
     x = rng.uniform(-0.15, 0.15) * width
     screen = monitor(rng)
     made.merge(screen, (x, -depth / 2 + 0.14, height + 0.001), rng.normal(0, 0.12))
-    keys = made.thing('objects')
-    made.add(keys, box((0.42, 0.14, 0.02), (x, 0.12, height + 0.011), palette.paint(rng)))
+    add_keys = made.thing('objects')
+    add_keys(box((0.42, 0.14, 0.02), (x, 0.12, height + 0.011), palette.paint(rng)))
     half = 0.36
     for low, high in ((-width / 2 + 0.02, x - half), (x + half, width / 2 - 0.02)):
         if high - low > 0.15:
@@ -394,7 +366,7 @@ def desk(rng: Rng) -> Assembly:
 def chair(rng: Rng) -> Assembly:
     """Return a chair; the sitter looks towards +y."""
     made = Assembly()
-    thing = made.thing('chair')
+    add = made.thing('chair')
     width, depth, seat = rng.uniform(0.4, 0.5), rng.uniform(0.4, 0.5), rng.uniform(0.43, 0.48)
     back = rng.uniform(0.38, 0.55)
     if rng.random() < 0.3:
@@ -402,11 +374,11 @@ def chair(rng: Rng) -> Assembly:
     frame = palette.wood_or_paint(rng) if rng.random() < 0.75 else palette.metal(rng)
     thick = rng.uniform(0.025, 0.04)
     padded = rng.random() < 0.4
-    made.add(thing, box((width, depth, thick), (0, 0, seat - thick / 2), frame))
+    add(box((width, depth, thick), (0, 0, seat - thick / 2), frame))
     if padded:
         pad = (width - 0.03, depth - 0.03, 0.05)
-        made.add(thing, cushion(pad, (0, 0, seat + 0.02), 0.024, palette.cloth(rng)))
-    _legs(made, thing, rng, (width, depth), seat - thick, frame)
+        add(cushion(pad, (0, 0, seat + 0.02), 0.024, palette.cloth(rng)))
+    _legs(add, rng, (width, depth), seat - thick, frame)
     y = -depth / 2 + 0.015
     pick = rng.random()
     lean = tilt_matrix(rng.uniform(0.05, 0.2))
@@ -425,39 +397,37 @@ def chair(rng: Rng) -> Assembly:
     else:
         cover = palette.cloth(rng) if padded else frame
         parts.append(cushion((width - 0.02, 0.05, 0.75 * back), (0, 0, 0.62 * back), 0.02, cover))
-    made.add(thing, *(part.moved(lean, np.array([0, y, seat])) for part in parts))
+    add(*(part.moved(lean, np.array([0, y, seat])) for part in parts))
     return made
 
 
 def _office_chair(rng: Rng, width: float, depth: float, seat: float, back: float) -> Assembly:
     made = Assembly()
-    thing = made.thing('chair')
+    add = made.thing('chair')
     cover, frame = palette.cloth(rng), palette.metal(rng)
-    made.add(thing, cushion((width, depth, 0.09), (0, 0, seat), 0.04, cover))
-    made.add(thing, cylinder(0.03, seat - 0.1, (0, 0, 0.06), frame))
+    add(cushion((width, depth, 0.09), (0, 0, seat), 0.04, cover))
+    add(cylinder(0.03, seat - 0.1, (0, 0, 0.06), frame))
     for k in range(5):
         angle = 2 * np.pi * k / 5 + 0.3
         end = (0.28 * np.cos(angle), 0.28 * np.sin(angle), 0.05)
-        made.add(thing, rod((0, 0, 0.09), end, 0.02, frame))
-        made.add(thing, ellipsoid((0.05, 0.05, 0.05), (end[0], end[1], 0.026), frame))
+        add(rod((0, 0, 0.09), end, 0.02, frame))
+        add(ellipsoid((0.05, 0.05, 0.05), (end[0], end[1], 0.026), frame))
     rest = cushion((width - 0.04, 0.07, back), (0, 0, back / 2 + 0.1), 0.033, cover)
     lean = tilt_matrix(rng.uniform(0.05, 0.25))
-    made.add(thing, rest.moved(lean, np.array([0, -depth / 2 + 0.02, seat])))
-    made.add(
-        thing, rod((0, -depth / 4, seat - 0.03), (0, -depth / 2 - 0.02, seat + 0.25), 0.02, frame)
-    )
+    add(rest.moved(lean, np.array([0, -depth / 2 + 0.02, seat])))
+    add(rod((0, -depth / 4, seat - 0.03), (0, -depth / 2 - 0.02, seat + 0.25), 0.02, frame))
     if rng.random() < 0.6:
         for side in (-1, 1):
             x = side * (width / 2 + 0.02)
-            made.add(thing, box((0.05, 0.25, 0.03), (x, 0, seat + 0.2), frame))
-            made.add(thing, rod((x, 0, seat), (x, 0, seat + 0.19), 0.014, frame))
+            add(box((0.05, 0.25, 0.03), (x, 0, seat + 0.2), frame))
+            add(rod((x, 0, seat), (x, 0, seat + 0.19), 0.014, frame))
     return made
 
 
 def sofa(rng: Rng, wide: float | None = None, name: str = 'sofa') -> Assembly:
     """Return a sofa (or an armchair, ``name`` = 'chair'), ``wide`` metres across, with pillows."""
     made = Assembly()
-    thing = made.thing(name)
+    add = made.thing(name)
     width = rng.uniform(1.4, 2.3) if wide is None else wide
     depth, seat = rng.uniform(0.78, 0.98), rng.uniform(0.38, 0.46)
     back, arm = rng.uniform(0.7, 0.92), rng.uniform(0.52, 0.66)
@@ -466,45 +436,38 @@ def sofa(rng: Rng, wide: float | None = None, name: str = 'sofa') -> Assembly:
     soft = palette.cloth(rng) if rng.random() < 0.25 else cover
     radius = rng.uniform(0.03, 0.07)
     foot = rng.uniform(0.04, 0.12)
-    _legs(made, thing, rng, (width - 0.06, depth - 0.06), foot + 0.02, palette.wood(rng))
+    _legs(add, rng, (width - 0.06, depth - 0.06), foot + 0.02, palette.wood(rng))
     base = seat - 0.14
-    made.add(
-        thing, cushion((width - 0.02, depth, base - foot), (0, 0, (base + foot) / 2), 0.02, cover)
-    )
-    made.add(
-        thing,
+    add(cushion((width - 0.02, depth, base - foot), (0, 0, (base + foot) / 2), 0.02, cover))
+    add(
         cushion(
             (width, rear, back - foot), (0, -depth / 2 + rear / 2, (back + foot) / 2), radius, cover
-        ),
+        )
     )
     for sign in (-1, 1):
         x = sign * (width / 2 - side / 2)
-        made.add(thing, cushion((side, depth, arm - foot), (x, 0, (arm + foot) / 2), radius, cover))
+        add(cushion((side, depth, arm - foot), (x, 0, (arm + foot) / 2), radius, cover))
     inner = width - 2 * side
     count = max(1, round(inner / rng.uniform(0.55, 0.8)))
     each = inner / count
     for k in range(count):
         x = -inner / 2 + (k + 0.5) * each
-        made.add(
-            thing,
+        add(
             cushion(
                 (each - 0.005, depth - rear - 0.01, 0.16), (x, rear / 2, seat - 0.07), 0.04, soft
-            ),
+            )
         )
         rest = cushion(
             (each - 0.01, 0.16, back - seat + 0.04), (0, 0, (back - seat) / 2), 0.06, soft
         )
-        made.add(
-            thing,
-            rest.moved(tilt_matrix(0.18), np.array([x, -depth / 2 + rear + 0.07, seat + 0.01])),
-        )
+        add(rest.moved(tilt_matrix(0.18), np.array([x, -depth / 2 + rear + 0.07, seat + 0.01])))
     for _ in range(int(rng.integers(0, count + 2))):
         size = rng.uniform(0.32, 0.45)
         soft_thing = pillow(rng, size, size)
         leaning = Assembly()
         for shape in soft_thing.shapes:
             turned = shape.moved(tilt_matrix(np.pi / 2 + 0.35), np.zeros(3))
-            leaning.add(leaning.thing('objects'), turned)
+            leaning.thing('objects')(turned)
         x = rng.uniform(-0.45, 0.45) * max(inner - size, 0.02)
         low = leaning.bounds()[0]
         made.merge(leaning, (x, -depth / 2 + rear + 0.24, seat + 0.02 - low[2]))
@@ -514,63 +477,56 @@ def sofa(rng: Rng, wide: float | None = None, name: str = 'sofa') -> Assembly:
 def bed(rng: Rng) -> Assembly:
     """Return a bed, its head at the low-y side."""
     made = Assembly()
-    thing = made.thing('bed')
+    add = made.thing('bed')
     width = float(rng.choice([0.95, 1.4, 1.65])) + rng.uniform(-0.05, 0.05)
     length, seat = rng.uniform(1.95, 2.1), rng.uniform(0.42, 0.62)
     wood = palette.wood_or_paint(rng)
     rail = rng.uniform(0.18, 0.28)
     lift = rng.uniform(0.05, 0.14)
-    _legs(made, thing, rng, (width, length), lift + 0.02, wood)
-    made.add(thing, box((width, length, rail), (0, 0, lift + rail / 2), wood))
+    _legs(add, rng, (width, length), lift + 0.02, wood)
+    add(box((width, length, rail), (0, 0, lift + rail / 2), wood))
     low = lift + rail - 0.04
     sheet = palette.cloth(rng, 0.3)
-    made.add(
-        thing,
-        cushion((width - 0.05, length - 0.05, seat - low), (0, 0, (seat + low) / 2), 0.05, sheet),
-    )
+    add(cushion((width - 0.05, length - 0.05, seat - low), (0, 0, (seat + low) / 2), 0.05, sheet))
     head = rng.uniform(0.75, 1.2)
     if rng.random() < 0.5:
-        made.add(thing, box((width + 0.04, 0.05, head), (0, -length / 2 - 0.02, head / 2), wood))
+        add(box((width + 0.04, 0.05, head), (0, -length / 2 - 0.02, head / 2), wood))
     else:
         pad = palette.cloth(rng)
-        made.add(
-            thing,
+        add(
             cushion(
                 (width + 0.06, 0.1, head - 0.1), (0, -length / 2 - 0.03, head / 2 + 0.05), 0.04, pad
-            ),
+            )
         )
     cover = palette.cloth(rng)
     share = rng.uniform(0.5, 0.78)
     reach = share * length
     drop = rng.uniform(0.1, 0.3)
-    made.add(
-        thing,
+    add(
         cushion(
             (width + 0.03, reach, 0.07),
             (0, length / 2 - reach / 2 + 0.015, seat + 0.005),
             0.033,
             cover,
-        ),
+        )
     )
     for side in (-1, 1):
         x = side * (width / 2 + 0.005)
-        made.add(
-            thing,
+        add(
             cushion(
                 (0.035, reach, drop),
                 (x, length / 2 - reach / 2 + 0.015, seat + 0.02 - drop / 2),
                 0.017,
                 cover,
-            ),
+            )
         )
-    made.add(
-        thing,
+    add(
         cushion(
             (width + 0.03, 0.035, drop),
             (0, length / 2 + 0.01, seat + 0.02 - drop / 2),
             0.017,
             cover,
-        ),
+        )
     )
     count = 1 if width < 1.2 else 2
     for k in range(count):
@@ -588,14 +544,14 @@ def cabinet(
 ) -> Assembly:
     """Return a cabinet, chest of drawers or wardrobe, with things on top if it is low."""
     made = Assembly()
-    thing = made.thing('furniture')
+    add = made.thing('furniture')
     body = palette.wood_or_paint(rng)
     front = body if rng.random() < 0.6 else palette.wood_or_paint(rng)
     knob = palette.metal(rng)
     foot = rng.choice([0.0, 0.06, 0.12])
     if foot:
-        _legs(made, thing, rng, (width, depth), foot, palette.wood(rng))
-    made.add(thing, box((width, depth, height - foot), (0, 0, (height + foot) / 2), body))
+        _legs(add, rng, (width, depth), foot, palette.wood(rng))
+    add(box((width, depth, height - foot), (0, 0, (height + foot) / 2), body))
     face = depth / 2 + 0.009
     if drawers is None:
         drawers = rng.random() < 0.5 and height < 1.3
@@ -606,15 +562,12 @@ def cabinet(
         for row in range(rows):
             wide, high = width / columns, tall / rows
             x, z = -width / 2 + (column + 0.5) * wide, foot + (row + 0.5) * high
-            made.add(thing, box((wide - 0.015, 0.018, high - 0.015), (x, face, z), front))
+            add(box((wide - 0.015, 0.018, high - 0.015), (x, face, z), front))
             if drawers:
-                made.add(thing, box((0.12, 0.02, 0.014), (x, face + 0.018, z), knob))
+                add(box((0.12, 0.02, 0.014), (x, face + 0.018, z), knob))
             else:
                 side = 1 if column % 2 == 0 else -1
-                made.add(
-                    thing,
-                    box((0.014, 0.02, 0.14), (x + side * (wide / 2 - 0.05), face + 0.018, z), knob),
-                )
+                add(box((0.014, 0.02, 0.14), (x + side * (wide / 2 - 0.05), face + 0.018, z), knob))
     if height < 1.4 and items:
         area = (-width / 2 + 0.02, -depth / 2 + 0.02, width / 2 - 0.02, depth / 2 - 0.02)
         scatter(made, rng, area, height, items)
@@ -624,22 +577,18 @@ def cabinet(
 def bookcase(rng: Rng, width: float, depth: float, height: float) -> Assembly:
     """Return an open shelf with books and things."""
     made = Assembly()
-    thing = made.thing('furniture')
+    add = made.thing('furniture')
     wood = palette.wood_or_paint(rng)
     board = rng.uniform(0.018, 0.03)
     for side in (-1, 1):
-        made.add(
-            thing, box((board, depth, height), (side * (width - board) / 2, 0, height / 2), wood)
-        )
+        add(box((board, depth, height), (side * (width - board) / 2, 0, height / 2), wood))
     if rng.random() < 0.8:
-        made.add(
-            thing, box((width - 2 * board, 0.01, height), (0, -depth / 2 + 0.005, height / 2), wood)
-        )
+        add(box((width - 2 * board, 0.01, height), (0, -depth / 2 + 0.005, height / 2), wood))
     shelves = max(2, round(height / rng.uniform(0.3, 0.42)))
     inner = width - 2 * board
     for k in range(shelves + 1):
         z = board / 2 + k * (height - board) / shelves
-        made.add(thing, box((inner, depth - 0.002, board), (0, 0, z), wood))
+        add(box((inner, depth - 0.002, board), (0, 0, z), wood))
         if k == shelves:
             break
         clear = (height - board) / shelves - board
@@ -659,9 +608,9 @@ def bookcase(rng: Rng, width: float, depth: float, height: float) -> Assembly:
 def wall_shelf(rng: Rng) -> Assembly:
     """Return a board with books for the wall; its back is at y = 0."""
     made = Assembly()
-    thing = made.thing('furniture')
+    add = made.thing('furniture')
     width, depth = rng.uniform(0.6, 1.3), rng.uniform(0.2, 0.28)
-    made.add(thing, box((width, depth, 0.025), (0, depth / 2, 0.0125), palette.wood_or_paint(rng)))
+    add(box((width, depth, 0.025), (0, depth / 2, 0.0125), palette.wood_or_paint(rng)))
     if rng.random() < 0.7:
         made.merge(book_row(rng, width - 0.04, 0.3, depth - 0.02), (0, depth / 2, 0.026))
     else:
@@ -681,29 +630,25 @@ def television_bench(rng: Rng) -> Assembly:
 def rug(rng: Rng, width: float, depth: float) -> Assembly:
     """Return a rug; a part of the floor to the labels, as in NYUv2 (floor mat)."""
     made = Assembly()
-    made.add(
-        made.thing('floor'),
-        panel((width, depth, 0.012), (0, 0, 0.006), palette.rug(rng), front='+z'),
-    )
+    made.thing('floor')(panel((width, depth, 0.012), (0, 0, 0.006), palette.rug(rng), front='+z'))
     return made
 
 
 def curtain(rng: Rng, width: float, height: float, cover: Material) -> Assembly:
     """Return a gathered curtain in folds; part of the window to the labels, as in NYUv2."""
     made = Assembly()
-    thing = made.thing('window')
+    add = made.thing('window')
     folds = max(3, round(width / 0.07))
     for k in range(folds):
         x = -width / 2 + (k + 0.5) * width / folds
         deep = rng.uniform(0.04, 0.075)
-        made.add(
-            thing,
+        add(
             cushion(
                 (width / folds * 1.15, deep, height),
                 (x, 0.05 + rng.uniform(-0.006, 0.006), height / 2),
                 0.49 * deep,
                 cover,
-            ),
+            )
         )
     return made
 
@@ -711,27 +656,27 @@ def curtain(rng: Rng, width: float, height: float, cover: Material) -> Assembly:
 def ceiling_lamp(rng: Rng, drop: float, lit: bool) -> Assembly:
     """Return a ceiling lamp; z = 0 is the ceiling, it hangs ``drop`` metres below."""
     made = Assembly()
-    thing = made.thing('objects')
+    add = made.thing('objects')
     radius = rng.uniform(0.14, 0.28)
     bulb = palette.bulb(lit)
     if drop < 0.12:
         profile = [(0.0, -0.09), (radius * 0.8, -0.08), (radius, -0.02), (radius, 0.0)]
-        made.add(thing, lathe(profile, (0, 0, 0), bulb))
+        add(lathe(profile, (0, 0, 0), bulb))
         return made
-    made.add(thing, cylinder(0.008, drop - 0.1, (0, 0, -drop + 0.1), palette.metal(rng)))
+    add(cylinder(0.008, drop - 0.1, (0, 0, -drop + 0.1), palette.metal(rng)))
     shade = [(radius, -drop), (radius * rng.uniform(0.2, 0.8), -drop + 0.18)]
-    made.add(thing, lathe(shade, (0, 0, 0), palette.paint(rng)))
-    made.add(thing, ellipsoid((0.12, 0.12, 0.14), (0, 0, -drop + 0.08), bulb))
+    add(lathe(shade, (0, 0, 0), palette.paint(rng)))
+    add(ellipsoid((0.12, 0.12, 0.14), (0, 0, -drop + 0.08), bulb))
     return made
 
 
 def radiator(rng: Rng, width: float) -> Assembly:
     """Return a ribbed radiator; its back is at y = 0."""
     made = Assembly()
-    thing = made.thing('objects')
+    add = made.thing('objects')
     cover = palette.paint(rng, 0.1)
     height = rng.uniform(0.5, 0.62)
     for k in range(int(width / 0.06)):
         x = -width / 2 + 0.03 + 0.06 * k
-        made.add(thing, cushion((0.05, 0.09, height), (x, 0.07, height / 2 + 0.1), 0.02, cover))
+        add(cushion((0.05, 0.09, height), (x, 0.07, height / 2 + 0.1), 0.02, cover))
     return made

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmmask3d.conversion.rooms import furniture, palette
-from mmmask3d.conversion.rooms.shapes import Assembly, Material, box, quad, yaw_matrix
+from mmmask3d.conversion.rooms.shapes import Adder, Assembly, Material, box, quad, yaw_matrix
 
 Rng = np.random.Generator
 
@@ -168,12 +168,9 @@ def _shell(room: _Room) -> None:
     """Build floor, ceiling and walls with windows, skirting and a door."""
     rng, made = room.rng, room.made
     width, depth, height = room.size
-    made.add(made.thing('floor'), quad((0, 0, 0), (width, 0, 0), (0, depth, 0), palette.floor(rng)))
-    made.add(
-        made.thing('ceiling'),
-        quad((0, 0, height), (width, 0, 0), (0, depth, 0), palette.ceiling(rng)),
-    )
-    thing = made.thing('wall')
+    made.thing('floor')(quad((0, 0, 0), (width, 0, 0), (0, depth, 0), palette.floor(rng)))
+    made.thing('ceiling')(quad((0, 0, height), (width, 0, 0), (0, depth, 0), palette.ceiling(rng)))
+    add = made.thing('wall')
     cover = palette.wall(rng)
     feature = int(rng.integers(4)) if rng.random() < 0.35 else -1
     accent = palette.wall(rng)
@@ -186,27 +183,26 @@ def _shell(room: _Room) -> None:
     for index, wall in enumerate(room.walls):
         material = accent if index == feature else cover
         holes = _windows(room, wall, drapes, has_drapes) if index in openings else []
-        _wall_with_holes(made, thing, wall, height, holes, material, rng.uniform(0, 50))
+        _wall_with_holes(add, wall, height, holes, material, rng.uniform(0, 50))
         if index == door_wall:
-            _door(room, wall, thing)
+            _door(room, wall, add)
         if skirting is not None:
             tall = 0.08
             shape = box((wall.length, 0.015, tall), (wall.length / 2, 0.0075, tall / 2), skirting)
             if index == door_wall:
                 continue
-            made.add(thing, shape.moved(yaw_matrix(wall.yaw), wall.start))
+            add(shape.moved(yaw_matrix(wall.yaw), wall.start))
     if rng.random() < 0.3:
         x, y = rng.uniform(0.3, 0.9), rng.uniform(0.25, 0.7)
         block = Assembly()
-        block.add(block.thing('wall'), box((x, y, height), (0, 0, height / 2), cover))
+        block.thing('wall')(box((x, y, height), (0, 0, height / 2), cover))
         corner = rng.integers(2, size=2)
         spot = [x / 2 if corner[0] else width - x / 2, y / 2 if corner[1] else depth - y / 2, 0]
         room.place(block, spot, gap=0.0)
 
 
 def _wall_with_holes(
-    made: Assembly,
-    thing: int,
+    add: Adder,
     wall: _Wall,
     height: float,
     holes: list[tuple[float, float, float, float]],
@@ -223,9 +219,7 @@ def _wall_with_holes(
     up = np.array([0.0, 0.0, 1.0])
     for s0, z0, s1, z1 in pieces:
         corner = wall.start + wall.along * s0 + up * z0
-        made.add(
-            thing, quad(corner, wall.along * (s1 - s0), up * (z1 - z0), material, (s0 + start, z0))
-        )
+        add(quad(corner, wall.along * (s1 - s0), up * (z1 - z0), material, (s0 + start, z0)))
 
 
 def _windows(
@@ -250,21 +244,21 @@ def _windows(
         s0, s1 = middle - wide / 2, middle + wide / 2
         holes.append((s0, sill, s1, top))
         local = Assembly()
-        side = local.thing('wall')
+        add_wall = local.thing('wall')
         high = top - sill
         for x in (-wide / 2, wide / 2):
-            local.add(side, quad((x, 0, 0), (0, -recess, 0), (0, 0, high), reveal))
-        local.add(side, quad((-wide / 2, 0, high), (wide, 0, 0), (0, -recess, 0), reveal))
-        thing = local.thing('window')
-        local.add(thing, box((wide, recess + 0.06, 0.03), (0, -recess / 2 + 0.03, 0.0), frame))
-        local.add(thing, quad((-wide / 2, -recess, 0), (wide, 0, 0), (0, 0, high), glass))
+            add_wall(quad((x, 0, 0), (0, -recess, 0), (0, 0, high), reveal))
+        add_wall(quad((-wide / 2, 0, high), (wide, 0, 0), (0, -recess, 0), reveal))
+        add = local.thing('window')
+        add(box((wide, recess + 0.06, 0.03), (0, -recess / 2 + 0.03, 0.0), frame))
+        add(quad((-wide / 2, -recess, 0), (wide, 0, 0), (0, 0, high), glass))
         deep = -recess + 0.025
         for pane in range(panes + 1):
             x = -wide / 2 + pane * wide / panes
-            local.add(thing, box((bar, 0.045, high), (x, deep, high / 2), frame))
+            add(box((bar, 0.045, high), (x, deep, high / 2), frame))
         bars = [bar / 2, high - bar / 2] + ([high * rng.uniform(0.4, 0.7)] if cross else [])
         for z in bars:
-            local.add(thing, box((wide, 0.044, bar), (0, deep, z), frame))
+            add(box((wide, 0.044, bar), (0, deep, z), frame))
         if has_drapes:
             for sign in (-1, 1):
                 gathered = rng.uniform(0.18, 0.4)
@@ -272,7 +266,7 @@ def _windows(
                 cloth = furniture.curtain(rng, gathered, tall, drapes)
                 local.merge(cloth, (sign * (wide / 2 + 0.05), 0.03, high + 0.15 - tall))
             rod_box = box((wide + 0.5, 0.02, 0.02), (0, 0.07, high + 0.17), palette.metal(rng))
-            local.add(local.thing('window'), rod_box)
+            local.thing('window')(rod_box)
         elif sill > 0.7 and rng.random() < 0.5:
             local.merge(furniture.radiator(rng, wide * 0.8), (0, 0, -sill))
             reach = wall.inward * 0.14
@@ -299,7 +293,7 @@ def _windows(
     return holes
 
 
-def _door(room: _Room, wall: _Wall, thing: int) -> None:
+def _door(room: _Room, wall: _Wall, add: Adder) -> None:
     """Add a closed door in its frame; doors count as wall, as in NYUv2's 13 classes."""
     rng = room.rng
     wide, tall = rng.uniform(0.78, 0.95), rng.uniform(1.98, 2.1)
@@ -321,7 +315,7 @@ def _door(room: _Room, wall: _Wall, thing: int) -> None:
         shapes.append(box((wide * 0.7, 0.012, high * 0.75), (0, 0.024, (row + 0.5) * high), leaf))
     shapes.append(box((0.12, 0.05, 0.02), (wide / 2 - 0.1, 0.045, 1.02), knob))
     spot = wall.start + wall.along * middle
-    room.made.add(thing, *(shape.moved(yaw_matrix(wall.yaw), spot) for shape in shapes))
+    add(*(shape.moved(yaw_matrix(wall.yaw), spot) for shape in shapes))
     low = spot - wall.along * (wide / 2 + rim)
     room.reserve(low, spot + wall.along * (wide / 2 + rim) + wall.inward * 0.8 + [0, 0, tall + rim])
 

@@ -8,7 +8,7 @@ they belong to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -145,15 +145,18 @@ def _shape(
     vertices: np.ndarray,
     faces: np.ndarray,
     material: Material,
+    centre: Sequence[float],
+    size: Sequence[float],
     vertex_normals: np.ndarray | None = None,
-    shift: tuple[float, float] = (0.0, 0.0),
 ) -> Shape:
+    """Return a mesh around the origin, moved to its centre."""
     flat = _face_normals(vertices, faces)
     if vertex_normals is None:
         normals = np.repeat(flat[:, None], 3, axis=1)
     else:
         normals = vertex_normals[faces]
-    uv = _box_uv(vertices, faces, flat) + np.float32(shift)
+    uv = _box_uv(vertices, faces, flat) + np.float32(_shift_of(centre, size))
+    vertices = vertices + np.asarray(centre, float)
     return Shape(vertices, faces, uv, normals.astype(np.float32), material)
 
 
@@ -167,9 +170,7 @@ def _shift_of(centre: Sequence[float], size: Sequence[float]) -> tuple[float, fl
 def box(size: Sequence[float], centre: Sequence[float], material: Material) -> Shape:
     """Return a box of (x, y, z) size in metres around ``centre``."""
     vertices, faces = _unit_box()
-    scaled = vertices * np.asarray(size, float)
-    shape = _shape(scaled, faces, material, shift=_shift_of(centre, size))
-    return replace(shape, vertices=scaled + np.asarray(centre, float))
+    return _shape(vertices * np.asarray(size, float), faces, material, centre, size)
 
 
 def panel(
@@ -206,8 +207,7 @@ def cushion(
     normals = points - core
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     rounded = core + radius * normals
-    shape = _shape(rounded, faces, material, normals, shift=_shift_of(centre, size))
-    return replace(shape, vertices=rounded + np.asarray(centre, float))
+    return _shape(rounded, faces, material, centre, size, normals)
 
 
 def ellipsoid(size: Sequence[float], centre: Sequence[float], material: Material) -> Shape:
@@ -216,9 +216,7 @@ def ellipsoid(size: Sequence[float], centre: Sequence[float], material: Material
     radii = np.asarray(size, float) / 2
     normals = vertices / radii
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    scaled = vertices * radii
-    shape = _shape(scaled, faces, material, normals, shift=_shift_of(centre, size))
-    return replace(shape, vertices=scaled + np.asarray(centre, float))
+    return _shape(vertices * radii, faces, material, centre, size, normals)
 
 
 def lathe(
@@ -309,6 +307,10 @@ def quad(
     )
 
 
+#: Adds shapes to one thing.
+Adder = Callable[..., None]
+
+
 @dataclass
 class Assembly:
     """Shapes in one local frame and the labels of the things they belong to.
@@ -321,16 +323,17 @@ class Assembly:
     shapes: list[Shape] = field(default_factory=list)
     things: list[str] = field(default_factory=list)
 
-    def thing(self, name: str) -> int:
-        """Start a new thing of class ``name`` and return its index."""
+    def thing(self, name: str) -> Adder:
+        """Start a new thing of class ``name``; returns the function that adds shapes to it."""
         if name not in NYU13_CLASSES:
             raise ValueError(f'unknown class {name!r}: expected one of {NYU13_CLASSES}')
         self.things.append(name)
-        return len(self.things) - 1
+        index = len(self.things) - 1
 
-    def add(self, thing: int, *shapes: Shape) -> None:
-        """Add shapes to the thing with this index."""
-        self.shapes.extend(replace(shape, thing=thing) for shape in shapes)
+        def add(*shapes: Shape) -> None:
+            self.shapes.extend(replace(shape, thing=index) for shape in shapes)
+
+        return add
 
     def merge(self, other: Assembly, offset: Sequence[float] = (0, 0, 0), yaw: float = 0.0) -> None:
         """Add another assembly, turned by ``yaw`` radians and shifted by ``offset`` metres."""

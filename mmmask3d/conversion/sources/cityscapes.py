@@ -310,23 +310,18 @@ def read_camera(path: Path) -> tuple[float, float]:
     """
     try:
         content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise FrameError(f'{path}: no JSON ({error}). Unpack the camera package again.') from error
-    values = []
-    for part, key in (('extrinsic', 'baseline'), ('intrinsic', 'fx')):
-        section = content.get(part) if isinstance(content, dict) else None
-        value = section.get(key) if isinstance(section, dict) else None
-        try:
-            number = float(value) if isinstance(value, int | float) else math.nan
-        except OverflowError:
-            number = math.inf
-        if isinstance(value, bool) or not (math.isfinite(number) and number > 0):
-            raise FrameError(
-                f'{path}: {part}.{key} is {json.dumps(value)[:40]}, expected a number > 0. Unpack '
-                f'the camera package again.'
-            )
-        values.append(number)
-    return values[0], values[1]
+        found = float(content['extrinsic']['baseline']), float(content['intrinsic']['fx'])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FrameError(
+            f'{path}: expected JSON with extrinsic.baseline and intrinsic.fx '
+            f'({type(error).__name__}: {error}). Unpack the camera package again.'
+        ) from error
+    if not all(0 < value < math.inf for value in found):
+        raise FrameError(
+            f'{path}: extrinsic.baseline and intrinsic.fx are {found[0]:g} and {found[1]:g}, '
+            f'expected numbers > 0. Unpack the camera package again.'
+        )
+    return found
 
 
 def _check_size(image: np.ndarray, path: Path, size: tuple[int, int], colour_path: Path) -> None:

@@ -61,6 +61,22 @@ class PairsConverter(Converter):
             help='depth fits colour as its pixels are stored, or as its EXIF orientation (phones) '
             'has it shown, to which colour is then turned',
         )
+        parser.add_argument(
+            '--invalid',
+            type=float,
+            nargs='+',
+            default=[],
+            metavar='V',
+            help='stored values that are no depth, in addition to NaN and infinity (and, of '
+            'measured depth, 0 and negative values)',
+        )
+        parser.add_argument(
+            '--depth-format',
+            choices=['png', 'npy'],
+            default='png',
+            help='png: measured depth of 8 and 16 bits as it is, everything else as 16 bits of mm, '
+            'predictions as 16 bits scaled frame by frame; npy: float32',
+        )
 
     def options(self) -> dict:
         """See :class:`Converter`. The validation share is no content of a frame, so not here."""
@@ -204,24 +220,10 @@ class FolderConverter(PairsConverter):
             'Asked for if not given; never guessed',
         )
         parser.add_argument(
-            '--invalid',
-            type=float,
-            nargs='+',
-            default=[],
-            metavar='V',
-            help='stored values that are no reading, like 0, NaN, infinity and negative ones',
-        )
-        parser.add_argument(
             '--max-depth',
             type=above_zero,
             metavar='M',
             help='readings beyond are dropped, in metres (relative: after scaling)',
-        )
-        parser.add_argument(
-            '--depth-format',
-            choices=['png', 'npy'],
-            default='png',
-            help='png: 8 and 16 bits as they are, everything else as 16 bits of mm; npy: float32 m',
         )
         parser.add_argument(
             '--in-place',

@@ -1,7 +1,6 @@
 """NYU Depth v2: the labelled frames of ``nyu_depth_v2_labeled.mat``."""
 
 import argparse
-import math
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from mmmask3d.conversion.formats.mat73 import (
     read_text,
 )
 from mmmask3d.conversion.frame import Frame, store_depth
+from mmmask3d.conversion.pairs import above_zero
 from mmmask3d.conversion.paths import SourceError, require
 from mmmask3d.conversion.sources.nyuv2_classes import (
     CATEGORY_SETS,
@@ -41,15 +41,13 @@ SPLITS = 'splits.mat'
 #: toolbox's get_projection_mask.m, 45:471 and 41:601 counted from 1, 561x427 pixels.
 VALID_REGION = (slice(44, 471), slice(40, 601))
 _FULL_SIZE = (480, 640)
-_LARGEST_SIDE = 8192
-_LARGEST_TABLE = 4 * 2**20  # bytes of splits.mat and of the maps, a hundredth of which they need
-#: Variables: axes between frame and width (as stored, reversed), kind of type, most bytes of it.
+#: Variables: axes between frame and width (as stored, reversed), kind of type.
 _ARRAYS = {
-    'images': ((3,), 'u', 1),
-    'rawDepths': ((), 'f', 8),
-    'depths': ((), 'f', 8),
-    'labels': ((), 'u', 2),
-    'instances': ((), 'u', 2),
+    'images': ((3,), 'u'),
+    'rawDepths': ((), 'f'),
+    'depths': ((), 'f'),
+    'labels': ((), 'u'),
+    'instances': ((), 'u'),
 }
 
 
@@ -116,7 +114,7 @@ class NYUv2Converter(Converter):
         )
         parser.add_argument(
             '--max-depth',
-            type=positive_metres,
+            type=above_zero,
             default=10.0,
             metavar='METRES',
             help='raw depth from here on is no reading: the toolbox cuts it off at 10',
@@ -235,14 +233,6 @@ class NYUv2Converter(Converter):
         return Frame(images, categories)
 
 
-def positive_metres(text: str) -> float:
-    """Parse a depth limit of a command line."""
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f'expected metres above 0, got {text}')
-    return value
-
-
 def find_arrays(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
     """The per-frame arrays of the labelled file, checked to be of one size.
 
@@ -251,20 +241,12 @@ def find_arrays(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
     """
     labels = check_array(find(file, 'labels', path), (None, None, None), 'u', f'{path}: labels')
     count, width, height = labels.shape
-    if not (1 <= width <= _LARGEST_SIDE and 1 <= height <= _LARGEST_SIDE):
-        raise SourceError(
-            f'{path}: labels is declared as {count} frames of {width}x{height}, expected sides of '
-            f'1 to {_LARGEST_SIDE} pixels. The file is damaged.'
+    return {
+        name: check_array(
+            find(file, name, path), (count, *axes, width, height), kinds, f'{path}: {name}'
         )
-    found = {}
-    for name, (axes, kinds, most) in _ARRAYS.items():
-        shape = (count, *axes, width, height)
-        found[name] = check_array(find(file, name, path), shape, kinds, f'{path}: {name}')
-        if found[name].dtype.itemsize > most:
-            raise SourceError(
-                f'{path}: {name} is of type {found[name].dtype}, expected at most {most} bytes.'
-            )
-    return found
+        for name, (axes, kinds) in _ARRAYS.items()
+    }
 
 
 def read_raw_names(file: h5py.File, path: Path) -> list[str]:
@@ -274,7 +256,7 @@ def read_raw_names(file: h5py.File, path: Path) -> list[str]:
         SourceError: There are not 894, or they cannot be read.
     """
     where = f'{path}: names'
-    cells = check_array(find(file, 'names', path), (None, None), 'O', where, 10 * NUM_RAW_CLASSES)
+    cells = check_array(find(file, 'names', path), (None, None), 'O', where)
     if cells.size != NUM_RAW_CLASSES:
         raise SourceError(
             f'{where} has {cells.size} entries, expected the {NUM_RAW_CLASSES} of the data set. '
@@ -291,39 +273,19 @@ def read_splits(path: Path, count: int) -> dict[int, str]:
     """Split, 'train' or 'test', by official id (from 1).
 
     Raises:
-        SourceError: The file is damaged, or ids are impossible, repeated or in both parts.
+        SourceError: The file is damaged, or ids are impossible or in both parts.
     """
     require(path, 'the official split, splits.mat', 'See docs/datasets/nyuv2.md, or --splits.')
     variables = {'train': 'trainNdxs', 'test': 'testNdxs'}
-    content = read_mat5(path, list(variables.values()), _LARGEST_TABLE)
+    content = read_mat5(path, list(variables.values()))
     split: dict[int, str] = {}
     for part, variable in variables.items():
-        ids = whole_numbers(content[variable], f'{path}: {variable}')
-        wrong = [i for i in ids if not 1 <= i <= count]
-        if wrong:
-            raise SourceError(
-                f'{path}: {variable} holds {wrong[:5]}, but the frames are 1 to {count}. '
-                f'Is it the split of another file?'
-            )
-        for i in ids:
-            if i in split:
-                both = 'twice' if split[i] == part else 'in trainNdxs and testNdxs'
-                raise SourceError(f'{path}: frame {i} is listed {both}.')
-            split[i] = part
+        ids = _numbers(content[variable], 1, count, f'{path}: {variable}').tolist()
+        both = [i for i in ids if i in split]
+        if both:
+            raise SourceError(f'{path}: frame {both[0]} is listed in trainNdxs and testNdxs.')
+        split |= dict.fromkeys(ids, part)
     return split
-
-
-def whole_numbers(values: Any, where: str) -> list[int]:
-    """Integers of a MATLAB matrix of any numeric type.
-
-    Raises:
-        SourceError: It holds something else.
-    """
-    if not isinstance(values, np.ndarray) or not np.array_equal(values, np.trunc(values)):
-        raise SourceError(f'{where} holds something else than whole numbers.')
-    if values.dtype.kind == 'f' and not np.isfinite(values).all():
-        raise SourceError(f'{where} holds numbers that are not finite.')
-    return [int(v) for v in values.ravel()]
 
 
 def read_map40(path: Path) -> np.ndarray:
@@ -333,8 +295,8 @@ def read_map40(path: Path) -> np.ndarray:
         SourceError: It is damaged, or holds other ids than 0..40.
     """
     require(path, 'a file like classMapping40.mat', 'Leave --map40 out for the published map.')
-    content = read_mat5(path, ['mapClass'], _LARGEST_TABLE)
-    return _ids(content['mapClass'], len(NYU40_CLASSES), f'{path}: mapClass')
+    content = read_mat5(path, ['mapClass'])
+    return _numbers(content['mapClass'], 0, len(NYU40_CLASSES), f'{path}: mapClass')
 
 
 def read_map13(path: Path) -> np.ndarray:
@@ -344,22 +306,27 @@ def read_map13(path: Path) -> np.ndarray:
         SourceError: It is damaged, or holds other ids than 0..13.
     """
     require(path, 'a file like class13Mapping.mat', 'Leave --map13 out for the published map.')
-    records = read_mat5(path, ['classMapping13'], _LARGEST_TABLE)['classMapping13']
     where = f'{path}: classMapping13.labels13'
-    if not isinstance(records, list) or len(records) != 1 or 'labels13' not in records[0]:
-        raise SourceError(f'{where} is missing.')
-    ids = _ids(records[0]['labels13'], len(NYU13_CLASSES), where)
+    try:
+        (record,) = read_mat5(path, ['classMapping13'])['classMapping13']
+        ids = _numbers(record['labels13'], 0, len(NYU13_CLASSES), where)
+    except (IndexError, KeyError, TypeError) as error:
+        raise SourceError(f'{where} is missing.') from error
     if len(ids) != len(NYU40_CLASSES):
         raise SourceError(f'{where} has {len(ids)} entries, expected {len(NYU40_CLASSES)}.')
-    return np.concatenate([np.zeros(1, np.uint8), ids])
+    return np.concatenate([[0], ids])
 
 
-def _ids(array: Any, highest: int, where: str) -> np.ndarray:
-    ids = whole_numbers(array, where)
-    wrong = [i for i in ids if not 0 <= i <= highest]
+def _numbers(values: Any, low: int, high: int, where: str) -> np.ndarray:
+    """Whole numbers of a MATLAB matrix of any numeric type, (n,) int64."""
+    found = np.ravel(values)
+    wrong = found[~np.isin(found, np.arange(low, high + 1))].tolist()
     if wrong:
-        raise SourceError(f'{where} holds {wrong[:5]}, expected ids of 0 to {highest}.')
-    return np.array(ids, np.uint8)
+        raise SourceError(
+            f'{where} holds {wrong[:5]}, expected whole numbers from {low} to {high}. Is it of '
+            f'another file?'
+        )
+    return found.astype(np.int64)
 
 
 def number_instances(

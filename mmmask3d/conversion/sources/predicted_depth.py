@@ -48,25 +48,10 @@ class PredictedDepthConverter(PairsConverter):
             'give it',
         )
         parser.add_argument(
-            '--invalid',
-            type=float,
-            nargs='+',
-            default=[],
-            metavar='V',
-            help='stored values that are no prediction, like NaN and infinity; 0 is one unless '
-            'named here',
-        )
-        parser.add_argument(
             '--max-value',
             type=float,
             metavar='V',
             help='stored values beyond are no prediction: a sky at 10000, for example',
-        )
-        parser.add_argument(
-            '--depth-format',
-            choices=['png', 'npy'],
-            default='png',
-            help='png: 16 bits, scaled frame by frame; npy: float32',
         )
 
     def options(self) -> dict:

@@ -27,7 +27,6 @@ from mmmask3d.datasets.frame_files import by_stem, files_in
 from mmmask3d.datasets.text_lists import decode_text
 
 _NUMBER = re.compile(r'\d{1,9}')
-_LARGEST_FILE = 2**26  # bytes of one image, more than the largest that is accepted has raw
 _MILLIMETRES = 1000.0
 
 
@@ -103,10 +102,7 @@ class SensScene(Scene):
     @contextmanager
     def _archives(self) -> Iterator[dict[str, Archive]]:
         with ExitStack() as stack:
-            yield {
-                kind: stack.enter_context(Archive(self.archive(kind), _LARGEST_FILE))
-                for kind in self.kinds()
-            }
+            yield {kind: stack.enter_context(Archive(self.archive(kind))) for kind in self.kinds()}
 
     @contextmanager
     def open(self, label_map: np.ndarray | None) -> Iterator['_OpenSens']:
@@ -146,11 +142,8 @@ class _OpenSens:
     def read(self, entry: SensEntry) -> Frame:
         reader = self.reader
         stored = reader.read(entry)
-        reader.check_colour(stored)
-        # JPEG passes unchanged where its size is right; anything else is stored as JPEG.
-        jpeg = reader.header.colour_format == 'jpeg'
-        frame = Frame({'rgb': stored.colour if jpeg else reader.colour(stored)})
-        frame.images['depth'] = in_millimetres(reader.depth(stored), reader.header.depth_scale)
+        depth = in_millimetres(reader.depth(stored), reader.header.depth_scale)
+        frame = Frame({'rgb': stored.colour, 'depth': depth})
         frame.extra = {'time_us': [stored.colour_time, stored.depth_time]} | _pose(stored.pose)
         if 'label' in self.archives:
             labels = self._labels(frame, entry.number)
@@ -253,7 +246,7 @@ class FramesScene(Scene):
             except FrameError:
                 intrinsic = None  # plan() has reported it
             path = self.folder / kind / files[kind][stem]
-            header = read_image_header(_read_file(path), str(path))
+            header = read_image_header(path.read_bytes(), str(path))
             camera[name] = {
                 'size': [header.width, header.height],
                 'intrinsic': None if intrinsic is None else _finite(intrinsic),
@@ -290,19 +283,12 @@ class _OpenFrames:
 
     def _content(self, kind: str, names: Mapping[str, str]) -> tuple[bytes, str]:
         path = self.scene.folder / kind / names[kind]
-        return _read_file(path), str(path)
-
-
-def _read_file(path: Path) -> bytes:
-    size = path.stat().st_size
-    if size > _LARGEST_FILE:
-        raise FrameError(f'{path}: {size} bytes, expected an image of at most {_LARGEST_FILE}.')
-    return path.read_bytes()
+        return path.read_bytes(), str(path)
 
 
 def _read_matrix(path: Path) -> np.ndarray:
     try:
-        values = [float(v) for v in decode_text(_read_file(path), path).split()]
+        values = [float(v) for v in decode_text(path.read_bytes(), path).split()]
     except ValueError as error:
         raise FrameError(f'{path}: cannot be read as a matrix ({error}).') from error
     if len(values) != 16:

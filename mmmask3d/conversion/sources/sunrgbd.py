@@ -23,8 +23,8 @@ from mmmask3d.conversion.formats.mat73 import (
 )
 from mmmask3d.conversion.formats.source_image import decode_map, read_image_header
 from mmmask3d.conversion.frame import Frame
+from mmmask3d.conversion.pairs import above_zero
 from mmmask3d.conversion.paths import SourceError, path_inside, require, safe_name
-from mmmask3d.conversion.sources.nyuv2 import positive_metres
 from mmmask3d.datasets.classes import SUNRGBD37_CLASSES
 from mmmask3d.datasets.depth_io import FrameError
 
@@ -36,8 +36,6 @@ ALL_SPLIT = 'traintestSUNRGBD/allsplit.mat'
 _DOCS = 'See docs/datasets/sunrgbd.md.'
 #: The lists name frames by paths of the authors' machine: /n/fs/sun3d/data/SUNRGBD/kv1/...
 _BEFORE_TREE = re.compile(r'^(?:.*?/)?SUNRGBD/')
-_LARGEST_SPLIT = 64 * 2**20  # bytes
-_LARGEST_META = 2 * 2**30  # boxes of all frames, unpacked
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ class SUNRGBDConverter(Converter):
         )
         parser.add_argument(
             '--max-depth',
-            type=positive_metres,
+            type=above_zero,
             default=8.0,
             metavar='METRES',
             help='depth from here on is no reading: the toolbox cuts it off at 8',
@@ -196,13 +194,15 @@ def read_meta(path: Path) -> list[tuple[str, str, str]]:
     """
     fields = ('rgbpath', 'rgbname', 'depthname')
     name = 'SUNRGBDMeta'
-    meta = read_mat5(path, [name], _LARGEST_META, {name: fields})[name]
-    if not isinstance(meta, list):
-        raise SourceError(f'{path}: {name} is no struct array. Use the file as distributed.')
     frames = []
-    for i, record in enumerate(meta, 1):
+    for i, record in enumerate(read_mat5(path, [name], {name: fields})[name], 1):
         where = f'{path}, entry {i}'
-        rgbpath, image, depth = (text_of(record, f, where) for f in fields)
+        try:
+            rgbpath, image, depth = (str(record[field]) for field in fields)
+        except (IndexError, KeyError, TypeError) as error:
+            raise SourceError(
+                f'{where}: {name} has no fields {", ".join(fields)}. Use the file as distributed.'
+            ) from error
         # .../frame/image/name; the authors' paths have doubled slashes here and there.
         folder, kind = os.path.split(os.path.dirname(rgbpath))
         if os.path.basename(rgbpath) != image or kind != 'image':
@@ -218,34 +218,17 @@ def read_split(path: Path) -> dict[str, str]:
         SourceError: The file is damaged, or a folder is listed twice.
     """
     variables = {'train': 'alltrain', 'test': 'alltest'}
-    content = read_mat5(path, list(variables.values()), _LARGEST_SPLIT)
+    content = read_mat5(path, list(variables.values()))
     split: dict[str, str] = {}
     for part, variable in variables.items():
-        cells = content[variable]
-        if not isinstance(cells, list):
-            raise SourceError(f'{path}: {variable} is no cell array.')
-        for i, cell in enumerate(cells, 1):
+        for i, cell in enumerate(content[variable], 1):
             where = f'{path}: {variable}, entry {i}'
-            if not isinstance(cell, str):
-                raise SourceError(f'{where} is no text.')
-            folder = os.path.normpath(folder_in_tree(cell, where))
+            folder = os.path.normpath(folder_in_tree(str(cell), where))
             if folder in split:
                 both = 'twice' if split[folder] == part else 'in both parts'
                 raise SourceError(f'{where}: {folder} is listed {both}.')
             split[folder] = part
     return split
-
-
-def text_of(record: Any, field: str, where: str) -> str:
-    """Text in a field of a struct array.
-
-    Raises:
-        SourceError: The field is missing or holds something else.
-    """
-    value = record.get(field) if isinstance(record, dict) else None
-    if not isinstance(value, str):
-        raise SourceError(f'{where} has no text in a field {field}. Use the file as distributed.')
-    return value
 
 
 def label_references(file: h5py.File, path: Path) -> h5py.Dataset:
@@ -254,11 +237,8 @@ def label_references(file: h5py.File, path: Path) -> h5py.Dataset:
     Raises:
         SourceError: The file is damaged or of another kind.
     """
-    group = find(file, 'SUNRGBD2Dseg', path)
-    where = f'{path}: SUNRGBD2Dseg.seglabel'
-    if not isinstance(group, h5py.Group):
-        raise SourceError(f'{path}: SUNRGBD2Dseg is no struct array. Use the file as distributed.')
-    return check_array(find(group, 'seglabel', path), (None, None), 'O', where, 100_000)
+    array = find(file, 'SUNRGBD2Dseg/seglabel', path)
+    return check_array(array, (None, None), 'O', f'{path}: SUNRGBD2Dseg.seglabel')
 
 
 # -------------------------------------------------------------------- frames
@@ -330,7 +310,7 @@ def read_image(path: Path, shape: tuple[int, int]) -> bytes:
 def _check_header(
     content: bytes, kind: str, path: Path, shape: tuple[int, int] | None = None
 ) -> None:
-    """Check format and size as declared, before anything of that size is allocated."""
+    """Check format and size as declared."""
     header = read_image_header(content, str(path), (kind,))
     if shape is not None and (header.height, header.width) != shape:
         raise FrameError(

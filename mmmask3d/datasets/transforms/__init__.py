@@ -4,7 +4,7 @@ from mmmask3d.datasets import packed_lmdb as packed_lmdb  # registers the file b
 
 from .depth_map import LoadDepthMap
 from .formatting import PackRGBDInputs
-from .geometry import RGBDCenterCrop, RGBDRandomFlip, RGBDRandomResizedCrop, RGBDResize
+from .geometry import RGBDRandomFlip, RGBDRandomResizedCrop, RGBDResize
 from .loading import LoadRGBD
 from .masking import DepthAwareMasking
 
@@ -13,7 +13,6 @@ __all__ = [
     'LoadDepthMap',
     'LoadRGBD',
     'PackRGBDInputs',
-    'RGBDCenterCrop',
     'RGBDRandomFlip',
     'RGBDRandomResizedCrop',
     'RGBDResize',

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import cv2
 import mmcv
 import numpy as np
-from mmcv.transforms import BaseTransform, RandomFlip, Resize
+from mmcv.transforms import RandomFlip, Resize
 from mmcv.transforms.utils import cache_randomness
 from mmpretrain.datasets.transforms import RandomResizedCrop
 
@@ -151,43 +151,6 @@ class RGBDResize(Resize):
         results['img_shape'] = size[::-1]
         results['scale_factor'] = size[0] / width, size[1] / height
         results['keep_ratio'] = self.keep_ratio
-
-
-@TRANSFORMS.register_module()
-class RGBDCenterCrop(BaseTransform):
-    """Crop the centre of a frame.
-
-    Required and modified keys: ``img``, ``depth``, ``valid``, ``img_shape``.
-
-    Args:
-        crop_size: Output (width, height), or an int for a square.
-
-    Raises:
-        ValueError: The frame is smaller than the crop; batches need one size.
-    """
-
-    def __init__(self, crop_size: int | tuple[int, int]) -> None:
-        self.crop_size = _as_size(crop_size, 'RGBDCenterCrop: crop_size')
-
-    def transform(self, results: dict) -> dict:
-        """Crop the frame."""
-        width, height = self.crop_size
-        frame_height, frame_width = results['img'].shape[:2]
-        if frame_height < height or frame_width < width:
-            raise ValueError(
-                f"RGBDCenterCrop: frame '{results.get('frame')}' is {frame_width}x{frame_height} "
-                f'(width x height), smaller than crop_size {width}x{height}. Put an RGBDResize '
-                f'before it.'
-            )
-        top, left = (frame_height - height) // 2, (frame_width - width) // 2
-        box = slice(top, top + height), slice(left, left + width)
-        for key in ('img', 'depth', 'valid'):
-            results[key] = results[key][box]
-        results['img_shape'] = (height, width)
-        return results
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(crop_size={self.crop_size})'
 
 
 @TRANSFORMS.register_module()

@@ -51,8 +51,8 @@ def bare():
     """A wall 3 m in front of the origin along y, 20 m wide, and a box 1 m before its middle."""
     assembly = Assembly()
     paint = palette.wall(np.random.default_rng(0))
-    assembly.add(assembly.thing('wall'), quad((-10, 3, -10), (20, 0, 0), (0, 0, 20), paint))
-    assembly.add(assembly.thing('table'), box((0.4, 0.2, 0.4), (0, 2, 0), paint))
+    assembly.thing('wall')(quad((-10, 3, -10), (20, 0, 0), (0, 0, 20), paint))
+    assembly.thing('table')(box((0.4, 0.2, 0.4), (0, 2, 0), paint))
     lamp = Light(np.array([0, -1.0, 1]), np.eye(3)[:2] * 0.1, np.zeros(3), np.ones(3))
     return Scene(
         assembly, np.full(3, 10.0), np.zeros((0, 2, 3)), [lamp], None,

@@ -13,6 +13,7 @@ import scipy.io
 
 from mmmask3d.conversion.command_line import build_parser, run
 from mmmask3d.conversion.formats import mat73 as mat73_module
+from mmmask3d.conversion.pairs import above_zero
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.sources import nyuv2
 from mmmask3d.conversion.sources.nyuv2 import NYUv2Converter, number_instances
@@ -282,8 +283,8 @@ def test_max_depth(source, arrays):
         expected = np.where((raw > 0) & (raw < 3), np.round(raw * 1000), 0)
     np.testing.assert_array_equal(np.stack([f.images['depth'] for f in frames]), expected)
     for wrong in ('0', '-1', 'nan', 'inf'):
-        with pytest.raises(argparse.ArgumentTypeError, match='metres above 0'):
-            nyuv2.positive_metres(wrong)
+        with pytest.raises(argparse.ArgumentTypeError, match='expected a number above 0'):
+            above_zero(wrong)
 
 
 def test_frames_are_read_one_at_a_time(source, monkeypatch):
@@ -384,28 +385,16 @@ FEW = (COUNT, WIDTH, HEIGHT)
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        *[(without(n), f'{n} is missing, found ') for n in (*nyuv2._ARRAYS, 'names')],
+        *[(without(n), f'{n} is missing, found ') for n in ('images', 'labels', 'names')],
         (
             replaced('images', shape=(COUNT, WIDTH, HEIGHT, 3), dtype='u1'),
             'images is declared as uint8 7x16x12x3 .* expected 7x3x16x12',
         ),
-        (replaced('images', shape=(COUNT, 3, WIDTH, HEIGHT), dtype='u2'), 'at most 1 bytes'),
-        (replaced('labels', shape=FEW, dtype='f4'), 'labels is declared as float32'),
-        (replaced('labels', shape=FEW, dtype='u4'), 'at most 2 bytes'),
-        (replaced('instances', shape=FEW, dtype='u8'), 'at most 2 bytes'),
-        (replaced('depths', shape=(COUNT - 1, WIDTH, HEIGHT), dtype='f4'), '6x16x12 .* 7x16x12'),
         (replaced('rawDepths', shape=FEW, dtype='u2'), 'rawDepths is declared as uint16'),
         (replaced('rawDepths', shape=(COUNT, HEIGHT, WIDTH), dtype='f4'), '7x12x16 .* 7x16x12'),
-        (
-            replaced('labels', shape=(COUNT, 60_000, 60_000), dtype='u2', chunks=(1, 64, 64)),
-            '7 frames of 60000x60000, expected sides of 1 to 8192',
-        ),
-        (replaced('labels', data=np.zeros((0, WIDTH, HEIGHT), 'u2')), 'expected 0x3x16x12'),
         (replaced('names', shape=(1, 894), dtype='u2'), 'names is declared as uint16'),
-        (replaced('names', shape=(1, 894), dtype=h5py.ref_dtype), 'entry 1 refers to nothing'),
         (replaced('names', shape=(1, 893), dtype=h5py.ref_dtype), '893 entries, expected the 894'),
-        (replaced('names', shape=(1, 10**9), dtype=h5py.ref_dtype, chunks=True), 'at most 8940'),
-        (replaced('names', shape=(1, 894), dtype=h5py.string_dtype()), 'refers to nothing'),
+        (replaced('names', shape=(1, 894), dtype=h5py.ref_dtype), 'entry 1: what it refers to'),
     ],
 )
 def test_file_that_is_not_the_data_set(mat73, source, tmp_path, change, message):
@@ -434,9 +423,11 @@ def test_the_name_with_two_blanks_is_known(mat73, tmp_path):
     ('split', 'message'),
     [
         ({'trainNdxs': [1, 2], 'testNdxs': [2, 3]}, 'frame 2 is listed in trainNdxs and testNdxs'),
-        ({'trainNdxs': [1, 1], 'testNdxs': [3]}, 'frame 1 is listed twice'),
-        ({'trainNdxs': [0, 1], 'testNdxs': [3]}, r'trainNdxs holds \[0\], but the frames are 1 to'),
-        ({'trainNdxs': [1], 'testNdxs': [8]}, r'testNdxs holds \[8\], but the frames are 1 to 7'),
+        (
+            {'trainNdxs': [0, 1], 'testNdxs': [3]},
+            r'trainNdxs holds \[0\], expected whole numbers from 1 to 7',
+        ),
+        ({'trainNdxs': [1], 'testNdxs': [8]}, r'testNdxs holds \[8\], expected'),
         ({'trainNdxs': [1]}, 'lacks the variable testNdxs, found trainNdxs'),
     ],
 )
@@ -469,7 +460,7 @@ def test_file_cut_short(source, tmp_path):
     content = (source / nyuv2.LABELLED).read_bytes()
     shutil.copytree(source, tmp_path / 'copy')
     path = tmp_path / 'copy' / nyuv2.LABELLED
-    for size in (0, 100, 512, 520, 600, 2000, len(content) // 2, len(content) - 1):
+    for size in (0, 520, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:size])
         with pytest.raises(SourceError, match=rf'labeled\.mat: .*({size} bytes|no HDF5 signature)'):
             read_all(tmp_path / 'copy')
@@ -479,69 +470,3 @@ def test_a_version_5_file_is_told_apart(tmp_path):
     scipy.io.savemat(tmp_path / nyuv2.LABELLED, {'images': [1]})
     with pytest.raises(SourceError, match='a MATLAB file of another version'):
         read_all(tmp_path)
-
-
-# Run in a process of its own: a crash of the HDF5 library, or too much memory, is noticed.
-FUZZ = """
-import resource, sys
-from pathlib import Path
-import numpy as np
-from mmmask3d.conversion.sources import nyuv2
-from mmmask3d.conversion.command_line import build_parser
-from mmmask3d.conversion.paths import SourceError
-from mmmask3d.datasets.depth_io import FrameError
-
-folder, count, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
-nyuv2.NUM_RAW_CLASSES = 20  # most of the time would go into names
-intact = {p: p.read_bytes() for p in (folder / nyuv2.LABELLED, folder / nyuv2.SPLITS)}
-args = build_parser(nyuv2.NYUv2Converter).parse_args([str(folder), 'out'])
-refused = whole = 0
-for number in range(count):
-    rng = np.random.default_rng([seed, number])
-    (folder / 'last').write_text(str(number))
-    path = list(intact)[0 if rng.random() < 0.8 else 1]
-    data = bytearray(intact[path])
-    way = rng.integers(5)
-    at = int(rng.integers(len(data)) if rng.random() < 0.5 else rng.integers(min(4096, len(data))))
-    if way == 0:
-        del data[at:]
-    elif way == 1:
-        data[at : at + 8] = bytes([255] * 8)
-    elif way == 2:
-        end = at + int(rng.integers(1, 200))
-        data[at:end] = data[at // 2 : at // 2 + (end - at)]
-    else:
-        for place in {at, *rng.integers(len(data), size=int(rng.integers(1, 30))).tolist()}:
-            data[place] ^= 1 << int(rng.integers(8))
-    path.write_bytes(data)
-    converter = nyuv2.NYUv2Converter(args)
-    try:
-        for source in converter.sources():
-            plan = converter.plan(source)
-            with converter.open(source) as opened:
-                for ref in plan.frames[:50]:
-                    try:
-                        converter.read(opened, ref.locator)
-                    except (FrameError, SourceError, OSError):
-                        refused += 1
-                    else:
-                        whole += 1
-    except (FrameError, SourceError, OSError):
-        refused += 1
-    path.write_bytes(intact[path])
-print(refused, whole)
-"""
-
-
-def test_damage_is_always_reported_as_damage(mat73, tmp_path, run_mutations):
-    """30 seeded mutations: cut, overwritten, moved and flipped bytes."""
-    names = sorted(['wall', 'chair', 'monitor', 'air vent', *NAMES[:16]])
-    frames = make_frames(3)
-    for name, _, _ in LABELLED:
-        frames['labels'][frames['labels'] == RAW[name]] = names.index(name) + 1
-    split = {'trainNdxs': [1, 2], 'testNdxs': [3]}
-    write_labelled(tmp_path, mat73, frames, names, split)
-    refused, whole = run_mutations(FUZZ, tmp_path, count=30, seed=0)
-    assert refused > 5
-    assert whole > 5

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import struct
-import zlib
 from pathlib import Path
 
 import cv2
@@ -285,18 +283,6 @@ def test_the_configs_read_what_is_written(source, tmp_path):
 # -------------------------------------------------------------------- damage
 
 
-def png_header(width, height, bits=16):
-    """A file that declares a size, and has no pixels."""
-
-    def chunk(kind, content):
-        checksum = struct.pack('>I', zlib.crc32(kind + content))
-        return struct.pack('>I', len(content)) + kind + content + checksum
-
-    size = struct.pack('>IIBBBBB', width, height, bits, 0, 0, 0, 0)
-    start = b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', size)
-    return start + chunk(b'IDAT', zlib.compress(bytes(9))) + chunk(b'IEND', b'')
-
-
 def encoded(array, suffix='.png'):
     return cv2.imencode(suffix, array)[1].tobytes()
 
@@ -310,7 +296,6 @@ DEPTH, IMAGE, FILLED = f'depth/{FIRST[2]}', f'image/{FIRST[1]}', f'depth_bfx/{FI
     ('file', 'content', 'message'),
     [
         (DEPTH, b'', '103.png: expected a PNG image, found 0 bytes'),
-        (DEPTH, b'text', 'expected a PNG image, found 4 bytes'),
         (DEPTH, encoded(np.ones(SHAPE, np.uint16))[:-20], 'truncated PNG'),
         (
             DEPTH,
@@ -319,9 +304,6 @@ DEPTH, IMAGE, FILLED = f'depth/{FIRST[2]}', f'image/{FIRST[1]}', f'depth_bfx/{FI
         ),
         (DEPTH, encoded(np.ones((*SHAPE, 3), np.uint8)), 'grey PNG of 16 bits, found RGB of 8'),
         (DEPTH, encoded(np.ones((*SHAPE, 3), np.uint8), '.jpg'), 'found the format JPEG'),
-        (DEPTH, png_header(50_000, 50_000), 'declares 50000x50000 pixels'),
-        (DEPTH, png_header(9000, 10), 'declares 9000x10 pixels .* 1 to 8192 a side'),
-        (DEPTH, png_header(SHAPE[1], SHAPE[0]), r'103\.png'),
         (DEPTH, None, r'No such file .*103\.png'),
         (IMAGE, b'', '103.jpg: expected a JPEG image, found 0 bytes'),
         (IMAGE, encoded(np.zeros((*SHAPE, 3), np.uint8)), 'found the format PNG'),
@@ -390,10 +372,6 @@ def test_labels_of_another_download(source, mat73):
         read_all(source)
     path = source / 'SUNRGBDtoolbox' / sunrgbd.SEGMENTATION
     with h5py.File(path, 'w') as file:
-        file['SUNRGBD2Dseg'] = 1
-    with pytest.raises(SourceError, match='is no struct array'):
-        read_all(source)
-    with h5py.File(path, 'w') as file:
         file.create_group('SUNRGBD2Dseg')
     with pytest.raises(SourceError, match='seglabel is missing'):
         read_all(source)
@@ -447,7 +425,6 @@ def test_names_that_climb_out_of_the_tree(source):
             None,
             'lists kv1/absent, which Metadata/SUNRGBDMeta.mat does not',
         ),
-        ([3.0], None, 'alltrain, entry 1 is no text'),
         (['/data/elsewhere/kv1'], None, "'/data/elsewhere/kv1' does not lie in a folder SUNRGBD"),
     ],
 )
@@ -462,16 +439,18 @@ def test_lists_that_are_something_else(source):
     content = meta.read_bytes()
     split = source / 'SUNRGBDtoolbox' / sunrgbd.ALL_SPLIT
     scipy.io.savemat(split, {'alltrain': 1, 'alltest': 2})
-    with pytest.raises(SourceError, match='alltrain is no cell array'):
+    with pytest.raises(
+        SourceError, match=r'alltrain, entry 1: .* does not lie in a folder SUNRGBD'
+    ):
         read_all(source)
     scipy.io.savemat(split, {'alltrain': 1})
     with pytest.raises(SourceError, match='lacks the variable alltest, found alltrain'):
         read_all(source)
     write_meta(source, fields=('rgbpath', 'rgbname'))
-    with pytest.raises(SourceError, match='entry 1 has no text in a field depthname'):
+    with pytest.raises(SourceError, match=r'entry 1: SUNRGBDMeta has no fields .*depthname'):
         read_all(source)
     scipy.io.savemat(meta, {'SUNRGBDMeta': 1})
-    with pytest.raises(SourceError, match='SUNRGBDMeta is no struct array'):
+    with pytest.raises(SourceError, match='entry 1: SUNRGBDMeta has no fields'):
         read_all(source)
     meta.write_bytes(content[: len(content) // 2])
     with pytest.raises(SourceError, match=r'SUNRGBDMeta\.mat: cannot be read as a MATLAB'):
@@ -488,65 +467,3 @@ def test_missing_parts_say_what_is_there(tmp_path, source, capsys):
     assert 'allsplit.mat does not exist, expected the unpacked SUNRGBDtoolbox.zip' in (
         capsys.readouterr().err
     )
-
-
-# Run in a process of its own: a crash of a C library, or too much memory, is noticed.
-FUZZ = """
-import resource, sys
-from pathlib import Path
-import numpy as np
-from mmmask3d.conversion.sources import sunrgbd
-from mmmask3d.conversion.command_line import build_parser
-from mmmask3d.conversion.frame import bring_to_size, encode
-from mmmask3d.conversion.paths import SourceError
-from mmmask3d.datasets.depth_io import FrameError
-
-folder, count, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
-damage = (FrameError, SourceError, OSError)
-files = sorted(p for p in folder.rglob('*') if p.suffix in ('.mat', '.png', '.jpg'))
-args = build_parser(sunrgbd.SUNRGBDConverter).parse_args([str(folder), 'out', '--filled'])
-converter = sunrgbd.SUNRGBDConverter(args)
-refused = whole = 0
-for number in range(count):
-    rng = np.random.default_rng([seed, number])
-    (folder / 'last').write_text(str(number))
-    path = files[int(rng.integers(len(files)))]
-    intact = path.read_bytes()
-    data = bytearray(intact)
-    way = rng.integers(4)
-    at = int(rng.integers(len(data)) if rng.random() < 0.5 else rng.integers(min(600, len(data))))
-    if way == 0:
-        del data[at:]
-    elif way == 1:
-        data[at : at + 4] = rng.bytes(4)
-    else:
-        for place in {at, *rng.integers(len(data), size=int(rng.integers(1, 10))).tolist()}:
-            data[place] ^= 1 << int(rng.integers(8))
-    path.write_bytes(data)
-    try:
-        for source in converter.sources():
-            plan = converter.plan(source)
-            refused += len(plan.problems)
-            with converter.open(source) as opened:
-                for ref in plan.frames:
-                    try:
-                        images = converter.read(opened, ref.locator).images
-                        for kind, image in bring_to_size(images, None, ref.name).items():
-                            encode(image, converter.suffixes[kind], ref.name)
-                    except damage:
-                        refused += 1
-                    else:
-                        whole += 1
-    except damage:
-        refused += 1
-    path.write_bytes(intact)
-print(refused, whole)
-"""
-
-
-def test_damage_is_always_reported_as_damage(source, run_mutations):
-    """20 seeded mutations of the pictures and of the MATLAB files."""
-    refused, whole = run_mutations(FUZZ, source, count=20, seed=0)
-    assert refused > 5
-    assert whole > 20

@@ -5,11 +5,10 @@ import copy
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.transforms import Compose, RandomFlip
 
-from mmmask3d.datasets import RGBDCenterCrop, RGBDRandomFlip, RGBDRandomResizedCrop, RGBDResize
+from mmmask3d.datasets import RGBDRandomFlip, RGBDRandomResizedCrop, RGBDResize
 
 sizes = st.integers(1, 90)
 
@@ -144,26 +143,10 @@ def test_flip_probability(planted_frame):
         np.testing.assert_array_equal(untouched[key], frame[key])
 
 
-@settings(deadline=None, max_examples=30)
-@given(size=st.tuples(sizes, sizes), crop=st.tuples(sizes, sizes))
-def test_centre_crop(planted_frame, origin, size, crop):
-    height, width = size
-    frame = planted_frame(height, width)
-    if crop[0] > height or crop[1] > width:
-        with pytest.raises(ValueError, match=rf"'planted' is {width}x{height} .*RGBDResize"):
-            RGBDCenterCrop((crop[1], crop[0]))(frame)
-        return
-    out = RGBDCenterCrop((crop[1], crop[0]))(frame)
-    assert out['img_shape'] == out['depth'].shape == out['valid'].shape == crop
-    assert pixels_agree(out, origin)
-    assert tuple(out['img'][0, 0, :2]) == ((width - crop[1]) // 2, (height - crop[0]) // 2)
-
-
 PIPELINES = {
     'resize up': [dict(type='RGBDResize', scale=(131, 97))],
     'resize down': [dict(type='RGBDResize', scale=(23, 17))],
     'crop': [dict(type='RGBDRandomResizedCrop', scale=(64, 48))],
-    'centre': [dict(type='RGBDCenterCrop', crop_size=(32, 16))],
     'flip': [dict(type='RGBDRandomFlip', prob=1.0)],
     'training': [
         dict(type='RGBDResize', scale=(90, 70)),
@@ -218,7 +201,6 @@ def test_a_marker_survives_the_whole_pipeline():
             dict(type='mmmask3d.RGBDRandomResizedCrop', scale=(96, 64)),
             dict(type='mmmask3d.RGBDRandomFlip', prob=0.5),
             dict(type='mmmask3d.RGBDResize', scale=(128, 96)),
-            dict(type='mmmask3d.RGBDCenterCrop', crop_size=(112, 80)),
         ]
     )
     for seed in range(20):
@@ -234,7 +216,7 @@ def test_a_marker_survives_the_whole_pipeline():
 
 
 @pytest.mark.parametrize('size', [0, -3, (4, 0), (4,), (4, 5, 6), 4.5, (4.0, 5)])
-@pytest.mark.parametrize('transform', [RGBDRandomResizedCrop, RGBDResize, RGBDCenterCrop])
+@pytest.mark.parametrize('transform', [RGBDRandomResizedCrop, RGBDResize])
 def test_sizes_are_checked(transform, size):
     with pytest.raises(ValueError, match=r'positive int or \(width, height\)'):
         transform(size)
@@ -243,5 +225,4 @@ def test_sizes_are_checked(transform, size):
 def test_repr_names_the_settings():
     assert '(96, 64)' in repr(RGBDRandomResizedCrop((96, 64)))
     assert '(96, 64)' in repr(RGBDResize((96, 64)))
-    assert '(96, 64)' in repr(RGBDCenterCrop((96, 64)))
     assert '0.3' in repr(RGBDRandomFlip(prob=0.3))
