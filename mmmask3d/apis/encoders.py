@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mmmask3d.checkpoints.locations import read_checkpoint
 from mmmask3d.config_files import read_config_file
 from mmmask3d.evaluation.frozen_features import image_normaliser
+from mmmask3d.models.encoder import RGBEncoder, with_normalisation
 from mmmask3d.models.encoder_record import as_pair, encoder_config
 from mmmask3d.registry import MODELS
 from mmmask3d.swap.encoder_file import encoder_settings
@@ -68,7 +69,8 @@ def build_encoder(
         seed: of random weights.
 
     Raises:
-        ValueError: the backbone cannot be told, or has no weights.
+        ValueError: the backbone cannot be told, has no weights, or its config normalises images
+            in another way than the weights want.
     """
     given, wanted = _input_size(source)
     random = given.startswith(_RANDOM)
@@ -85,8 +87,9 @@ def build_encoder(
     finally:
         if scope is not None:
             init_default_scope(scope.scope_name)
-    if not preprocessor:
-        preprocessor = dict(getattr(module, 'normalisation', None) or {})
+    encoder = getattr(module, 'vit', module)  # of a pyramid
+    if isinstance(encoder, RGBEncoder):
+        preprocessor = with_normalisation(preprocessor, encoder)
     module.requires_grad_(False)
     return Encoder(
         name,

@@ -568,7 +568,7 @@ def _validation_pipeline(cfg: Config) -> list[dict]:
             'the config has none of test_dataloader, val_dataloader and train_dataloader, whose '
             'pipeline says how a frame is resized and masked.'
         )
-    height, width = to_2tuple(cfg.model.backbone.img_size)
+    height, width = to_2tuple(cfg.model.backbone.get('img_size', 224))
     training = _pipeline_of(cfg.train_dataloader)
     return [training[0], dict(type='mmmask3d.RGBDResize', scale=(width, height)), *training[-2:]]
 

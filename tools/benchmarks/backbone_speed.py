@@ -84,6 +84,35 @@ def _vitdet(args: argparse.Namespace, use_rel_pos: bool) -> nn.Module:
     )
 
 
+def _of_timm(args: argparse.Namespace, run: Callable[..., Tensor] | None = None) -> nn.Module:
+    """A ViT of timm of the same size, whose layers ``run`` by another way than its maps."""
+    from torch.nn import Module
+
+    from mmmask3d.models import TimmViT
+
+    size = args.arch.removeprefix('deit-')
+    encoder = TimmViT(f'vit_{size}_patch16_224', img_size=tuple(args.size))
+
+    class Run(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            return (run(self.encoder, x),)
+
+    return encoder if run is None else Run()
+
+
+def _kept(encoder: nn.Module, x: Tensor) -> Tensor:
+    """The tokens of every fifth patch, as in masked pre-training."""
+    import torch
+
+    rows, columns = encoder.grid_size
+    ids = torch.arange(0, rows * columns, 5, device=x.device)
+    return encoder(x, ids.expand(len(x), -1))
+
+
 def _resnet(args: argparse.Namespace) -> nn.Module:
     from mmengine.registry import MODELS
 
@@ -101,6 +130,12 @@ BACKBONES: dict[str, tuple[str, Callable[[argparse.Namespace], nn.Module]]] = {
         'Mask3DPyramid, windows, strides 4, 8, 8, 8',
         lambda a: _pyramid(a, window_size=WINDOW, out_strides=(4, 8, 8, 8)),
     ),
+    'timm-own': (
+        "timm's own forward",
+        lambda a: _of_timm(a, lambda encoder, x: encoder.trunk.forward_features(x)),
+    ),
+    'timm': ('TimmViT', _of_timm),
+    'timm-masked': ('TimmViT, a fifth of the patches kept', lambda a: _of_timm(a, _kept)),
     'resnet50': ('mmpretrain ResNet-50', _resnet),
     'vitdet': ('mmdet ViTDet ViT, as configured', lambda a: _vitdet(a, True)),
     'vitdet-norelpos': (
