@@ -202,7 +202,8 @@ class _Patches:
         known = (self.weights * some[:, None, None]).flatten().nonzero().squeeze(1)
         if len(known) > most:
             known = known[torch.linspace(0, len(known) - 1, most).long()]
-        x = (self.features.flatten(0, 2)[known].float() - self.mean) / self.scale
+        x = self.features.flatten(0, 2)[known].float()
+        x.sub_(self.mean).div_(self.scale)  # in place: this is the largest tensor of a fit
         return x, self.targets.flatten(0, 2)[known], self.weights.flatten()[known]
 
     def batches(self, frames: Tensor | slice) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -298,6 +299,7 @@ def _choose_logistic(patches: _Patches) -> Predictor:
             error = float((_cross_entropy(xo @ fit[0] + fit[1], to) * wo).sum())
             if error < least:
                 least, best, start = error, penalty, fit
+        del x, xo  # before all patches are read
     return _linear(*fit_logistic(*patches.chosen(slice(None), MAX_PATCHES), best, start))
 
 
