@@ -25,7 +25,8 @@ def test_an_import_that_points_upwards_or_closes_a_circle_is_found(tmp_path, mon
     for name in names - {'__init__', '__main__'}:
         (tmp_path / 'toy' / name).mkdir(parents=True, exist_ok=True)
         (tmp_path / 'toy' / name / '__init__.py').touch()
-    (tmp_path / 'toy/__init__.py').touch()
+    for name in ('__init__', '__main__'):
+        (tmp_path / f'toy/{name}.py').touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
 

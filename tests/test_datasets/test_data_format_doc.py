@@ -10,7 +10,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
-from mmmask3d.datasets import EpochIndex
+from mmmask3d.datasets import EpochIndex, resolve_masking
 
 DOC = Path(__file__).parents[2] / 'docs' / 'data_format.md'
 
@@ -68,7 +68,14 @@ def test_packed(tmp_path, monkeypatch):
 
 
 def test_several_sources(tmp_path):
-    settings = config_of('train_dataloader').dataset
+    # The block goes into a config with an encoder, whose patches are those of the masks.
+    cfg = Config(
+        dict(
+            train_dataloader=config_of('train_dataloader'), model=dict(backbone=dict(patch_size=16))
+        )
+    )
+    resolve_masking(cfg)
+    settings = cfg.train_dataloader.dataset
     settings.pop('_delete_')
     for source in settings.datasets:
         source.data_root = str(tmp_path / source.data_root)

@@ -384,6 +384,8 @@ def test_damaged_colour_is_dropped_like_any_other(tmp_path, write_frame, part):
 def test_the_checks_look_at_the_whole_frame(tmp_path, write_frame, warnings_logged):
     """Before any crop: a frame without a reading, and one whose unit is wrong."""
     make_frames(tmp_path, write_frame, lambda i: np.full((60, 84), (0, 3, 11000)[i], np.uint16))
+    for path in tmp_path.glob('rgb/*.png'):
+        path.unlink()  # beside the frames they would be named in a warning
     data = RGBDDataset(data_root=str(tmp_path), pipeline=CROP, max_depth=10.0)
     with pytest.raises(FrameError, match=r"'0': .*no depth reading.*from 0 to 0"):
         data[0]
@@ -404,6 +406,8 @@ def test_readings_beyond_the_limit_do_not_hide_the_others(tmp_path, write_frame,
         return stored
 
     make_frames(tmp_path, write_frame, depth)
+    for path in tmp_path.glob('rgb/*.png'):
+        path.unlink()  # as above
     pipeline = [CROP[0], dict(type='mmmask3d.RGBDResize', scale=(84, 60))]
     out = RGBDDataset(data_root=str(tmp_path), pipeline=pipeline, max_depth=10.0)[0]
     assert out['valid'].sum() == 4 * 84

@@ -101,8 +101,6 @@ def test_changed_options_and_files_are_other_steps(compare, arguments, tiny_conf
     fewer = folders('--downstream-cfg-options', 'optim_wrapper.optimizer.lr=0.0123')
     assert fewer[0][:2] == before[0][:2]  # the pre-training is not affected
     assert not {*fewer[0][2:], *fewer[1]} & {*before[0], *before[1]}
-    # what the config says already changes nothing
-    assert folders('--downstream-cfg-options', 'train_cfg.max_epochs=1') == before
     # an edited file is another run, for everything that follows from it and nothing else
     tiny_config.write_text(tiny_config.read_text().replace('lr=1e-3', 'lr=2e-3'))
     edited = folders()
