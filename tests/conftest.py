@@ -36,7 +36,7 @@ def short_starts():
 @contextmanager
 def global_state_kept():
     """Leave states of the process as they were: default scope, message hubs, loaders."""
-    kept = [(cls, cls._instance_dict.copy()) for cls in (DefaultScope, MessageHub)]
+    kept = [(cls, cls._instance_dict.copy()) for cls in (DefaultScope, MessageHub, MMLogger)]
     schemes = CheckpointLoader._schemes.copy()
     yield
     for cls, instances in kept:
