@@ -59,6 +59,7 @@ def test_train_then_test_in_processes_of_their_own(tiny_config, tmp_path):
     done = run(
         *(sys.executable, TOOLS / 'test.py', tiny_config, checkpoint),
         *('--work-dir', tmp_path / 'tested', '--out', out),
+        *('--cfg-options', 'masking.depth_ratio=0.75'),
     )
     assert done.returncode == 0, done.stderr[-3000:]
     metrics = json.loads(out.read_text())
