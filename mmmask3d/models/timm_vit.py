@@ -70,6 +70,8 @@ class TimmViT(BaseModule):
             range, or windows with rotary positions.
     """
 
+    trunk: Any  # timm's model
+
     def __init__(
         self,
         model: str,
@@ -237,7 +239,7 @@ class TimmViT(BaseModule):
         size = x.shape[-2:]
         x, rope = self._embed(x)
         if keep_ids is not None:
-            grid_of(*size, self.patch_size)
+            grid_of(size[0], size[1], self.patch_size)
             x, rope = self._keep(x, rope, keep_ids)
             wanted = (self.num_layers - 1,) if layers is None else wanted
         x = self.trunk.norm_pre(x)
@@ -332,7 +334,7 @@ class TimmViT(BaseModule):
         loaded = read_checkpoint(checkpoint, **options)
         state = encoder_state(loaded, prefix, checkpoint)
         check_settings(self, loaded, checkpoint)
-        grid = grid_from_metadata(state._metadata.get(''))
+        grid = grid_from_metadata(state._metadata.get(''))  # type: ignore[attr-defined]
         bare = {k.removeprefix('trunk.'): v for k, v in state.items()}
         self.fill(bare, checkpoint, grid)
 
