@@ -6,6 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor
 
+from mmmask3d.models.pos_embed import GRID_KEY
+
 
 @runtime_checkable
 class RGBEncoder(Protocol):
@@ -69,6 +71,28 @@ def layer_indices(
             f'{num_layers - 1}.'
         )
     return tuple(i % num_layers for i in chosen)
+
+
+def check_frozen_stages(frozen_stages: int, num_layers: int) -> None:
+    """Refuse a number of frozen stages that an encoder of ``num_layers`` does not have.
+
+    Raises:
+        ValueError: it is below -1 or above ``num_layers``.
+    """
+    if not -1 <= frozen_stages <= num_layers:
+        raise ValueError(
+            f'frozen_stages={frozen_stages}: expected -1 (nothing is frozen) to '
+            f'{num_layers} (everything).'
+        )
+
+
+def record_grid(module: RGBEncoder, state_dict: dict, prefix: str, local_metadata: dict) -> None:
+    """State-dict hook that writes the patch grid into the metadata kept for an encoder.
+
+    ``local_metadata`` is the dict that torch stores in ``state_dict._metadata`` and hands to the
+    load hooks; mmengine's checkpoints preserve it.
+    """
+    local_metadata[GRID_KEY] = module.grid_size
 
 
 def with_normalisation(preprocessor: dict[str, Any], encoder: RGBEncoder) -> dict[str, Any]:

@@ -14,11 +14,10 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmmask3d.models.encoder import layer_indices
+from mmmask3d.models.encoder import check_frozen_stages, layer_indices, record_grid
 from mmmask3d.models.encoder_loading import load_encoder
 from mmmask3d.models.patches import gather_tokens, grid_of, patchify
 from mmmask3d.models.pos_embed import (
-    GRID_KEY,
     grid_from_metadata,
     infer_grid,
     resize_to_grid,
@@ -140,11 +139,7 @@ class Mask3DViT(VisionTransformer):
         for i, layer in enumerate(self.layers):
             if i not in self.global_attn_indexes:
                 window_layer(layer, window_size, self.num_extra_tokens)
-        if not -1 <= frozen_stages <= self.num_layers:
-            raise ValueError(
-                f'frozen_stages={frozen_stages}: expected -1 (nothing is frozen) to '
-                f'{self.num_layers} (everything).'
-            )
+        check_frozen_stages(frozen_stages, self.num_layers)
         self.frozen_stages = frozen_stages
         self._freeze_stages()
         projection = self.patch_embed.projection
@@ -153,7 +148,7 @@ class Mask3DViT(VisionTransformer):
             and projection.kernel_size == projection.stride == (patch_size, patch_size)
             and self.patch_embed.norm is None
         )
-        self._register_state_dict_hook(_record_grid)
+        self._register_state_dict_hook(record_grid)
 
     #: Images are normalised as the config says: files of this encoder do not tell.
     normalisation = None
@@ -374,12 +369,3 @@ def initialisation(pretrained: str | None, init_cfg: dict | list | None) -> dict
             f'Both pretrained={pretrained!r} and init_cfg={init_cfg!r} are set; keep one of them.'
         )
     return dict(type='Pretrained', checkpoint=pretrained)
-
-
-def _record_grid(module: Mask3DViT, state_dict: dict, prefix: str, local_metadata: dict) -> None:
-    """Write the patch grid into the metadata that ``state_dict`` keeps for a module.
-
-    ``local_metadata`` is the dict that torch stores in ``state_dict._metadata`` and hands to the
-    load hooks; mmengine's checkpoints preserve it.
-    """
-    local_metadata[GRID_KEY] = module.grid_size

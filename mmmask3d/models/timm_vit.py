@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmmask3d.checkpoints.locations import read_checkpoint
-from mmmask3d.models.encoder import layer_indices
+from mmmask3d.models.encoder import check_frozen_stages, layer_indices, record_grid
 from mmmask3d.models.encoder_loading import check_settings, check_tensors, encoder_state
 from mmmask3d.models.mask3d_vit import initialisation
 from mmmask3d.models.patches import gather_tokens, grid_of
-from mmmask3d.models.pos_embed import GRID_KEY, grid_from_metadata
+from mmmask3d.models.pos_embed import grid_from_metadata
 from mmmask3d.models.windowed_attention import WindowedAttention, global_layers
 from mmmask3d.registry import MODELS
 
@@ -119,14 +119,10 @@ class TimmViT(BaseModule):
         for i, block in enumerate(self.trunk.blocks):
             if i not in self.global_attn_indexes:
                 block.attn.set_window(window_size, self.num_extra_tokens)
-        if not -1 <= frozen_stages <= self.num_layers:
-            raise ValueError(
-                f'frozen_stages={frozen_stages}: expected -1 (nothing is frozen) to '
-                f'{self.num_layers} (everything).'
-            )
+        check_frozen_stages(frozen_stages, self.num_layers)
         self.frozen_stages = frozen_stages
         self._freeze_stages()
-        self._register_state_dict_hook(_record_grid)
+        self._register_state_dict_hook(record_grid)
 
     @property
     def patch_size(self) -> int:
@@ -458,8 +454,3 @@ def _windowed_attention() -> type[nn.Module]:
             return self.proj_drop(self.proj(out))
 
     return WindowedTimmAttention
-
-
-def _record_grid(module: TimmViT, state_dict: dict, prefix: str, local_metadata: dict) -> None:
-    """Write the patch grid into the metadata that ``state_dict`` keeps for a module."""
-    local_metadata[GRID_KEY] = module.grid_size
