@@ -20,7 +20,7 @@ from torch import Tensor
 from mmmask3d.evaluation.bootstrap import LabelScores, MeanScores, Scores
 from mmmask3d.evaluation.frozen_features import FrozenFeatures
 from mmmask3d.evaluation.masked_depth_metric import depth_figures
-from mmmask3d.evaluation.surface_normals import normal_figures
+from mmmask3d.models.surface_normals import normal_figures
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 """L2 penalties that are tried, per patch, on features of unit variance."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmmask3d.evaluation.surface_normals import plane_normals
+from mmmask3d.models.surface_normals import plane_normals
 
 _LEVELS = 6  # of folders above a picture in which frames.jsonl is looked for
 

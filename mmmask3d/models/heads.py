@@ -1,6 +1,5 @@
 """Prediction heads: tokens to maps, and the losses on them."""
 
-import math
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from mmmask3d.models.losses import batch_mean
 from mmmask3d.models.patches import patch_mask_to_pixels, patchify, unpatchify
+from mmmask3d.models.surface_normals import plane_normals
 from mmmask3d.registry import MODELS
 
 
@@ -166,47 +166,25 @@ class RGBHead(PixelHead):
 class NormalHead(PixelHead):
     """Surface normals, derived from depth: one minus the cosine, on removed depth patches.
 
+    The truth is that of :func:`~mmmask3d.models.surface_normals.plane_normals`: planes that fit a
+    window, since differences of neighbours see single steps of 8-bit depth.
+
     Args:
         fov: horizontal field of view in degrees that a pinhole camera is assumed to have; 57 is a
-            Kinect's. With relative depth the normals are those of the relative scene.
+            Kinect's. Relative depth has the same normals.
+        window: side of the window in pixels, odd.
         **kwargs: those of :class:`PixelHead`.
     """
 
-    def __init__(self, in_dims: int, fov: float = 57.0, **kwargs: Any) -> None:
+    def __init__(self, in_dims: int, fov: float = 57.0, window: int = 9, **kwargs: Any) -> None:
         super().__init__(in_dims, 3, **kwargs)
         self.fov = fov
+        self.window = window
 
     def loss(self, pred: Tensor, grid: tuple[int, int], batch: dict) -> dict[str, Tensor]:
         """See :class:`PixelHead`."""
-        normals, valid = normals_from_depth(batch['depth'], batch['valid'], self.fov)
+        normals, valid = plane_normals(batch['depth'], batch['valid'], self.fov, self.window)
         mask = self.where(grid, batch) & valid
         cosine = F.cosine_similarity(pred, normals, dim=1, eps=1e-6).unsqueeze(1)
         total = torch.where(mask, 1 - cosine, 0).sum()
         return {'': self.loss_weight * batch_mean(total, mask.sum())}
-
-
-def normals_from_depth(depth: Tensor, valid: Tensor, fov: float) -> tuple[Tensor, Tensor]:
-    """Unit normals towards the camera from central differences of the back-projected depth.
-
-    Args:
-        depth: z-depth ``(B, 1, H, W)``.
-        valid: ``(B, 1, H, W)`` bool.
-        fov: horizontal field of view in degrees.
-
-    Returns:
-        Normals ``(B, 3, H, W)`` in camera axes (x right, y down, z forward), and where the pixel
-        and its four neighbours have readings ``(B, 1, H, W)`` bool; 0 and False elsewhere.
-    """
-    h, w = depth.shape[-2:]
-    focal = 0.5 * w / math.tan(math.radians(fov) / 2)
-    d = torch.where(valid, depth, 0)
-    u = (torch.arange(w, device=d.device, dtype=d.dtype) - (w - 1) / 2) / focal
-    v = (torch.arange(h, device=d.device, dtype=d.dtype) - (h - 1) / 2) / focal
-    points = torch.cat((d * u, d * v[:, None], d), dim=1)
-    dx = points[..., 1:-1, 2:] - points[..., 1:-1, :-2]
-    dy = points[..., 2:, 1:-1] - points[..., :-2, 1:-1]
-    normal = F.normalize(torch.linalg.cross(dy, dx, dim=1), dim=1, eps=1e-12)
-    beside = valid[..., 1:-1, 2:] & valid[..., 1:-1, :-2]
-    above = valid[..., 2:, 1:-1] & valid[..., :-2, 1:-1]
-    ok = valid[..., 1:-1, 1:-1] & beside & above & (normal.square().sum(1, keepdim=True) > 0.5)
-    return F.pad(torch.where(ok, normal, 0), (1, 1, 1, 1)), F.pad(ok, (1, 1, 1, 1))

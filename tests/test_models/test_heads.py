@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from mmmask3d.models import DepthHead, NormalHead, RGBHead
-from mmmask3d.models.heads import normals_from_depth
 from mmmask3d.models.patches import patch_mask_to_pixels, patchify, unpatchify
+from mmmask3d.models.surface_normals import plane_normals
 
 GRID = (2, 3)
 
@@ -137,38 +137,11 @@ def plane(normal, size=(12, 16), fov=60.0, distance=2.0):
     return torch.tensor(depth, dtype=torch.float32)[None, None], n / np.linalg.norm(n)
 
 
-@pytest.mark.parametrize(
-    'normal', [(0, 0, -1), (0.5, 0, -1), (0, 0.4, -1), (-0.3, 0.2, -1), (0, -0.9, -0.6)]
-)
-def test_normals_of_planes(normal):
-    depth, expected = plane(normal)
-    assert (depth > 0).all()
-    found, ok = normals_from_depth(depth, torch.ones_like(depth, dtype=torch.bool), 60.0)
-    assert ok[..., 1:-1, 1:-1].all()
-    inner = found[0, :, 1:-1, 1:-1].flatten(1).T.double().numpy()
-    np.testing.assert_allclose(inner, np.broadcast_to(expected, inner.shape), atol=2e-3)
-    # border: no normal
-    assert not ok[..., 0, :].any()
-    assert not ok[..., :, -1].any()
-    assert not found[..., 0, :].any()
-
-
-def test_a_normal_needs_the_pixel_and_its_four_neighbours():
-    depth, _ = plane((0.2, 0.1, -1))
-    for dy, dx in ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)):
-        valid = torch.ones_like(depth, dtype=torch.bool)
-        valid[..., 5 + dy, 7 + dx] = False
-        dirty = torch.where(valid, depth, float('nan'))
-        found, ok = normals_from_depth(dirty, valid, 60.0)
-        assert not ok[0, 0, 5, 7]
-        assert torch.isfinite(found).all()
-
-
 def test_normal_loss_is_one_minus_the_cosine_on_removed_patches():
     b = batch()
     b['valid'] = torch.ones_like(b['valid'])
     b['depth'] = plane((0.3, -0.2, -1), size=(8, 12), fov=57.0)[0].expand(2, -1, -1, -1)
-    normals, ok = normals_from_depth(b['depth'], b['valid'], 57.0)
+    normals, ok = plane_normals(b['depth'], b['valid'], 57.0, window=9)
     head = make(NormalHead)
     where = (patch_mask_to_pixels(b['depth_mask'], 4, GRID) & ok)[:, 0]
     pred = torch.randn(2, 3, 8, 12)

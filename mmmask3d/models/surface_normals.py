@@ -44,37 +44,46 @@ def plane_normals(
     height, width = depth.shape[-2:]
     focal = 0.5 * width / math.tan(math.radians(fov) / 2)
     inside = valid & (depth > 0)
-    mask = inside.double()
     inverse = torch.where(inside, 1 / torch.where(inside, depth.double(), 1), 0)
-    # Sums over the window of 1, x, y, xx, xy, yy where there are readings, and of w, xw, yw, ww;
-    # x and y from its centre, in units of the focal length.
+    # Window sums of 1, x, y, xx, xy, yy and of w, xw, yw, ww over the readings, where w is the
+    # inverse depth, and x and y are pixels from the window's centre: across, then down.
     step = torch.arange(window, dtype=torch.float64, device=depth.device) - window // 2
-    y, x = torch.meshgrid(step / focal, step / focal, indexing='ij')
-    one = torch.ones_like(x)
-    kernels = torch.stack((one, x, y, x * x, x * y, y * y))[:, None]
-    n, sx, sy, sxx, sxy, syy = F.conv2d(mask, kernels, padding=window // 2).unbind(1)
-    sw, sxw, syw = F.conv2d(inverse, kernels[:3], padding=window // 2).unbind(1)
-    sww = F.conv2d(inverse.square(), kernels[:1], padding=window // 2)[:, 0]
+    powers = torch.stack((torch.ones_like(step), step, step.square()))
+    n, sx, sy, sxx, sxy, syy = _moments(inside.double(), powers)
+    sw, sxw, syw, _, _, _ = _moments(inverse, powers)
+    sww = _moments(inverse.square(), powers[:1])[0]
     enough = (n >= _MIN_SHARE * window**2) & inside[:, 0]
-    normal_matrix = torch.stack((sxx, sxy, sx, sxy, syy, sy, sx, sy, n), dim=-1).unflatten(
-        -1, (3, 3)
-    )
-    safe = torch.eye(3, dtype=torch.float64, device=depth.device)
-    # Readings on one line leave the plane open: tiny ridge, and such a fit fails the test below.
-    normal_matrix = torch.where(enough[..., None, None], normal_matrix, safe)
-    right = torch.stack((sxw, syw, sw), dim=-1)
-    fitted = torch.linalg.solve(normal_matrix + 1e-12 * safe, right)
-    residual = sww - (fitted * right).sum(-1)
-    a, b, c = fitted.unbind(-1)
-    error = (residual.clamp(min=0) / n.clamp(min=1)).sqrt()
+    # Centred at the readings' mean, the normal equations are two by two.
+    n = n.clamp(min=1)
+    xx, xy, yy = sxx - sx * sx / n, sxy - sx * sy / n, syy - sy * sy / n
+    xw, yw, ww = sxw - sx * sw / n, syw - sy * sw / n, sww - sw * sw / n
+    determinant = xx * yy - xy.square()
+    enough &= determinant > 1e-6 * xx * yy  # readings on one line leave the plane open
+    determinant = torch.where(enough, determinant, 1)
+    a, b = (yy * xw - xy * yw) / determinant, (xx * yw - xy * xw) / determinant
+    c = (sw - a * sx - b * sy) / n
+    error = ((ww - a * xw - b * yw).clamp(min=0) / n).sqrt()
     enough &= (c > 0) & (error <= max_residual * c)
-    # From the window's centre to the optical axis.
-    u = (torch.arange(width, dtype=torch.float64, device=depth.device) - (width - 1) / 2) / focal
-    v = (torch.arange(height, dtype=torch.float64, device=depth.device) - (height - 1) / 2) / focal
-    plane = torch.stack((a, b, c - a * u - b * v[:, None]), dim=1)
-    normals = -F.normalize(plane, dim=1)
+    # From the window's centre to the optical axis, and from pixels to units of the focal length.
+    u = torch.arange(width, dtype=torch.float64, device=depth.device) - (width - 1) / 2
+    v = torch.arange(height, dtype=torch.float64, device=depth.device) - (height - 1) / 2
+    plane = torch.stack((a * focal, b * focal, c - a * u - b * v[:, None]), dim=1)
     known = enough[:, None]
-    return torch.where(known, normals, 0).float(), known
+    return torch.where(known, -F.normalize(plane, dim=1), 0).float(), known
+
+
+def _moments(values: Tensor, powers: Tensor) -> list[Tensor]:
+    """Window sums of ``(B, 1, H, W)`` times 1, x, y, xx, xy, yy, or times 1: ``(B, H, W)`` each."""
+    half, orders = powers.shape[1] // 2, len(powers)
+    across = F.conv2d(values, powers[:, None, None], padding=(0, half))
+    sums = [
+        F.conv2d(across[:, i, None], powers[: orders - i, None, :, None], padding=(half, 0))
+        for i in range(orders)
+    ]
+    if orders == 1:
+        return [sums[0][:, 0]]
+    (one, y, yy), (x, xy), (xx,) = (s.unbind(1) for s in sums)
+    return [one, x, y, xx, xy, yy]
 
 
 def normal_figures(predicted: Tensor, normals: Tensor, known: Tensor) -> dict[str, float]:

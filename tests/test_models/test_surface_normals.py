@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mmmask3d.evaluation.surface_normals import normal_figures, plane_normals
+from mmmask3d.models.surface_normals import normal_figures, plane_normals
 
 H, W, FOV = 120, 160, 57.0
 FOCAL = 0.5 * W / math.tan(math.radians(FOV) / 2)
@@ -97,6 +97,14 @@ def test_the_error_on_noisy_and_on_coarse_depth(what, window, least, most):
     found, known = estimate(depth, window=window, max_residual=1.0)
     error = normal_figures(found, truth, known)['mean']
     assert least < error < most
+
+
+def test_readings_on_one_line_give_no_normal():
+    valid = torch.zeros(1, 1, 12, 12, dtype=torch.bool)
+    valid[:, :, :, 5] = True
+    assert not plane_normals(torch.ones(1, 1, 12, 12), valid, FOV, window=3)[1].any()
+    valid[:, :, :, 6] = True
+    assert plane_normals(torch.ones(1, 1, 12, 12), valid, FOV, window=3)[1].any()
 
 
 def test_no_plane_runs_over_an_edge():
