@@ -67,46 +67,45 @@ RUN = {
 }
 # Commands on these pages that are not run, by how they begin.
 NOT_RUN_THERE = {
-    'python tools/dataset_converters/generate_rooms.py': 'the fixture tiny_rooms has made them',
+    'mmmask3d convert rooms': 'the fixture tiny_rooms has made them',
     'python tools/misc/make_rooms_encoder.py': 'trains for 40 minutes',
-    'python tools/misc/publish_model.py': 'needs a trained model: test_publish_model.py has one',
+    'mmmask3d publish': 'needs a trained model: test_publish_model.py has one',
 }
 # (page, what the blocks hold, why they are not run here)
 NOT_RUN = [
     ('README.md', 'make demo', 'installs everything, and this is what CI runs'),
     ('README.md', 'my_config.py', 'test_readme.py runs it'),
     ('README.md', 'frames = dict', 'test_readme.py trains with it'),
-    ('README.md', 'swap_backbone.py', 'test_transfer_doc.py runs the same command'),
-    ('README.md', 'mmmask3d.Mask3DViT', 'test_readme.py loads an encoder into it'),
+    ('README.md', 'mmmask3d swap', 'test_transfer_doc.py runs the same command'),
     ('CONTRIBUTING.md', 'make', 'this is what CI runs'),
     ('docs/installation.md', 'pip install', 'installs'),
     ('docs/backbones.md', 'backbone = dict', 'test_backbones_doc.py builds it'),
     ('docs/backbones.md', 'backbone_speed.py', 'needs a clone of mmdetection, takes an hour'),
     ('docs/data_format.md', 'dict(', 'test_data_format_doc.py reads frames with it'),
-    ('docs/data_format.md', 'pack_lmdb.py', 'test_pack_lmdb.py runs the three commands'),
+    ('docs/data_format.md', 'mmmask3d pack', 'test_pack_lmdb.py runs the three commands'),
     ('docs/data_format.md', 'reading_speed.py', 'measures; test_reading_speed.py runs it'),
-    ('docs/datasets/README.md', 'NAME.py', 'stands for any converter'),
+    ('docs/datasets/README.md', 'NAME', 'stands for any converter'),
     ('docs/datasets/cityscapes.md', 'data/raw', 'data to be downloaded'),
     ('docs/datasets/nyuv2.md', 'nyu', 'data to be downloaded'),
     ('docs/datasets/phones.md', 'ffmpeg', 'needs ffmpeg and a video'),
     ('docs/datasets/phones.md', 'data/raw', 'test_phones_doc.py runs it on made recordings'),
     ('docs/datasets/rooms.md', '--rooms 60', 'minutes; test_rooms.py generates some'),
-    ('docs/datasets/scannet.md', 'scannet.py', 'data to be downloaded'),
+    ('docs/datasets/scannet.md', 'convert scannet', 'data to be downloaded'),
     ('docs/datasets/seven_scenes.md', 'seven_scenes', 'data to be downloaded'),
     ('docs/datasets/sunrgbd.md', 'sunrgbd', 'data to be downloaded'),
     ('docs/datasets/tum.md', 'data/raw', 'data to be downloaded'),
-    ('docs/evaluation.md', 'visualize_reconstruction.py', 'needs a trained model'),
+    ('docs/evaluation.md', 'mmmask3d reconstruct', 'needs a trained model'),
     ('docs/report_card.md', 'mmmask3d report', 'test_report_encoder.py runs it on tiny rooms'),
     ('docs/report_card.md', 'ProbeHook', 'test_probe_hook_of_report_card runs it'),
     ('docs/results.md', 'mini', 'hours of training'),
-    ('docs/training.md', 'tools/train.py', 'trains: test_train_and_test_tools.py does it in small'),
+    ('docs/training.md', 'mmmask3d train', 'trains: test_train_and_test_tools.py does it in small'),
     ('docs/training.md', 'dist_train.sh', 'needs GPUs, machines or Slurm'),
     ('docs/training.md', 'LayerDecay', 'test_optimizer_of_training builds it'),
-    ('docs/transfer.md', 'swap_backbone.py', 'test_transfer_doc.py runs it'),
+    ('docs/transfer.md', 'mmmask3d swap', 'test_transfer_doc.py runs it'),
     ('docs/transfer.md', '_base_', 'test_all_configs.py builds it'),
     ('docs/transfer.md', 'ImageClassifier', 'test_all_configs.py builds it'),
-    ('docs/transfer.md', 'tools/train.py', 'hours of training'),
-    ('docs/transfer.md', 'extract_backbone.py', 'needs a trained model: test_readme.py has one'),
+    ('docs/transfer.md', 'mmmask3d train', 'hours of training'),
+    ('docs/transfer.md', 'mmmask3d extract', 'needs a trained model: test_readme.py has one'),
     ('docs/transfer.md', 'compare_pretraining.py', 'hours of training'),
     ('docs/weights.md', 'init_cfg', 'test_weights_docs.py reads each'),
     ('docs/weights.md', 'convert_weights.py', 'weights to be downloaded'),
@@ -168,10 +167,10 @@ def understand(command: str, monkeypatch) -> None:
     while '=' in words[0]:  # NNODES=2 tools/dist_train.sh ...
         del words[0]
     for word in words:
-        if word.startswith(('configs/', 'tools/', 'requirements/')) and '/NAME.py' not in word:
+        if word.startswith(('configs/', 'tools/', 'requirements/')):
             assert (ROOT / word).exists(), word
     match words:
-        case ['python', script, *_] if script.endswith('/NAME.py'):
+        case ['mmmask3d', 'convert', 'NAME', *_]:
             return
         case ['python', 'tools/misc/build_mmcv_ops.py', *options]:
             assert options == ['--install']
@@ -212,7 +211,8 @@ def test_commands_are_understood(page, command, stop_at_work, monkeypatch):
 OPTIONS = [
     (page, shlex.split(command, comments=True)[2:])
     for page, command in COMMANDS
-    if command.startswith('python tools/train.py configs/') and '--cfg-options' in command
+    if command.startswith(('python tools/train.py configs/', 'mmmask3d train configs/'))
+    and '--cfg-options' in command
 ]
 
 
@@ -258,7 +258,9 @@ def run_page(tiny_rooms, tmp_path, monkeypatch, capsys):
                         command = command.replace(old, new)
                     if command.startswith(tuple(NOT_RUN_THERE)):
                         continue
-                    if command.startswith('python '):
+                    if command.startswith('mmmask3d '):
+                        assert main(shlex.split(command)[1:]) == 0, command
+                    elif command.startswith('python '):
                         assert call(shlex.split(command)[1:], monkeypatch) == 0, command
                     else:
                         subprocess.run(command, shell=True, check=True)

@@ -28,10 +28,10 @@ def section(title):
 
 def command(title):
     """Arguments of the converter, as the section prints them."""
-    blocks = re.findall(r'^```bash\n(python .*?)^```', section(title), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r'^```bash\n(mmmask3d .*?)^```', section(title), re.MULTILINE | re.DOTALL)
     (words,) = (shlex.split(block.replace('\\\n', ' ')) for block in blocks)
-    assert words[1] == 'tools/dataset_converters/any_folder.py'
-    return words[2:]
+    assert words[1:3] == ['convert', 'folder']
+    return words[3:]
 
 
 def write(path, array):

@@ -18,10 +18,10 @@ TEXT = (ROOT / 'docs/transfer.md').read_text()
 SHIPPED = 'mmdet::retinanet/retinanet_r50-caffe_fpn_1x_coco.py'
 
 
-def commands(script):
-    """Arguments of every call of a tool in the page."""
+def commands(name):
+    """Arguments of every call of a command in the page."""
     text = TEXT.replace('\\\n', ' ')
-    found = re.findall(rf'^python tools/{re.escape(script)} (.*)$', text, re.M)
+    found = re.findall(rf'^mmmask3d {name} (.*)$', text, re.M)
     return [shlex.split(line) for line in found]
 
 
@@ -45,11 +45,11 @@ def swap(load_tool, arguments):
 
 
 def test_swapping_commands_run(folder, load_tool, capsys):
-    found = commands('misc/swap_backbone.py')
+    found = commands('swap')
     # test_timm_encoder.py runs the one with weights to be downloaded.
     found = [c for c in found if not any(argument.startswith('timm:') for argument in c)]
     assert len(found) == 2
-    assert '`python tools/train.py segmentation_mask3d.py`' in TEXT
+    assert '`mmmask3d train segmentation_mask3d.py`' in TEXT
     for arguments in found:
         assert swap(load_tool, arguments) == 0, capsys.readouterr().err
         out = arguments[arguments.index('-o') + 1]
