@@ -13,7 +13,13 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from mmmask3d.apis.encoders import Encoder, build_encoder
-from mmmask3d.evaluation.bootstrap import Scores, means, nested_subsets, paired_differences
+from mmmask3d.evaluation.bootstrap import (
+    Scores,
+    means,
+    nested_subsets,
+    paired_differences,
+    spreads,
+)
 from mmmask3d.evaluation.correspondence import (
     PIXELS,
     Pair,
@@ -24,6 +30,7 @@ from mmmask3d.evaluation.correspondence import (
 )
 from mmmask3d.evaluation.dense_probe import Probe, enlarge, fit_probe
 from mmmask3d.evaluation.frames import (
+    Classes,
     Frame,
     Targets,
     depth_targets,
@@ -90,24 +97,38 @@ class ReportCard:
 
 
 @dataclass
+class _Probed:
+    """What is probed of the frames: labels of some classes, depth or normals."""
+
+    measure: str
+    train: Targets
+    val: Targets
+    classes: Classes = ()
+    palette: Sequence[Sequence[int]] = ()
+
+    @property
+    def count(self) -> int | None:
+        """Number of classes; None without labels."""
+        return len(self.classes) or None
+
+
+@dataclass
 class _Data:
     """Frames of both splits with what is probed of them; the same for every encoder."""
 
     train: list[Frame]
     val: list[Frame]
-    targets: dict[str, tuple[Targets, Targets]]
+    targets: dict[str, _Probed]
     pairs: list[Pair]
-    classes: Sequence[str]
-    palette: Sequence[Sequence[int]]
     notes: list[str]
     shown: list[int]
 
 
 @dataclass
 class _Found:
-    """What one encoder gave."""
+    """What the runs of one encoder gave; pictures are of the first."""
 
-    scores: dict[str, Scores] = field(default_factory=dict)
+    scores: dict[str, list[Scores]] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     pictures: dict[int, list[tuple[str, np.ndarray]]] = field(default_factory=dict)
     matches: dict[int, tuple[str, np.ndarray]] = field(default_factory=dict)
@@ -115,7 +136,7 @@ class _Found:
 
 def report_encoders(
     configs: Sequence[Config],
-    encoders: Mapping[str, str],
+    encoders: Mapping[str, Sequence[str]],
     options: ReportOptions,
     say: Say = lambda line: None,
 ) -> ReportCard:
@@ -125,7 +146,8 @@ def report_encoders(
         configs: name the frames: ``train_dataloader`` to fit on, ``val_dataloader`` to score on,
             both read with the pipeline of validation. Labels, depth, or both, of the same pictures
             may come from several.
-        encoders: by name, see :func:`~mmmask3d.apis.encoders.build_encoder`.
+        encoders: by name, one or several runs of a method with different training seeds, see
+            :func:`~mmmask3d.apis.encoders.build_encoder`.
         options: what is measured.
         say: receives a line about each step.
 
@@ -136,9 +158,12 @@ def report_encoders(
     data = _read(configs, options, say)
     size = options.size or tuple(data.val[0].image.shape[1:])
     found: dict[str, _Found] = {}
-    for name, source in encoders.items():
-        encoder = build_encoder(name, source, (size[0], size[1]), options.seed)
-        found[name] = _examine(encoder, data, options, say)
+    for name, runs in encoders.items():
+        found[name] = _Found()
+        for number, source in enumerate(runs):
+            # Seeds of random weights: those of the second run differ from those of the first.
+            encoder = build_encoder(name, source, (size[0], size[1]), options.seed + number)
+            _examine(encoder, found[name], data, options, say)
     return ReportCard(_results(data, found, options), _pictures(data, found))
 
 
@@ -154,9 +179,6 @@ def _read(configs: Sequence[Config], options: ReportOptions, say: Say) -> _Data:
             split.append(DATASETS.build(dataset))
     say('reading frames')
     train, val = (read_frames(split, options.limit) for split in splits)
-    metainfo: dict[str, Any] = next(
-        (d.metainfo for d in splits[1] if d.metainfo.get('classes')), {}
-    )
     notes = []
     common = {f.path for f in train} & {f.path for f in val}
     if common:
@@ -164,21 +186,18 @@ def _read(configs: Sequence[Config], options: ReportOptions, say: Say) -> _Data:
             f'{len(common)} of the {len(val)} frames that are scored were also fitted on: the '
             'figures say nothing of other frames.'
         )
-    targets: dict[str, tuple[Targets, Targets]] = {}
-    readers: dict[str, Callable[[list[Frame]], Targets]] = {
-        'labels': label_targets,
-        'depth': depth_targets,
-        'normals': lambda frames: normal_targets(frames, options.fov),
-    }
-    for part, read in readers.items():
-        asked = part in options.parts or (part == 'labels' and 'efficiency' in options.parts)
-        if not asked:
+    targets: dict[str, _Probed] = {}
+    for measure in ('labels', 'depth', 'normals'):
+        if not ({measure, 'efficiency' if measure == 'labels' else measure} & set(options.parts)):
             continue
-        both = read(train), read(val)
-        if all(any(v.any() for v in t.valid) for t in both):
-            targets[part] = both
-        else:
-            notes.append(f'No {part}: no frame of one of the splits has any.')
+        some = {
+            name: probed
+            for name, probed in _probed(measure, train, val, splits[1], options.fov).items()
+            if all(any(v.any() for v in t.valid) for t in (probed.train, probed.val))
+        }
+        if not some:
+            notes.append(f'No {measure}: no frame of one of the splits has any.')
+        targets |= some
     pairs: list[Pair] = []
     if 'correspondence' in options.parts:
         pairs = find_pairs(val, seed=options.seed)
@@ -187,15 +206,35 @@ def _read(configs: Sequence[Config], options: ReportOptions, say: Say) -> _Data:
     if not targets and not pairs:
         raise ValueError('nothing can be measured on these frames. ' + ' '.join(notes))
     shown = np.linspace(0, len(val) - 1, min(options.pictures, len(val))).round().astype(int)
-    return _Data(
-        train, val, targets, pairs, metainfo.get('classes') or (), metainfo.get('palette') or (),
-        notes, shown.tolist(),
-    )  # fmt: skip
+    return _Data(train, val, targets, pairs, notes, shown.tolist())
 
 
-def _examine(encoder: Encoder, data: _Data, options: ReportOptions, say: Say) -> _Found:
-    """Encode all frames once, then fit and score."""
-    found = _Found()
+def _probed(
+    measure: str, train: list[Frame], val: list[Frame], datasets: Sequence[Any], fov: float
+) -> dict[str, _Probed]:
+    """Targets by name; several kinds of labels, told apart by their classes, each have one."""
+    if measure == 'depth':
+        return {measure: _Probed(measure, depth_targets(train), depth_targets(val))}
+    if measure == 'normals':
+        return {measure: _Probed(measure, normal_targets(train, fov), normal_targets(val, fov))}
+    to_fit, to_score = label_targets(train), label_targets(val)
+    palettes = {tuple(d.metainfo.get('classes') or ()): d.metainfo.get('palette') for d in datasets}
+    both = [classes for classes in to_score if classes in to_fit]
+    found: dict[str, _Probed] = {}
+    for classes in both:
+        name = measure if len(both) == 1 else f'{measure}{len(classes)}'
+        if name in found:
+            name += f'-{len(found)}'
+        found[name] = _Probed(
+            measure, to_fit[classes], to_score[classes], classes, palettes[classes] or ()
+        )
+    return found
+
+
+def _examine(
+    encoder: Encoder, found: _Found, data: _Data, options: ReportOptions, say: Say
+) -> None:
+    """Encode all frames once, then fit and score; the first run of an encoder is drawn."""
     started = time.process_time()
     encoder.module.to(options.device)
     total = len(data.train) + len(data.val)
@@ -206,38 +245,42 @@ def _examine(encoder: Encoder, data: _Data, options: ReportOptions, say: Say) ->
             options.device, lambda done: say(f'{encoder.name}: {before + done} of {total} frames'),
         )  # fmt: skip
 
+    def keep(part: str, scores: Scores) -> None:
+        found.scores.setdefault(part, []).append(scores)
+
     # Frames that are not fitted on need no features: pairs are of the validation frames.
     train = extract(data.train, 0) if data.targets else torch.zeros(0)
     val = extract(data.val, len(data.train))
     encoder.module.to('cpu')
     encoded = time.process_time()
     probes: dict[str, Probe] = {}
-    for part, (to_fit, to_score) in data.targets.items():
-        fitted, scored = with_targets(train, to_fit), with_targets(val, to_score)
-        classes = len(data.classes) if part == 'labels' else None
-        if part in options.parts:
+    for part, probed in data.targets.items():
+        fitted, scored = with_targets(train, probed.train), with_targets(val, probed.val)
+        if probed.measure in options.parts:
             for method in ('linear', 'knn') if part != 'normals' else ('linear',):
                 say(f'{encoder.name}: {part}, {method}')
-                probe = fit_probe(fitted, method, classes)
-                found.scores[f'{part}/{method}'] = probe.score(scored, classes)
+                probe = fit_probe(fitted, method, probed.count)
+                keep(f'{part}/{method}', probe.score(scored, probed.count))
                 probes.setdefault(part, probe)
-        if part == 'labels' and 'efficiency' in options.parts:
+        if probed.measure == 'labels' and 'efficiency' in options.parts:
             subsets = nested_subsets(len(fitted.targets), SHARES, options.seed)
             for share, ids in zip(SHARES, subsets, strict=True):
-                say(f'{encoder.name}: {share:.0%} of the labels')
-                full = len(ids) == len(fitted.targets) and 'labels' in probes
-                probe = (
-                    probes['labels'] if full else fit_probe(fitted.subset(ids), 'linear', classes)
-                )
-                found.scores[f'efficiency/{share:.0%}'] = probe.score(scored, classes)
+                say(f'{encoder.name}: {part}, {share:.0%} of the frames')
+                if len(ids) == len(fitted.targets) and part in probes:
+                    probe = probes[part]
+                else:
+                    probe = fit_probe(fitted.subset(ids), 'linear', probed.count)
+                efficiency = part.replace('labels', 'efficiency')
+                keep(f'{efficiency}/{share:.0%}', probe.score(scored, probed.count))
     if data.pairs:
         say(f'{encoder.name}: {len(data.pairs)} pairs of views')
         sizes = [tuple(f.image.shape[1:]) for f in data.val]
-        found.scores['correspondence'] = score_pairs(val, data.pairs, sizes)
-    _draw(found, data, probes, val)
+        keep('correspondence', score_pairs(val, data.pairs, sizes))
+    if not found.about:
+        _draw(found, data, probes, val)
     height, width = encoder.size
-    found.about = {
-        'source': encoder.source,
+    about = {
+        'sources': [encoder.source],
         'input': [height, width],
         'grid': list(val.shape[1:3]),
         'channels': val.shape[3],
@@ -245,7 +288,8 @@ def _examine(encoder: Encoder, data: _Data, options: ReportOptions, say: Say) ->
         'cpu_seconds_encoding': round(encoded - started, 1),
         'cpu_seconds_after': round(time.process_time() - encoded, 1),
     }
-    return found
+    before = found.about.get('sources', [])
+    found.about = about | {'sources': [*before, encoder.source]}
 
 
 def _rgb(frame: Frame) -> np.ndarray:
@@ -265,7 +309,8 @@ def _draw(found: _Found, data: _Data, probes: Mapping[str, Probe], features: Ten
                 continue
             value, valid = target
             predicted = enlarge(probe.maps(features[i])[None], value.shape[-2:])
-            tiles.append((part, _picture(probe.kind, predicted, value, valid, data.palette)))
+            palette = data.targets[part].palette
+            tiles.append((part, _picture(probe.kind, predicted, value, valid, palette)))
         found.pictures[i] = tiles
     for number in _shown_pairs(data):
         pair = data.pairs[number]
@@ -286,7 +331,7 @@ def _shown_pairs(data: _Data) -> list[int]:
 
 
 def _target(data: _Data, part: str, frame: int) -> tuple[Tensor, Tensor] | None:
-    targets = data.targets[part][1]
+    targets = data.targets[part].val
     if frame not in targets.indices:
         return None
     place = targets.indices.index(frame)
@@ -316,9 +361,10 @@ def _truth(data: _Data, part: str, frame: int) -> np.ndarray | None:
     if target is None:
         return None
     value, valid = target
-    if part == 'labels':
-        return label_colours(value.numpy(), data.palette)
-    if part == 'normals':
+    measure = data.targets[part].measure
+    if measure == 'labels':
+        return label_colours(value.numpy(), data.targets[part].palette)
+    if measure == 'normals':
         return normal_colours(value.float().numpy(), valid.numpy())
     return depth_to_rgb(value.numpy(), valid.numpy())
 
@@ -347,17 +393,30 @@ def _pictures(
 
 
 def _results(data: _Data, found: Mapping[str, _Found], options: ReportOptions) -> dict[str, Any]:
+    paths = [frame.path for frame in data.val]
     parts: dict[str, Any] = {}
     for part in next(iter(found.values())).scores:
-        scores = {name: one.scores[part] for name, one in found.items()}
-        units = next(iter(scores.values())).units
+        runs = {name: one.scores[part] for name, one in found.items()}
+        units = next(iter(runs.values()))[0].units
+        name, _, method = part.partition('/')
+        probed = data.targets.get(name.replace('efficiency', 'labels'))
+        # Frames without such a target are not among those that are scored.
+        frames = range(len(paths)) if probed is None else probed.val.indices
         parts[part] = {
+            'measure': name.rstrip('0123456789-'),
+            'method': method,
+            'classes': probed.count if probed else None,
             'rows': len(units),
             'frames': len(units.unique()),
-            'figures': {name: means(one) for name, one in scores.items()},
+            'figures': {name: means(*some) for name, some in runs.items()},
+            'spreads': {name: spreads(*some) for name, some in runs.items() if len(some) > 1},
             'differences': {
-                f'{a} - {b}': paired_differences(scores[a], scores[b], seed=options.seed)
-                for a, b in combinations(scores, 2)
+                f'{a} - {b}': paired_differences(runs[a], runs[b], seed=options.seed)
+                for a, b in combinations(runs, 2)
+            },
+            'by_row': {
+                'frames': [[paths[frames[i]] for i in row] for row in units.tolist()],
+                'runs': {name: [run.by_row() for run in some] for name, some in runs.items()},
             },
         }
     depth = data.targets.get('depth')
@@ -366,8 +425,8 @@ def _results(data: _Data, found: Mapping[str, _Found], options: ReportOptions) -
             'fitted_on': len(data.train),
             'scored_on': len(data.val),
             'frame_size': list(data.val[0].image.shape[1:]),
-            'depth': depth[1].kind if depth else None,
-            'classes': list(data.classes),
+            'depth': depth.val.kind if depth else None,
+            'classes': {n: list(p.classes) for n, p in data.targets.items() if p.classes},
             'notes': data.notes,
         },
         'encoders': {name: one.about for name, one in found.items()},

@@ -6,8 +6,9 @@ r"""Say what frozen encoders know: labels, depth, normals, correspondence, on on
 
 An encoder is a file (an export of this project, or mmpretrain's names), timm:NAME, a config whose
 model.backbone names its weights, or random:ONE_OF_THESE; `random` alone is the first one's
-architecture. The configs name the frames; where two hold the same pictures, labels come from one
-and depth from the other.
+architecture. Several with commas (anchored=a.pth,b.pth,c.pth) are one method with other training
+seeds: mean and spread are shown. The configs name the frames; where two hold the same pictures,
+labels come from one and depth from the other.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        'encoders', nargs='+', metavar='NAME=ENCODER',
+        'encoders', nargs='+', metavar='NAME=ENCODER[,ENCODER...]',
         help='encoders by name; @HEIGHTxWIDTH at the end sets an input size of its own',
     )  # fmt: skip
     parser.add_argument(
@@ -73,20 +74,21 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     return args
 
 
-def _named(parser: argparse.ArgumentParser, given: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _named(parser: argparse.ArgumentParser, given: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
     for text in given:
         name, separator, source = text.partition('=')
-        if text != 'random' and not (separator and name and source):
+        runs = source.split(',')
+        if text != 'random' and not (separator and name and all(runs)):
             parser.error(f'expected NAME=ENCODER or random, got {text!r}')
         if name in found:
             parser.error(f'two encoders are named {name!r}')
-        found[name] = source
-    if 'random' in found and not found['random']:
-        first = next((source for source in found.values() if source), None)
+        found[name] = runs
+    if found.get('random') == ['']:
+        first = next((runs[0] for runs in found.values() if runs[0]), None)
         if first is None:
             parser.error('random needs an encoder whose architecture it takes: random=random:FILE')
-        found['random'] = first if first.startswith('random:') else f'random:{first}'
+        found['random'] = [first if first.startswith('random:') else f'random:{first}']
     return found
 
 
@@ -98,7 +100,9 @@ def as_text(results: dict) -> str:
         lines += [f'{part}, {found["rows"]} rows', '']
         lines += ['| encoder | ' + ' | '.join(names) + ' |', '|---' * (1 + len(names)) + '|']
         for encoder, figures in found['figures'].items():
-            lines.append(f'| {encoder} | ' + ' | '.join(f'{figures[n]:.4g}' for n in names) + ' |')
+            spread = found['spreads'].get(encoder, {})
+            cells = [f'{figures[n]:.4g}' + (f' ± {spread[n]:.2g}' if spread else '') for n in names]
+            lines.append(f'| {encoder} | ' + ' | '.join(cells) + ' |')
         lines.append('')
     return '\n'.join([*lines, *results['data']['notes']])
 
@@ -131,7 +135,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         if args.out:
             write_file(args.out, report_page(card.results, card.pictures))
         if args.json:
-            write_file(args.json, (json.dumps(card.results, indent=2) + '\n').encode())
+            write_file(args.json, (json.dumps(card.results) + '\n').encode())
     except OSError as error:
         print(f'error: the report cannot be written: {error}', file=sys.stderr)
         return 1

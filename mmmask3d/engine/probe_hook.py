@@ -124,5 +124,4 @@ class ProbeHook(Hook):
 
 def _targets(frames: list[Frame]) -> Targets:
     """Labels where there are some, else depth."""
-    labels = label_targets(frames)
-    return labels if labels.indices else depth_targets(frames)
+    return next(iter(label_targets(frames).values()), None) or depth_targets(frames)

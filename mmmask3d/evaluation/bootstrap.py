@@ -1,8 +1,9 @@
-"""Scores kept by frame, and how far their averages would move with other frames."""
+"""Scores kept by frame, and how far their averages would move with other frames and seeds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ class Scores(Protocol):
         Args:
             weights: of the rows ``(B, R)``; None counts each row once, B = 1.
         """
+
+    def by_row(self) -> dict[str, Any]:
+        """What each row contributes, as plain values for a JSON file."""
 
 
 def _rows(count: int) -> Tensor:
@@ -56,6 +60,14 @@ class LabelScores:
             'aAcc': 100 * hits.sum(1) / true.sum(1),
         }
 
+    def by_row(self) -> dict[str, Any]:
+        """Of each frame, ``[class, right, predicted, true]`` pixels of the classes it meets."""
+        rows = []
+        for counts in self.counts:
+            met = counts.any(0).nonzero()
+            rows.append(torch.cat((met, counts.T[met[:, 0]]), 1).tolist())
+        return {'pixels': rows}
+
 
 @dataclass
 class MeanScores:
@@ -83,51 +95,79 @@ class MeanScores:
             found[name] = (w * values.nan_to_num()).sum(1) / w.sum(1)
         return found
 
+    def by_row(self) -> dict[str, Any]:
+        """The values of each row by figure; None where a row has no such figure."""
+        return {
+            name: [None if math.isnan(v) else float(f'{v:.6g}') for v in values.tolist()]
+            for name, values in self.values.items()
+        }
 
-def means(scores: Scores) -> dict[str, float]:
-    """Figures over all frames, as plain numbers."""
-    return {name: float(value) for name, value in scores.figures().items()}
+
+def means(*runs: Scores) -> dict[str, float]:
+    """Figures over all frames, averaged over the training seeds of a method."""
+    return {name: _mean(values) for name, values in _by_figure(runs).items()}
+
+
+def _mean(values: Sequence[Tensor]) -> float:
+    return float(torch.stack(list(values)).mean())
+
+
+def spreads(*runs: Scores) -> dict[str, float]:
+    """Standard deviation of each figure over two or more training seeds."""
+    return {name: float(torch.stack(values).std()) for name, values in _by_figure(runs).items()}
+
+
+def _by_figure(runs: Sequence[Scores], weights: Tensor | None = None) -> dict[str, list[Tensor]]:
+    """Of each figure, what each run has, ``(B,)``."""
+    found = [run.figures(weights) for run in runs]
+    return {name: [one[name] for one in found] for name in found[0]}
 
 
 def paired_differences(
-    first: Scores, second: Scores, draws: int = DRAWS, seed: int = 0
+    first: Sequence[Scores], second: Sequence[Scores], draws: int = DRAWS, seed: int = 0
 ) -> dict[str, dict[str, float | bool]]:
-    """Differences between two encoders, with a percentile interval over frames.
+    """Differences between two methods, with a 95 % interval over frames and training seeds.
 
-    Frames are drawn with replacement, the same for both; where a row is a pair of frames, it
-    counts as often as both were drawn (the product). The interval tells what other frames of the
-    same kind would give. It says nothing about other training seeds, and is too narrow where
-    frames are near-duplicates of each other.
+    Frames are drawn with replacement, the same for every run of both; where a row is a pair of
+    frames, it counts as often as both were drawn (the product). The interval tells what other
+    frames of the same kind would give, and is too narrow where frames are near-duplicates.
+
+    Two or more runs of a method say how much their mean moves with the seed: the draws are spread
+    by Student's t times the standard error of the difference, with Welch's degrees of freedom
+    (rounded down). The interval is wide for two or three runs, which say little of their spread.
+    A method of one run adds nothing: the interval is then for that run, not for other seeds.
 
     Args:
-        first: scores of one encoder.
-        second: scores of the other, over the same rows.
+        first: scores of each run of a method.
+        second: those of the other, over the same rows.
         draws: number of draws.
         seed: of the draws.
 
     Returns:
-        By figure: ``difference`` (first - second), ``low``, ``high`` (95 % interval) and
+        By figure: ``difference`` (mean of first - mean of second), ``low``, ``high`` and
         ``within_noise``: the interval contains 0.
 
     Raises:
-        ValueError: the two were not taken over the same rows.
+        ValueError: the runs were not scored over the same rows.
     """
-    units = first.units
-    if not torch.equal(units, second.units):
-        raise ValueError('two encoders can be compared over the same frames only.')
-    weights = _draw(units, draws, seed)
-    ours, theirs = first.figures(weights), second.figures(weights)
-    all_ours, all_theirs = means(first), means(second)
+    units = first[0].units
+    if not all(torch.equal(units, run.units) for run in (*first, *second)):
+        raise ValueError('encoders can be compared over the same frames only.')
+    generator = torch.Generator().manual_seed(seed)
+    weights = _draw(units, draws, generator)
+    tail = (1 - LEVEL) / 2
     found: dict[str, dict[str, float | bool]] = {}
+    ours, theirs = _by_figure(first, weights), _by_figure(second, weights)
+    whole_ours, whole_theirs = _by_figure(first), _by_figure(second)
     for name in ours:
-        drawn = ours[name] - theirs[name]
+        drawn = torch.stack(ours[name]).mean(0) - torch.stack(theirs[name]).mean(0)
+        drawn += _moved_by_seeds(whole_ours[name], whole_theirs[name], draws, generator)
         drawn = drawn[~drawn.isnan()]  # draws without any row that has the figure
         if not len(drawn):
             continue
-        tail = (1 - LEVEL) / 2
         low, high = torch.quantile(drawn, torch.tensor([tail, 1 - tail], dtype=drawn.dtype))
         found[name] = {
-            'difference': all_ours[name] - all_theirs[name],
+            'difference': _mean(whole_ours[name]) - _mean(whole_theirs[name]),
             'low': float(low),
             'high': float(high),
             'within_noise': bool(low <= 0 <= high),
@@ -135,10 +175,26 @@ def paired_differences(
     return found
 
 
-def _draw(units: Tensor, draws: int, seed: int) -> Tensor:
+def _moved_by_seeds(
+    first: Sequence[Tensor], second: Sequence[Tensor], draws: int, generator: torch.Generator
+) -> Tensor:
+    """How far the difference of two means may be off by the runs that were made ``(draws,)``."""
+    variance, inverse_freedom = 0.0, 0.0
+    for runs in (first, second):
+        if len(runs) > 1:
+            error = float(torch.stack(list(runs)).var()) / len(runs)
+            variance += error
+            inverse_freedom += error**2 / (len(runs) - 1)
+    if variance == 0:
+        return torch.zeros(draws, dtype=torch.float64)
+    freedom = math.floor(variance**2 / inverse_freedom + 1e-6)
+    normal = torch.randn(draws, 1 + freedom, generator=generator, dtype=torch.float64)
+    return math.sqrt(variance) * normal[:, 0] / normal[:, 1:].square().mean(1).sqrt()
+
+
+def _draw(units: Tensor, draws: int, generator: torch.Generator) -> Tensor:
     """How often each row counts in each draw ``(B, R)``."""
     frames, place = units.unique(return_inverse=True)
-    generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(frames), (draws, len(frames)), generator=generator)
     times = torch.zeros(draws, len(frames)).scatter_add_(1, drawn, torch.ones(drawn.shape))
     return torch.stack([times[:, column] for column in place.unbind(1)]).prod(0)

@@ -31,7 +31,7 @@ MAX_PATCHES = 100_000
 MAX_BANK = 50_000
 """Patches that neighbours are looked for among; evenly thinned out beyond."""
 _HELD_OUT = 5  # one frame in five of the training frames chooses the penalty
-_QUERIES = 1024  # patches compared with the whole bank at a time
+_ROWS = 1024  # patches at a time, in products with all others
 _BATCH = 16  # frames at a time
 
 Predictor = Callable[[Tensor], Tensor]
@@ -333,23 +333,37 @@ def fit_logistic(
     Returns:
         ``a`` ``(C, K)`` and ``b`` ``(K,)``.
     """
-    if start is None:
-        start = x.new_zeros(x.shape[1], targets.shape[1]), x.new_zeros(targets.shape[1])
-    a, b = (part.clone().requires_grad_() for part in start)
     w = weights / weights.sum()
+    # Coordinates in which the curvature is about the same everywhere, or features as different in
+    # scale as those of a transformer take many times the steps: principal directions, divided by
+    # the root of the Hessian's diagonal where nothing but the classes' shares is known.
+    shares = (w @ targets).clamp(min=1e-4)
+    parts = zip(x.split(_ROWS), w.split(_ROWS), strict=True)
+    variances, directions = torch.linalg.eigh(sum(p.T @ (p * v[:, None]) for p, v in parts))
+    curvature = variances.clamp(min=0)[:, None] * shares + penalty
+    scale, scale_b = curvature.rsqrt(), shares.rsqrt()
+    a = x.new_zeros(x.shape[1], targets.shape[1]) if start is None else directions.T @ start[0]
+    b = x.new_zeros(targets.shape[1]) if start is None else start[1]
+    parameters = [(a / scale).requires_grad_(), (b / scale_b).requires_grad_()]
     optimizer = torch.optim.LBFGS(
-        [a, b], max_iter=100, history_size=10, line_search_fn='strong_wolfe', tolerance_change=1e-7
-    )
+        parameters, max_iter=100, history_size=10, line_search_fn='strong_wolfe',
+        tolerance_change=1e-7,
+    )  # fmt: skip
+
+    def coefficients() -> tuple[Tensor, Tensor]:
+        return directions @ (parameters[0] * scale), parameters[1] * scale_b
 
     def closure() -> Tensor:
         optimizer.zero_grad()
+        a, b = coefficients()
         loss = (w * _cross_entropy(x @ a + b, targets)).sum() + penalty * a.square().sum() / 2
         loss.backward()
         return loss
 
     with torch.enable_grad():
         optimizer.step(closure)
-    return a.detach(), b.detach()
+    with torch.no_grad():
+        return coefficients()
 
 
 def _neighbours(bank: Tensor, targets: Tensor) -> Predictor:
@@ -359,7 +373,7 @@ def _neighbours(bank: Tensor, targets: Tensor) -> Predictor:
 
     def predict(features: Tensor) -> Tensor:
         found = []
-        for queries in F.normalize(features, dim=-1).flatten(0, -2).split(_QUERIES):
+        for queries in F.normalize(features, dim=-1).flatten(0, -2).split(_ROWS):
             similarity, index = (queries @ bank.T).topk(count, dim=1)
             weight = (similarity / TEMPERATURE).softmax(1)
             found.append((weight[..., None] * targets[index]).sum(1))

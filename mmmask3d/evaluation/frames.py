@@ -5,7 +5,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from mmmask3d.models.surface_normals import plane_normals
 
+Classes = tuple[str, ...]
+"""Names of the classes of a data set, which tell apart several kinds of labels of one frame."""
 _LEVELS = 6  # of folders above a picture in which frames.jsonl is looked for
 
 
@@ -43,7 +45,7 @@ class Frame:
     Attributes:
         path: of the colour picture.
         image: ``(3, H, W)`` uint8, BGR.
-        labels: ``(H', W')`` uint8, 255 = unlabelled; None without labels.
+        labels: ``(H', W')`` uint8, 255 = unlabelled, by the names of the classes.
         depth: ``(H", W")`` float32, metres or relative, 0 = no reading; None without depth.
         depth_kind: 'metric' or 'relative'.
         camera: None where ``frames.jsonl`` says nothing of the frame.
@@ -51,7 +53,7 @@ class Frame:
 
     path: str
     image: Tensor
-    labels: Tensor | None = None
+    labels: dict[Classes, Tensor] = field(default_factory=dict)
     depth: Tensor | None = None
     depth_kind: str = 'metric'
     camera: Camera | None = None
@@ -70,7 +72,7 @@ def read_frames(
     """Read the frames of one or several data sets; a frame that is in several is read together.
 
     Labels and depth of a frame may so come from two data sets: that of segmentation, and that of
-    pre-training over the same pictures.
+    pre-training over the same pictures; and labels of 13 and of 40 classes from two more.
 
     Args:
         datasets: of samples packed by mmseg's ``PackSegInputs`` (with ``gt_sem_seg``, or
@@ -84,14 +86,14 @@ def read_frames(
     """
     found: dict[str, Frame] = {}
     for dataset in datasets:
+        classes = tuple(getattr(dataset, 'metainfo', {}).get('classes') or ())
         for sample in _chosen(dataset, limit):
-            frame = _frame(sample, ignore_index, len(found))
+            frame = _frame(sample, ignore_index, len(found), classes)
             known = found.setdefault(frame.path, frame)
             if known is frame:
                 continue
             _check_shapes(known, frame)
-            if frame.labels is not None:
-                known.labels = frame.labels
+            known.labels |= frame.labels
             if frame.depth is not None:
                 known.depth, known.depth_kind = frame.depth, frame.depth_kind
     if not found:
@@ -115,7 +117,7 @@ def _check_shapes(known: Frame, frame: Frame) -> None:
         )
 
 
-def _frame(sample: Mapping, ignore_index: int, number: int) -> Frame:
+def _frame(sample: Mapping, ignore_index: int, number: int, classes: Classes) -> Frame:
     inputs, info = sample['inputs'], sample['data_samples']
     path = info.metainfo.get('img_path')
     packed = isinstance(inputs, dict)
@@ -130,7 +132,7 @@ def _frame(sample: Mapping, ignore_index: int, number: int) -> Frame:
     elif 'gt_sem_seg' in info or 'gt_depth_map' in info:
         if 'gt_sem_seg' in info:
             labels = info.gt_sem_seg.data[0]
-            frame.labels = labels.masked_fill(labels == ignore_index, 255).to(torch.uint8)
+            frame.labels[classes] = labels.masked_fill(labels == ignore_index, 255).byte()
         if 'gt_depth_map' in info:
             frame.depth = info.gt_depth_map.data[0]
     else:
@@ -210,11 +212,16 @@ class Targets:
     valid: list[Tensor]
 
 
-def label_targets(frames: Sequence[Frame]) -> Targets:
-    """Labels of the frames that have some."""
-    having = [(i, f.labels) for i, f in enumerate(frames) if f.labels is not None]
-    values = [labels for _, labels in having]
-    return Targets('labels', [i for i, _ in having], values, [v != 255 for v in values])
+def label_targets(frames: Sequence[Frame]) -> dict[Classes, Targets]:
+    """Labels by their classes, each of the frames that have some."""
+    found: dict[Classes, Targets] = {}
+    for i, frame in enumerate(frames):
+        for classes, labels in frame.labels.items():
+            targets = found.setdefault(classes, Targets('labels', [], [], []))
+            targets.indices.append(i)
+            targets.values.append(labels)
+            targets.valid.append(labels != 255)
+    return found
 
 
 def depth_targets(frames: Sequence[Frame]) -> Targets:

@@ -12,7 +12,7 @@ from PIL import Image
 
 _QUALITY = 85
 _TAG = re.compile(r'<[^>]*>')
-_NUMBER = re.compile(r'[-+]?[\d.]+(x\d+| ?%| m)?')
+_NUMBER = re.compile(r'[-+]?[\d.]+( ± [\d.e-]+)?(x\d+| ?%| m)?')
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5em auto; padding: 0 1em;
   max-width: 1900px; color: #222; background: #fff; }

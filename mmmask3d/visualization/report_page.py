@@ -50,7 +50,6 @@ _STYLE = """<style>
 .tiles figure { margin: 0; }
 .tiles img { width: 100%; display: block; } .tiles figcaption { font-size: 13px; }
 .scroll { overflow-x: auto; } .scroll td, .scroll th { white-space: nowrap; }
-.best { font-weight: bold; }
 </style>"""
 
 
@@ -69,14 +68,15 @@ def report_page(
     parts = results['parts']
     groups: dict[str, dict[str, Any]] = {}
     for name, found in parts.items():
-        group, _, method = name.partition('/')
-        groups.setdefault(group, {})[method] = found
+        groups.setdefault(name.partition('/')[0], {})[found['method']] = found
     content: list[Markup] = [Markup(_STYLE), _data(results['data']), _encoders(results['encoders'])]
-    for group, methods in groups.items():
+    for methods in groups.values():
+        first = next(iter(methods.values()))
+        measure, classes = first['measure'], first['classes']
         content += [
-            element('h2', _TITLES[group]),
-            element('p', _EXPLAINED[group]),
-            _figures(group, methods),
+            element('h2', _TITLES[measure] + (f', {classes} classes' if classes else '')),
+            element('p', _EXPLAINED[measure]),
+            _figures(measure, methods),
             *(_differences(_METHODS.get(m, m), found) for m, found in methods.items()),
         ]
     if pictures:
@@ -99,6 +99,8 @@ def _data(data: Mapping[str, Any]) -> Markup:
     lines = [
         f'Fitted on {data["fitted_on"]} frames, scored on {data["scored_on"]} others of '
         f'{width} x {height} pixels, the same for all encoders. Nothing of an encoder is trained.',
+        'Bold: the best of a column, and what is within noise of it. ± is the standard deviation '
+        'over training seeds.',
         *data['notes'],
     ]
     return Markup(''.join(element('p', line) for line in lines))
@@ -111,7 +113,7 @@ def _scroll(content: Markup) -> Markup:
 def _encoders(encoders: Mapping[str, Mapping[str, Any]]) -> Markup:
     rows = [
         Row((
-            name, one['source'], f'{one["parameters"] / 1e6:.1f} M',
+            name, ', '.join(one['sources']), f'{one["parameters"] / 1e6:.1f} M',
             '{} x {}'.format(*one['input']), '{} x {}'.format(*one['grid']), one['channels'],
         ))
         for name, one in encoders.items()
@@ -126,39 +128,49 @@ def _shown(name: str) -> tuple[str, str, bool]:
     return FIGURES[name]
 
 
-def _figures(group: str, methods: Mapping[str, Any]) -> Markup:
+def _figures(measure: str, methods: Mapping[str, Any]) -> Markup:
     """One table: a row for each encoder and method, the best of a column in bold."""
-    first = next(iter(methods.values()))['figures']
-    names = [n for n in next(iter(first.values())) if not n.startswith('chance')]
-    best = {
-        (method, name): (max if _shown(name)[2] else min)(
-            one[name] for one in found['figures'].values()
-        )
-        for method, found in methods.items()
-        for name in names
-    }
+    figures = next(iter(methods.values()))['figures']
+    names = [n for n in next(iter(figures.values())) if not n.startswith('chance')]
     rows = []
     for method, found in methods.items():
+        best = {name: _best(name, found) for name in names}
         for encoder, figures in found['figures'].items():
             cells: list[object] = [encoder]
-            if group != 'correspondence':
+            if measure != 'correspondence':
                 cells.append(_METHODS.get(method, method))
+            spread = found['spreads'].get(encoder, {})
             for name in names:
                 value = _number(figures[name])
-                is_best = len(found['figures']) > 1 and figures[name] == best[method, name]
-                cells.append(element('span', value, class_='best') if is_best else value)
+                if spread:
+                    value += f' ± {spread[name]:.2g}'
+                cells.append(element('b', value) if encoder in best[name] else value)
             rows.append(Row(cells))
-        if group == 'correspondence':
+        if measure == 'correspondence':
             chance = next(iter(found['figures'].values()))
             values = (_number(chance[n.replace('r', 'chance')]) if n in ('r5', 'r10', 'r20') else ''
                       for n in names)  # fmt: skip
             rows.append(Row(['chance', *values]))
-    how = {'efficiency': 'of the frames', 'correspondence': None}.get(group, 'probe')
+    how = {'efficiency': 'of the frames', 'correspondence': None}.get(measure, 'probe')
     headings = ['encoder', *([how] if how else [])]
     for name in names:
         shown, unit, _ = _shown(name)
         headings.append(f'{shown} ({unit})' if unit and unit not in shown else shown)
     return _scroll(table(headings, rows))
+
+
+def _best(name: str, found: Mapping[str, Any]) -> set[str]:
+    """The encoder with the best value of a figure, and those that are within noise of it."""
+    values = {encoder: figures[name] for encoder, figures in found['figures'].items()}
+    if len(values) == 1:
+        return set()
+    first = (max if _shown(name)[2] else min)(values, key=lambda encoder: values[encoder])
+    near = {first}
+    for encoder in values:
+        for pair in (f'{first} - {encoder}', f'{encoder} - {first}'):
+            if found['differences'].get(pair, {}).get(name, {}).get('within_noise'):
+                near.add(encoder)
+    return near
 
 
 def _number(value: float) -> str:
@@ -190,7 +202,13 @@ def _differences(method: str, found: Mapping[str, Any]) -> Markup:
         counted = f'{found["rows"]} pairs of {counted}'
     summary = f'{method or "Differences"}: {noise} of {total} differences are within noise'
     explained = f'95 % interval of a paired bootstrap over {counted}; with few frames, or frames '
-    explained += 'of one video, it is too narrow. It says nothing of other training seeds.'
+    explained += 'of one video, it is too narrow. '
+    explained += (
+        'It covers other training seeds of ' + ', '.join(found['spreads'])
+        if found['spreads']
+        else 'It says nothing of other training seeds'
+    )
+    explained += '.'
     headings = ('encoders', 'figure', 'difference', '95 % interval', 'ahead')
     return element(
         'details',

@@ -73,7 +73,7 @@ def test_hook_and_report_card_give_the_same_figures(tiny_config, tmp_path):
     cfg.train_dataloader.dataset = data
     cfg.val_dataloader.dataset = dict(data, indices=5)
     options = ReportOptions(parts=['depth'], pictures=0)
-    card = report_encoders([cfg], {'a': str(tmp_path / 'encoder.pth')}, options)
+    card = report_encoders([cfg], {'a': [str(tmp_path / 'encoder.pth')]}, options)
     for method in ('linear', 'knn'):
         figures = card.results['parts'][f'depth/{method}']['figures']['a']
         assert figures == {key: logged[f'probe/{method}_{key}'] for key in figures}

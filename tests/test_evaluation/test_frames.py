@@ -39,10 +39,34 @@ def test_labels_and_depth_of_one_picture_come_together():
     ])  # fmt: skip
     assert [f.path for f in frames] == ['/a/1.jpg', '/a/2.jpg', '/a/3.jpg']
     assert frames[1].image.shape == (3, 8, 12)  # of the first data set
-    labels, depth = label_targets(frames), depth_targets(frames)
+    ((classes, labels),), depth = label_targets(frames).items(), depth_targets(frames)
+    assert classes == ()
     assert (labels.indices, depth.indices) == ([0, 1], [1, 2])
     assert labels.valid[0].tolist() == [[True, False], [True, True]]
     assert (depth.kind, depth.valid[0].sum()) == ('metric', 15 * 24)
+
+
+class Named(list):
+    """Samples of a data set that names its classes."""
+
+    def __init__(self, classes, samples):
+        super().__init__(samples)
+        self.metainfo = dict(classes=classes)
+
+
+def test_labels_of_two_kinds_do_not_meet():
+    """Of 13 and of 40 classes, say; the same classes of other frames are one kind."""
+    coarse, fine = Named(('a', 'b', 'c'), [labelled('/a/1.jpg')]), labelled('/a/1.jpg')
+    fine['data_samples'].gt_sem_seg.data = torch.tensor([[[3, 3], [4, 255]]])
+    more = Named(('a', 'b', 'c'), [labelled('/a/2.jpg')])
+    frames = read_frames([coarse, Named(tuple('abcde'), [fine]), more])
+    assert len(frames) == 2
+    found = label_targets(frames)
+    assert list(found) == [('a', 'b', 'c'), tuple('abcde')]
+    assert found['a', 'b', 'c'].indices == [0, 1]
+    assert found['a', 'b', 'c'].values[0].tolist() == [[1, 255], [0, 2]]
+    assert found[tuple('abcde')].indices == [0]
+    assert found[tuple('abcde')].values[0].tolist() == [[3, 3], [4, 255]]
 
 
 def test_pictures_that_were_cropped_apart():

@@ -138,6 +138,53 @@ def test_a_part_alone_and_frames_on_both_sides(configs, tmp_path, capsys):
     assert 'nothing can be measured' in capsys.readouterr().err
 
 
+def test_seeds_of_a_method_and_labels_of_two_kinds(configs, tmp_path, capsys):
+    for seed in (1, 2, 3):
+        export(tmp_path / f'{seed}.pth', seed)
+    fewer = tmp_path / 'fewer.py'
+    options = "data_root={root!r}, metainfo=dict(classes=('wall', 'floor')),"
+    fewer.write_text(
+        SEGMENTATION.replace('data_root={root!r},', options).format(
+            root=re.search(r"data_root='(.*?)'", configs[0].read_text())[1]
+        )
+    )
+    out = tmp_path / 'r.html'
+    runs = ','.join(f'{tmp_path}/{seed}.pth' for seed in (1, 2))
+    arguments = ['--data', *map(str, (configs[0], fewer)), '--only', 'labels', '--pictures', '1']
+    code = main([f'a={runs}', f'b={tmp_path}/3.pth', *arguments, '--out', str(out)])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    results = json.loads(out.with_suffix('.json').read_text())
+    assert set(results['parts']) == {
+        f'labels{n}/{method}' for n in (2, 13) for method in ('linear', 'knn')
+    }
+    assert results['data']['classes']['labels2'] == ['wall', 'floor']
+    assert [len(one['sources']) for one in results['encoders'].values()] == [2, 1]
+    one = [f'a={tmp_path}/1.pth', f'c={tmp_path}/2.pth']
+    assert main([*one, *arguments, '--json', str(tmp_path / 'single.json')]) == 0
+    single = json.loads((tmp_path / 'single.json').read_text())
+    for part, found in results['parts'].items():
+        apart = single['parts'][part]
+        for name, value in found['figures']['a'].items():
+            each = [apart['figures'][run][name] for run in 'ac']
+            assert value == pytest.approx(sum(each) / 2)
+            spread = abs(each[0] - each[1]) / 2**0.5
+            assert found['spreads']['a'][name] == pytest.approx(spread)
+        assert set(found['spreads']) == {'a'}
+        rows = found['by_row']['runs']
+        assert rows['a'] == [*apart['by_row']['runs']['a'], *apart['by_row']['runs']['c']]
+        # aAcc again, from what is kept of each frame.
+        assert len(found['by_row']['frames']) == len(rows['b'][0]['pixels']) == 2
+        pixels = [row for frame in rows['b'][0]['pixels'] for row in frame]
+        share = sum(row[1] for row in pixels) / sum(row[3] for row in pixels)
+        assert found['figures']['b']['aAcc'] == pytest.approx(100 * share)
+    text = out.read_text()
+    assert 'Labels, 2 classes' in text
+    assert 'It covers other training seeds of a.' in text
+    figures, spread = (results['parts']['labels2/knn'][of]['a'] for of in ('figures', 'spreads'))
+    assert f'{figures["aAcc"]:.1f} ± {spread["aAcc"]:.2g}' in text
+
+
 def test_encoders_have_their_weights_and_normalisation(tmp_path):
     vit = export(tmp_path / 'enc.safetensors', seed=3)
     built = build_encoder('a', str(tmp_path / 'enc.safetensors'), (30, 45))
@@ -176,6 +223,7 @@ def test_encoders_have_their_weights_and_normalisation(tmp_path):
 def test_mistakes_are_named(capsys):
     for arguments, message in (
         (['nofile'], 'expected NAME=ENCODER or random'),
+        (['a=x,'], "expected NAME=ENCODER or random, got 'a=x,'"),
         (['a=x', 'a=y'], "two encoders are named 'a'"),
         (['random'], 'random needs an encoder'),
         (['a=x', '--fov', '180'], 'expected degrees'),
@@ -185,5 +233,5 @@ def test_mistakes_are_named(capsys):
             parse_args([*arguments, '--data', 'c.py'])
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
-    named = parse_args(['a=x.pth', 'random', '--data', 'c.py']).encoders
-    assert named == {'a': 'x.pth', 'random': 'random:x.pth'}
+    named = parse_args(['a=x.pth,y.pth', 'random', '--data', 'c.py']).encoders
+    assert named == {'a': ['x.pth', 'y.pth'], 'random': ['random:x.pth']}
