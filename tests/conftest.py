@@ -3,7 +3,9 @@
 import functools
 import importlib.util
 import logging
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -169,6 +171,55 @@ def load_tool(monkeypatch):
         return sys.modules[module.main.__module__]
 
     return load
+
+
+def _play(command, cwd, log):
+    sys.stdout = sys.stderr = log.open('w', buffering=1)
+    for stream in (1, 2):
+        os.dup2(sys.stdout.fileno(), stream)
+    if cwd is not None:
+        os.chdir(cwd)
+    cv2.setNumThreads(1)  # a copy of a process that has used its threads may hang
+    sys.argv = [str(part) for part in command]
+    runpy.run_path(sys.argv[0], run_name='__main__')
+
+
+def run_copy(command, log, cwd=None):
+    """Run a script in a copy of this process, in which the packages are imported already.
+
+    Returns its exit code; what it writes goes to the file `log`.
+    """
+    copy = multiprocessing.get_context('fork').Process(target=_play, args=(command, cwd, log))
+    copy.start()
+    copy.join()
+    return copy.exitcode
+
+
+@pytest.fixture(scope='session')
+def run_script(tmp_path_factory):
+    """Function `run_script(script, *arguments, cwd=None)`, see `run_copy`; returns the output."""
+
+    def run(*command, cwd=None):
+        log = tmp_path_factory.mktemp('script') / 'said.txt'
+        code = run_copy(command, log, cwd)
+        assert code == 0, log.read_text()[-3000:]
+        return log.read_text()
+
+    return run
+
+
+@pytest.fixture
+def steps_in_copies(monkeypatch):
+    """Steps of chains run as `run_copy` does, which spares each the import of the packages."""
+
+    def execute(step, log):
+        code = run_copy(step.command, log)
+        for line in log.read_text().splitlines():
+            if (shown := step.show(line)) is not None:
+                print(f'  {shown}')
+        return code
+
+    monkeypatch.setattr('mmmask3d.steps.Step._execute', execute)
 
 
 @pytest.fixture

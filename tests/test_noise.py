@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 # What the packages say depends on how mmcv was built: the messages are also made by hand.
 NOISE = """
@@ -60,15 +58,13 @@ def test_the_noise_is_there_without_us():
 
 def test_it_is_silent_and_other_messages_are_not():
     imports = 'import mmmask3d.registry, mmpretrain.models, mmseg.models, mmdet.models\n'
-    assert run('-c', imports + NOISE) == ''
-    said = run('-c', 'import mmmask3d.registry\n' + NOISE + OTHERS).splitlines()
+    said = run('-c', imports + NOISE + OTHERS).splitlines()
     assert len(said) == len(LINES)
     for line in LINES:
         assert any(found.endswith(line) for found in said), (line, said)
 
 
-@pytest.mark.parametrize('method', ['fork', 'spawn'])
-def test_workers_are_silent_as_well(method, make_rgbd_folder, tmp_path):
+def test_workers_are_silent_as_well(make_rgbd_folder, tmp_path):
     """A spawned worker imports the packages itself, when it unpickles the data set."""
     root = make_rgbd_folder(tmp_path / 'set', 2)
     script = tmp_path / 'load.py'
@@ -79,7 +75,7 @@ if __name__ == '__main__':
     from mmmask3d.datasets.transforms import LoadRGBD
     data = RGBDDataset(data_root={str(root)!r}, img_suffix='.png', pipeline=[LoadRGBD()])
     loader = DataLoader(
-        data, 1, num_workers=1, collate_fn=len, multiprocessing_context={method!r})
+        data, 1, num_workers=1, collate_fn=len, multiprocessing_context='spawn')
     print(sum(loader))
 """)
     assert run(script) == '2\n'

@@ -1,8 +1,6 @@
 """What the README shows works as printed: the config for own frames, the export, the backbone."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -22,7 +20,7 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(scope='module')
-def trained(make_rgbd_folder, tmp_path_factory):
+def trained(make_rgbd_folder, tmp_path_factory, run_script):
     """Folder with the README's config, trained for as long as its schedule's warm-up needs."""
     folder = tmp_path_factory.mktemp('readme')
     frames = make_rgbd_folder(folder / 'frames', 4, (60, 80))
@@ -46,18 +44,8 @@ def trained(make_rgbd_folder, tmp_path_factory):
             for setting in ('batch_size=2', 'num_workers=0', 'persistent_workers=False')
         ),
     ]
-    train = [
-        sys.executable,
-        REPO / 'tools/train.py',
-        'my_config.py',
-        '--work-dir',
-        'work_dirs/mine',
-    ]
-    done = subprocess.run(
-        [*train, '--cfg-options', *small], cwd=folder, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout + done.stderr
+    train = ['my_config.py', '--work-dir', 'work_dirs/mine', '--cfg-options', *small]
+    return folder, run_script(REPO / 'tools/train.py', *train, cwd=folder)
 
 
 def test_the_config_for_own_frames_trains_and_reports_baselines(trained):
@@ -83,11 +71,10 @@ def test_the_config_for_own_frames_is_checked_and_drawn(trained, load_tool, tmp_
         assert (out / 'index.html').read_text().count('data:image/jpeg') == rows
 
 
-def test_the_export_loads_into_a_backbone(trained):
+def test_the_export_loads_into_a_backbone(trained, run_script):
     folder, _ = trained
     export = REPO / 'tools/model_converters/extract_backbone.py'
-    command = [sys.executable, export, 'work_dirs/mine/epoch_6.pth', 'encoder.pth']
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    run_script(export, 'work_dirs/mine/epoch_6.pth', 'encoder.pth', cwd=folder)
     init_cfg = dict(type='Pretrained', checkpoint=str(folder / 'encoder.pth'))
     backbone = Mask3DViT(arch='deit-tiny', img_size=(240, 320), init_cfg=init_cfg)
     backbone.init_weights()

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from mmmask3d.engine.run_config import load_config
 from mmmask3d.registry import MODELS, TRANSFORMS
 
 ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / 'tools'
 CONFIG = ROOT / 'configs/detection/mask3d-tiny_mask-rcnn_rooms-240x320.py'
 TOOL_OPTIONS = [
     'model.backbone.img_size=(96,128)',
@@ -130,7 +129,7 @@ def test_windows_of_vitdet_reach_the_model():
     assert norms == ['LayerNorm2d'] * 4
 
 
-def test_training_and_evaluation_from_an_encoder(tiny_rooms, tmp_path):
+def test_training_and_evaluation_from_an_encoder(tiny_rooms, tmp_path, run_script):
     """Two iterations, and boxes and masks are evaluated against the right annotations."""
     cfg = load_config(CONFIG)
     init_default_scope(cfg.default_scope)
@@ -154,25 +153,17 @@ def test_training_and_evaluation_from_an_encoder(tiny_rooms, tmp_path):
             f'{loader}.persistent_workers=False',
         ]
     work_dir = tmp_path / 'run'
-    log = run('train.py', CONFIG, '--work-dir', work_dir, '--cfg-options', *options)
+    log = run_script(TOOLS / 'train.py', CONFIG, '--work-dir', work_dir, '--cfg-options', *options)
     assert f'encoder tensors from {encoder}' in log
     assert '[1][2/2]' in log
     assert 'loss_mask' in log
     out = tmp_path / 'metrics.json'
     checkpoint = work_dir / 'epoch_1.pth'
     # Of annotations that belonged to other frames pycocotools would know none of the results.
-    log = run(
-        'test.py', CONFIG, checkpoint, '--work-dir', work_dir, '--out', out,
+    run_script(
+        TOOLS / 'test.py', CONFIG, checkpoint, '--work-dir', work_dir, '--out', out,
         '--cfg-options', *options, 'model.test_cfg.rcnn.score_thr=0.0',
     )  # fmt: skip
     figures = json.loads(out.read_text())
     for kind in ('bbox', 'segm'):
         assert 0 <= figures[f'coco/{kind}_mAP'] <= 1  # -1: no annotation was found
-
-
-def run(tool, *arguments):
-    done = subprocess.run(
-        [sys.executable, ROOT / 'tools' / tool, *arguments], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr

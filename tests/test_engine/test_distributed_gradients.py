@@ -1,12 +1,6 @@
-"""Two processes with half the batch each give the gradients of one with the whole batch.
+"""Two processes with half the batch each give the gradients of one with the whole batch."""
 
-Run as a program, this file is one of the two processes: `python FILE RANK FOLDER`.
-"""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+import multiprocessing
 
 import pytest
 import torch
@@ -112,27 +106,14 @@ def run_rank(rank, folder):
 @pytest.fixture(scope='module')
 def of_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp('ranks')
-    env = {**os.environ, 'OMP_NUM_THREADS': '1'}
-    env['PYTHONPATH'] = os.pathsep.join(
-        filter(None, [str(Path(__file__).resolve().parents[2]), env.get('PYTHONPATH')])
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=env,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in processes:
-            output, _ = process.communicate(timeout=500)
-            assert process.returncode == 0, output[-3000:]
-    finally:
-        for process in processes:
-            process.kill()
+    fork = multiprocessing.get_context('fork')
+    processes = [fork.Process(target=run_rank, args=(rank, folder)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=500)
+        process.kill()
+    assert [process.exitcode for process in processes] == [0, 0]
     return [torch.load(folder / f'rank_{rank}.pt') for rank in range(2)]
 
 
@@ -160,7 +141,3 @@ def test_the_mean_of_the_halves_own_gradients_would_be_wrong():
     name = 'heads.depth.proj.bias'
     mean = (halves[0][name] + halves[1][name]) / 2
     assert not torch.allclose(mean, expected[name], rtol=1e-2)
-
-
-if __name__ == '__main__':
-    run_rank(int(sys.argv[1]), sys.argv[2])

@@ -1,9 +1,6 @@
 """Contact sheets as a command: files, pictures by value, masks by value, frames that fail."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,8 +16,6 @@ from mmmask3d.inspection.sources import open_folder
 from mmmask3d.registry import DATASETS
 from mmmask3d.visualization.panels import MASKED_GREY
 
-TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/browse_rgbd.py'
-
 
 @pytest.fixture
 def main(load_tool):
@@ -28,11 +23,9 @@ def main(load_tool):
     return lambda *arguments: module.main([str(a) for a in arguments])
 
 
-def test_rooms_end_to_end(tiny_rooms, tmp_path):
+def test_rooms_end_to_end(main, tiny_rooms, tmp_path):
     out = tmp_path / 'look'
-    command = [sys.executable, TOOL, tiny_rooms, '--out-dir', out, '--num', '3', '--rows', '2']
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert main(tiny_rooms, '--out-dir', out, '--num', '3', '--rows', '2') == 0
     names = ['index.html', 'sheet_01.png', 'sheet_02.png']
     assert sorted(p.name for p in out.iterdir()) == names
     page = (out / 'index.html').read_text()

@@ -1,13 +1,9 @@
 """The checker as a command: exit codes, reports on disk, usage errors."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/check_rgbd.py'
 QUICK = ('--quiet', '--registration-frames', '0')
 
 
@@ -22,17 +18,11 @@ def folder(make_rgbd_folder, tmp_path):
     return make_rgbd_folder(tmp_path / 'set', 4)
 
 
-def run(*arguments, **options):
-    command = [sys.executable, TOOL, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, **options)
-
-
-def test_a_misregistered_folder_end_to_end(make_scene_folder, tmp_path):
+def test_a_misregistered_folder_end_to_end(main, make_scene_folder, tmp_path, capsys):
     folder = make_scene_folder(tmp_path / 'set', n=20, size=(72, 96), shift=(8, 0))
     report, page = tmp_path / 'out/check.json', tmp_path / 'out/check.html'
-    done = run(folder, '--img-suffix', '.png', '--json', report, '--html', page, cwd=tmp_path)
-    assert done.returncode == 1, done.stderr
-    assert 'ERROR misregistered: depth does not lie on colour' in done.stdout
+    assert main(folder, '--img-suffix', '.png', '--json', report, '--html', page) == 1
+    assert 'ERROR misregistered: depth does not lie on colour' in capsys.readouterr().out
     data = json.loads(report.read_text())
     assert data['counts']['error'] == 1
     assert data['sets'][0]['registration']['shift'] == pytest.approx([-8, 0], abs=1)
@@ -102,10 +92,3 @@ def test_usage_errors(main, folder, arguments, message, capsys):
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
     assert not list(folder.rglob('*.tmp'))
-
-
-def test_nothing_to_check_is_no_traceback(tmp_path):
-    done = run('missing.py', cwd=tmp_path)
-    assert done.returncode == 2
-    assert 'missing.py: config file not found' in done.stderr
-    assert 'Traceback' not in done.stderr

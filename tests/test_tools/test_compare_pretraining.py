@@ -1,10 +1,9 @@
 import json
+import multiprocessing
 import os
 import re
 import signal
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -53,19 +52,24 @@ def arguments(tmp_path, tiny_config, downstream):
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures('steps_in_copies')
 def test_interrupted_comparison_goes_on_and_ends_with_a_table(
     compare, arguments, tmp_path, capsys, monkeypatch
 ):
-    script = ROOT / 'tools/benchmarks/compare_pretraining.py'
-    first = subprocess.Popen([sys.executable, script, *arguments], start_new_session=True)
+    def in_a_group_of_its_own():
+        os.setsid()
+        compare.main(arguments)
+
+    first = multiprocessing.get_context('fork').Process(target=in_a_group_of_its_own)
+    first.start()
     pretrain = compare.plan(compare.parse_args(arguments))[0].steps[0]
     deadline = time.monotonic() + 120
     while not (pretrain.folder / 'epoch_1.pth').exists():
-        assert first.poll() is None
+        assert first.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
+    first.join()
     assert not pretrain.finished
 
     assert compare.main(arguments) == 0

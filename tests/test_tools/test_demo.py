@@ -10,6 +10,7 @@ def demo(load_tool):
     return load_tool('demo.py')
 
 
+@pytest.mark.usefixtures('steps_in_copies')
 def test_demo_runs_reports_and_runs_again_only_what_is_missing(demo, tmp_path, capsys, monkeypatch):
     arguments = ['--tiny', '--out', str(tmp_path / 'out'), '--data', str(tmp_path / 'rooms')]
     assert demo.main(arguments) == 0
