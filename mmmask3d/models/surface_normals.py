@@ -44,12 +44,13 @@ def plane_normals(
     height, width = depth.shape[-2:]
     focal = 0.5 * width / math.tan(math.radians(fov) / 2)
     inside = valid & (depth > 0)
-    inverse = torch.where(inside, 1 / torch.where(inside, depth.double(), 1), 0)
+    inverse = torch.where(inside, 1 / torch.where(inside, depth.float(), 1), 0)
     # Window sums of 1, x, y, xx, xy, yy and of w, xw, yw, ww over the readings, where w is the
-    # inverse depth, and x and y are pixels from the window's centre: across, then down.
-    step = torch.arange(window, dtype=torch.float64, device=depth.device) - window // 2
+    # inverse depth, and x and y are pixels from the window's centre: across, then down. In float32,
+    # twice as fast as float64 and, on generated rooms, within 0.04 degrees of it.
+    step = torch.arange(window, dtype=torch.float32, device=depth.device) - window // 2
     powers = torch.stack((torch.ones_like(step), step, step.square()))
-    n, sx, sy, sxx, sxy, syy = _moments(inside.double(), powers)
+    n, sx, sy, sxx, sxy, syy = _moments(inside.float(), powers)
     sw, sxw, syw, _, _, _ = _moments(inverse, powers)
     sww = _moments(inverse.square(), powers[:1])[0]
     enough = (n >= _MIN_SHARE * window**2) & inside[:, 0]
@@ -65,21 +66,24 @@ def plane_normals(
     error = ((ww - a * xw - b * yw).clamp(min=0) / n).sqrt()
     enough &= (c > 0) & (error <= max_residual * c)
     # From the window's centre to the optical axis, and from pixels to units of the focal length.
-    u = torch.arange(width, dtype=torch.float64, device=depth.device) - (width - 1) / 2
-    v = torch.arange(height, dtype=torch.float64, device=depth.device) - (height - 1) / 2
+    u = torch.arange(width, dtype=torch.float32, device=depth.device) - (width - 1) / 2
+    v = torch.arange(height, dtype=torch.float32, device=depth.device) - (height - 1) / 2
     plane = torch.stack((a * focal, b * focal, c - a * u - b * v[:, None]), dim=1)
     known = enough[:, None]
-    return torch.where(known, -F.normalize(plane, dim=1), 0).float(), known
+    # torch's own norm over a dimension that is not the last takes ten times as long on a CPU.
+    length = plane.square().sum(1, keepdim=True).sqrt()
+    return torch.where(known, -plane / torch.where(known, length, 1), 0).float(), known
 
 
 def _moments(values: Tensor, powers: Tensor) -> list[Tensor]:
     """Window sums of ``(B, 1, H, W)`` times 1, x, y, xx, xy, yy, or times 1: ``(B, H, W)`` each."""
     half, orders = powers.shape[1] // 2, len(powers)
-    across = F.conv2d(values, powers[:, None, None], padding=(0, half))
-    sums = [
-        F.conv2d(across[:, i, None], powers[: orders - i, None, :, None], padding=(half, 0))
-        for i in range(orders)
-    ]
+    with torch.autocast(values.device.type, enabled=False):  # 16 bits would be far too few
+        across = F.conv2d(values, powers[:, None, None], padding=(0, half))
+        sums = [
+            F.conv2d(across[:, i, None], powers[: orders - i, None, :, None], padding=(half, 0))
+            for i in range(orders)
+        ]
     if orders == 1:
         return [sums[0][:, 0]]
     (one, y, yy), (x, xy), (xx,) = (s.unbind(1) for s in sums)

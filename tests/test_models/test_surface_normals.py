@@ -53,6 +53,15 @@ def test_planes_are_exact(normal):
     assert normal_figures(scaled, truth, known)['mean'] < 0.02
 
 
+def test_training_in_16_bits_leaves_them_alone():
+    depth, _ = plane((0.5, 0, -1))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found, known = estimate(depth)
+    expected, expected_known = estimate(depth)
+    assert torch.equal(found, expected)
+    assert torch.equal(known, expected_known)
+
+
 def test_a_sphere():
     depth, truth = sphere()
     found, known = estimate(depth)
