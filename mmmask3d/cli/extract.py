@@ -20,7 +20,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     """Read the command line."""
     parser = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0])
     parser.add_argument(
-        'checkpoint', help='checkpoint of a pre-training run, or an exported encoder'
+        'checkpoint', help='checkpoint of a pre-training run, an exported encoder, or an adapter'
     )
     parser.add_argument('out', help='file to write, .pth or .safetensors')
     parser.add_argument('--config', help='config of the run; default: the text in the checkpoint')
@@ -28,7 +28,17 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         '--grid', type=int, nargs='+', metavar='N',
         help='resample the position embedding to N x N patches, or to ROWS COLUMNS',
     )  # fmt: skip
+    parser.add_argument(
+        '--adapter', action='store_true',
+        help='write the LoRA matrices of the run alone, for others to add to the same weights',
+    )  # fmt: skip
+    parser.add_argument(
+        '--base', metavar='FILE',
+        help='weights that LoRA or the adapter belongs to; default: as the config or adapter says',
+    )  # fmt: skip
     args = parser.parse_args(argv)
+    if args.adapter and args.grid is not None:
+        parser.error('--adapter takes no --grid: an adapter serves every size')
     if args.grid is not None and (len(args.grid) > 2 or min(args.grid) < 1):
         parser.error('--grid takes one or two positive numbers: N, or ROWS COLUMNS')
     if Path(args.out).suffix not in ('.pth', '.safetensors'):
@@ -41,12 +51,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     args = parse_args(argv, prog)
     start()
 
-    from mmmask3d.checkpoints.files import CheckpointError
     from mmmask3d.weights.extraction import extract
 
     try:
-        lines = extract(args.checkpoint, args.out, args.config, args.grid)
-    except (OSError, KeyError, ValueError, CheckpointError) as error:
+        lines = extract(args.checkpoint, args.out, args.config, args.grid, args.adapter, args.base)
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     print('\n'.join(lines))

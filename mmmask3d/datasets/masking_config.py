@@ -56,7 +56,7 @@ def masking_defaults(config: Mapping, model: Any = None) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f'{where}: masking={dict(masking)}: {error}') from error
     backbone = (config.get('model') or {}).get('backbone') or {}
-    patch_size = backbone.get('patch_size')
+    patch_size = (backbone.get('module') or backbone).get('patch_size')  # inside a LoRAEncoder
     if model is not None:
         patch_size = getattr(getattr(model, 'backbone', None), 'patch_size', patch_size)
     return dict(masking, patch_size=patch_size) if isinstance(patch_size, int) else dict(masking)

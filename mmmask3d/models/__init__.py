@@ -9,6 +9,7 @@ from .depth_encoder import DepthEncoder
 from .depth_target import DepthTarget
 from .fusion import AddFusion, ConcatFusion, CrossAttentionFusion
 from .heads import DepthHead, NormalHead, RGBHead
+from .lora import LoRAEncoder
 from .losses import (
     DepthBerHuLoss,
     DepthGradientLoss,
@@ -35,6 +36,7 @@ __all__ = [
     'DepthSILogLoss',
     'DepthTarget',
     'FeatureAnchor',
+    'LoRAEncoder',
     'Mask3DPyramid',
     'Mask3DViT',
     'MaskedRGBD',

@@ -4,11 +4,13 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmmask3d.checkpoints.locations import read_checkpoint
+from mmmask3d.models.adapter import is_adapter, load_adapter
 from mmmask3d.models.encoder_names import conversion_hint, some
 from mmmask3d.models.encoder_record import arch_settings, encoder_config, is_timm, read_meta
 from mmmask3d.models.patches import resample_patch_embed
@@ -21,18 +23,23 @@ _PREFIXES = tuple(
 
 
 def encoder_state(
-    checkpoint: Mapping, prefix: str | None = None, source: str = 'checkpoint'
+    checkpoint: Mapping,
+    prefix: str | None = None,
+    source: str = 'checkpoint',
+    with_lora: bool = False,
 ) -> OrderedDict[str, Tensor]:
-    """The encoder's part of a loaded checkpoint, keys without prefix, patch grid in its metadata.
+    """The encoder's part of a loaded checkpoint, keys without prefix, with its metadata.
 
     Args:
         checkpoint: what the file held: ``{'state_dict': ..., 'meta': ...}`` or a bare state dict.
         prefix: where the encoder's keys are; None takes ``backbone.`` if there is such a key, and
             the whole file otherwise.
         source: the file, for messages.
+        with_lora: take LoRA matrices too, which are no encoder.
 
     Raises:
-        ValueError: if there are no tensors, or no key starts with ``prefix``.
+        ValueError: if there are no tensors, no key starts with ``prefix``, or there are LoRA
+            matrices alone.
     """
     state_dict = checkpoint.get('state_dict', checkpoint)
     keys = [k for k, v in state_dict.items() if isinstance(v, Tensor)]
@@ -56,8 +63,15 @@ def encoder_state(
             f'{source}: no key starts with {prefix!r}. The file holds {len(keys)} tensors: '
             f'{some(keys)}. Give the prefix under which the encoder stands there.'
         )
+    if not with_lora and any('.lora_' in key for key in state):
+        raise ValueError(
+            f'{source}: holds LoRA matrices and not the encoder they were trained in. Add them to '
+            f'its weights once, and use the result: mmmask3d extract {source} encoder.safetensors'
+        )
     grid = grid_from_checkpoint(checkpoint, prefix)
-    state._metadata = OrderedDict({'': {} if grid is None else {GRID_KEY: grid}})  # type: ignore[attr-defined]
+    recorded = (getattr(state_dict, '_metadata', None) or {}).get(prefix.rstrip('.'), {})
+    recorded = recorded if grid is None else {**recorded, GRID_KEY: grid}
+    state._metadata = OrderedDict({'': recorded})  # type: ignore[attr-defined]
     return state
 
 
@@ -67,8 +81,9 @@ def load_encoder(
     prefix: str | None = None,
     map_location: str = 'cpu',
     sha256: str | None = None,
+    base: str | None = None,
 ) -> None:
-    """Load ``checkpoint`` into an encoder, strictly.
+    """Load ``checkpoint`` into an encoder, strictly; an adapter with the weights it belongs to.
 
     Args:
         model: a ViT with the names of ``mmpretrain.VisionTransformer``.
@@ -78,14 +93,20 @@ def load_encoder(
         map_location: as for ``torch.load``.
         sha256: expected hash of the file, 64 hexadecimal digits; a URL can carry it itself, as
             ``https://...#sha256=...``.
+        base: of an adapter, where the weights it belongs to are; None for the recorded location.
 
     Raises:
+        ValueError: ``base`` without an adapter.
         RuntimeError: if the file lacks a key of the encoder, has one that the encoder has not, or
             a shape differs; the message lists them. Also if the file says that its encoder has
             another number of attention heads or other norms, or its hash is not the expected one.
     """
     checkpoint = os.fspath(checkpoint)
     loaded = read_checkpoint(checkpoint, map_location, sha256)
+    if is_adapter(loaded, base):
+        check_settings(model, loaded, checkpoint)
+        load_adapter(model, loaded, checkpoint, base, partial(_load_base, model))
+        return
     state = encoder_state(loaded, prefix, checkpoint)
     hint = (
         _other_encoder(loaded)
@@ -98,6 +119,12 @@ def load_encoder(
     check_settings(model, loaded, checkpoint)
     model.load_state_dict(state, strict=True)
     print_log(f'Loaded all {len(state)} encoder tensors from {checkpoint}.', logger='current')
+
+
+def _load_base(model: nn.Module, location: str | None) -> None:
+    if location is None:
+        raise ValueError('The adapter does not say where these weights are.')
+    load_encoder(model, location)
 
 
 def _fit_patches(model: nn.Module, state: OrderedDict[str, Tensor], source: str) -> None:

@@ -76,30 +76,41 @@ def as_pair(value: Any) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def encoder_config(checkpoint: Mapping, config: Mapping | None, source: str) -> dict:
+def encoder_config(
+    checkpoint: Mapping, config: Mapping | None, source: str, with_lora: bool = False
+) -> dict:
     """Return the encoder's config: from ``config``, an earlier export, or the stored text.
 
-    Of a ``Mask3DPyramid`` what belongs to the transformer in it.
+    Of a ``Mask3DPyramid`` what belongs to the transformer in it; of a ``LoRAEncoder`` the encoder
+    inside, unless ``with_lora`` asks for both.
 
     Raises:
         ValueError: none of the three describes the backbone.
     """
     meta = read_meta(checkpoint)
     if config is None and 'backbone' in meta:
-        return _without_pyramid(meta['backbone'])
-    if config is None and meta.get('cfg'):
-        config = parse_config_text(meta['cfg'])
-    if config is None or 'backbone' not in config.get('model', {}):
-        raise ValueError(
-            f'{source}: its metadata does not hold the config of the run, so the number of '
-            'attention heads is unknown. Pass the pre-training config with --config.'
-        )
-    return _without_pyramid(config['model']['backbone'])
+        found = meta['backbone']
+    else:
+        if config is None and meta.get('cfg'):
+            config = parse_config_text(meta['cfg'])
+        if config is None or 'backbone' not in config.get('model', {}):
+            raise ValueError(
+                f'{source}: its metadata does not hold the config of the run, so the number of '
+                'attention heads is unknown. Pass the pre-training config with --config.'
+            )
+        found = config['model']['backbone']
+    found = _without_pyramid(found)
+    return dict(found['module']) if is_lora(found) and not with_lora else found
 
 
 def is_timm(backbone: Mapping) -> bool:
     """Whether the config is that of a :class:`TimmViT`, whose files have timm's names."""
     return str(backbone.get('type')).split('.')[-1] == 'TimmViT'
+
+
+def is_lora(backbone: Mapping) -> bool:
+    """Whether the config is that of a :class:`LoRAEncoder`, or of mmpretrain's ``LoRAModel``."""
+    return str(backbone.get('type')).split('.')[-1] in ('LoRAEncoder', 'LoRAModel')
 
 
 def _without_pyramid(backbone: Mapping) -> dict:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmmask3d.checkpoints.locations import read_checkpoint
+from mmmask3d.models.adapter import is_adapter, load_adapter
 from mmmask3d.models.encoder import check_frozen_stages, layer_indices, record_grid
 from mmmask3d.models.encoder_loading import check_settings, check_tensors, encoder_state
 from mmmask3d.models.mask3d_vit import initialisation
@@ -62,7 +63,8 @@ class TimmViT(BaseModule):
         model_args: further arguments of timm's model, such as ``embed_dim``, ``depth``,
             ``num_heads``.
         init_cfg: ``dict(type='Pretrained', checkpoint=..., prefix=...)``, as ``pretrained`` with a
-            file.
+            file. A file may be an adapter: it is added to the weights it belongs to, timm's of that
+            name or those that ``base=...`` names.
 
     Raises:
         ImportError: timm is not installed.
@@ -326,8 +328,20 @@ class TimmViT(BaseModule):
         location = f'hf://{name}:{cfg.get("hf_hub_filename") or "model.safetensors"}'
         self.fill(read_checkpoint(location)['state_dict'], location)
 
-    def _load_from_file(self, checkpoint: str, prefix: str | None = None, **options: Any) -> None:
+    def _load_base(self, location: str | None) -> None:
+        if location is None:
+            self._load_from_timm()
+        else:
+            self._load_from_file(location)
+
+    def _load_from_file(
+        self, checkpoint: str, prefix: str | None = None, base: str | None = None, **options: Any
+    ) -> None:
         loaded = read_checkpoint(checkpoint, **options)
+        if is_adapter(loaded, base):
+            check_settings(self, loaded, checkpoint)
+            load_adapter(self, loaded, checkpoint, base, self._load_base)
+            return
         state = encoder_state(loaded, prefix, checkpoint)
         check_settings(self, loaded, checkpoint)
         grid = grid_from_metadata(state._metadata.get(''))  # type: ignore[attr-defined]

@@ -9,9 +9,11 @@ from mmpretrain.models import VisionTransformer
 
 from mmmask3d.checkpoints.locations import read_checkpoint
 from mmmask3d.models import TimmViT
+from mmmask3d.models.adapter import is_adapter
 from mmmask3d.models.encoder_record import arch_settings, encoder_config
 from mmmask3d.models.pos_embed import GRID_KEY
 from mmmask3d.swap.backbone import SwapError
+from mmmask3d.weights.adapters import merged
 from mmmask3d.weights.export import described, encoder_state_dict, source_grid
 
 # In the order in which they are tried: the zoo knows some under several names.
@@ -77,6 +79,8 @@ def encoder_settings(checkpoint: str, arch: str | dict | None = None) -> dict[st
     if checkpoint.startswith(TIMM):
         return _timm_settings(dict(model=checkpoint.removeprefix(TIMM), pretrained=True), arch)
     loaded = read_checkpoint(checkpoint)
+    if is_adapter(loaded):
+        loaded = merged(loaded, None, checkpoint)
     state = encoder_state_dict(loaded, checkpoint)
     if 'patch_embed.proj.weight' in state:
         recorded = described(encoder_config(loaded, None, checkpoint))

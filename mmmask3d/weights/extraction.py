@@ -6,16 +6,28 @@ from mmmask3d.checkpoints.files import load_checkpoint_file
 from mmmask3d.config_files import read_config_file
 from mmmask3d.models import TimmViT
 from mmmask3d.models import encoder_record as record
-from mmmask3d.weights import export
+from mmmask3d.weights import adapters, export
 
 
 def extract(
-    checkpoint_path: str, out: str, config_path: str | None, grid: Sequence[int] | None
+    checkpoint_path: str,
+    out: str,
+    config_path: str | None,
+    grid: Sequence[int] | None,
+    adapter: bool = False,
+    base: str | None = None,
 ) -> list[str]:
-    """Write the encoder and return the lines that say what was done."""
+    """Write the encoder and return the lines that say what was done.
+
+    LoRA is added to the weights it was trained on; ``adapter`` writes it alone. ``base`` is where
+    these weights are, if not where the config or the adapter says.
+    """
     source = str(checkpoint_path)
     checkpoint = load_checkpoint_file(source)
     config = read_config_file(config_path).to_dict() if config_path else None
+    if adapter:
+        return adapters.write_adapter(checkpoint, config, source, out, base)
+    checkpoint = adapters.merged(checkpoint, config, source, base)
     state_dict = export.encoder_state_dict(checkpoint, source)
     backbone = export.described(record.encoder_config(checkpoint, config, source))
     export.check_architecture(state_dict, backbone, source)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmmask3d.checkpoints.files import CheckpointError
 from mmmask3d.checkpoints.locations import install_strict_loaders, read_checkpoint
 from mmmask3d.engine.run_config import check_libraries, load_config
+from mmmask3d.models.adapter import is_adapter
 from mmmask3d.models.encoder_loading import check_settings
 from mmmask3d.models.encoder_names import some
 from mmmask3d.models.encoder_record import parse_config_text, read_meta
@@ -64,7 +65,8 @@ def get_model(
     Args:
         model: Name in the zoo, path of a config file, or a config (a dict too).
         pretrained: True for the published weights; a path or URL for others, which must fill the
-            whole model; False for the initialisation that the config asks for.
+            whole model, but for an adapter, which goes into the encoder with the weights it belongs
+            to; False for the initialisation that the config asks for.
         device: Where the model goes.
         **kwargs: Overrides of the model's config, such as ``backbone=dict(out_indices=(2, 5))``.
 
@@ -86,6 +88,9 @@ def get_model(
         weights_file(pretrained)  # before anything is built
     if kwargs:
         cfg.merge_from_dict({'model': kwargs})
+    if pretrained and is_adapter(read_checkpoint(pretrained)):
+        _start_from(cfg.model, os.fspath(pretrained))
+        pretrained = False
     if cfg.get('data_preprocessor') is not None:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     built = build_model(cfg.model, cfg.get('default_scope') or 'mmmask3d')
@@ -100,6 +105,14 @@ def get_model(
         built.to(device)
     built.eval()
     return built
+
+
+def _start_from(model: Config, adapter: str) -> None:
+    """Name an adapter as the weights of the encoder in a model's config."""
+    encoder = model.get('backbone', model)
+    encoder = encoder.get('encoder') or encoder  # of a pyramid
+    encoder.pop('pretrained', None)
+    encoder.init_cfg = dict(type='Pretrained', checkpoint=adapter)
 
 
 def init_quietly(model: nn.Module) -> None:

@@ -151,9 +151,7 @@ def test_with_lora_the_teacher_is_the_encoder_without_it(weights, model_cfg, mak
     cfg = model_cfg(anchor=dict(type='FeatureAnchor'))
     inner = {**cfg['backbone'], 'type': 'mmmask3d.Mask3DViT'}
     inner['init_cfg'] = dict(type='Pretrained', checkpoint=weights)
-    cfg['backbone'] = dict(
-        type='mmpretrain.LoRAModel', module=inner, alpha=8, rank=4, targets=[dict(type='qkv')]
-    )
+    cfg['backbone'] = dict(type='LoRAEncoder', module=inner)
     model = MODELS.build(cfg)
     model.init_weights()
     with torch.no_grad():
