@@ -53,12 +53,14 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope=_SCOPE,
     locations=['mmmask3d.engine'],
 )
+OPTIM_WRAPPERS = Registry(
+    'optim_wrapper', parent=root.OPTIM_WRAPPERS, scope=_SCOPE, locations=['mmmask3d.engine']
+)
 
 # Nothing of ours lives in these. They exist so that `default_scope = 'mmmask3d'` finds our scope in
 # every tree; where it does not, mmengine builds from the root all the same, but warns each time.
 _bare = dict(scope=_SCOPE, locations=[_SCOPE])
 OPTIMIZERS = Registry('optimizer', parent=root.OPTIMIZERS, **_bare)
-OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, **_bare)
 PARAM_SCHEDULERS = Registry('parameter scheduler', parent=root.PARAM_SCHEDULERS, **_bare)
 VISUALIZERS = Registry('visualizer', parent=root.VISUALIZERS, **_bare)
 VISBACKENDS = Registry('vis_backend', parent=root.VISBACKENDS, **_bare)

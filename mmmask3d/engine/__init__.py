@@ -1,5 +1,6 @@
 """Training loop, hooks and optimizer settings."""
 
+from .bf16_optim_wrapper import Bfloat16OptimWrapper
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import ResumableEpochBasedTrainLoop
 from .masking_hook import MaskingHook
@@ -10,6 +11,7 @@ from .visualization_hook import ReconstructionVisualizationHook
 
 __all__ = [
     'AtomicCheckpointHook',
+    'Bfloat16OptimWrapper',
     'LayerDecayOptimWrapperConstructor',
     'MaskingHook',
     'ProbeHook',

@@ -54,7 +54,8 @@ def settle_dependent_options(cfg: Config) -> None:
             )
             cfg.update(dict.fromkeys(parts))
     wrapper = cfg.get('optim_wrapper')
-    if isinstance(wrapper, dict) and wrapper.get('type', 'OptimWrapper') == 'OptimWrapper':
+    kind = wrapper.get('type', 'OptimWrapper') if isinstance(wrapper, dict) else None
+    if str(kind).split('.')[-1] in ('OptimWrapper', 'Bfloat16OptimWrapper'):
         for name in inspect.signature(AmpOptimWrapper).parameters:
             wrapper.pop(name, None)
 

@@ -1,6 +1,7 @@
 """A frozen teacher that keeps an encoder's features where they are while it learns depth."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -107,13 +108,26 @@ class FeatureAnchor(BaseModule):
         self._teacher[0].eval()
 
     @torch.no_grad()
-    def targets(self, images: Tensor, grid: tuple[int, int]) -> list[Tensor]:
-        """Teacher's tokens of each compared layer on the trained encoder's grid: ``(B, N, C)``."""
+    def targets(
+        self, images: Tensor, grid: tuple[int, int], frozen: Tensor | None = None
+    ) -> list[Tensor]:
+        """Teacher's tokens of each compared layer on the trained encoder's grid: ``(B, N, C)``.
+
+        Args:
+            images: ``(B, 3, H, W)``, normalised for the teacher.
+            grid: the trained encoder's patch rows and columns.
+            frozen: tokens after the frozen stages of the trained encoder, which a teacher that is
+                its copy shares.
+        """
         teacher: Any = self.teacher
         teacher.to(images.device)
         if self.img_size is not None and images.shape[-2:] != self.img_size:
-            images = F.interpolate(images, self.img_size, mode='bicubic', antialias=True)
-        maps = teacher(images, layers=self.layers)
+            images, frozen = (
+                F.interpolate(images, self.img_size, mode='bicubic', antialias=True),
+                None,
+            )
+        shared = {} if frozen is None or self.teacher_cfg is not None else dict(frozen=frozen)
+        maps = teacher(images, layers=self.layers, **shared)
         out = []
         for features in maps:
             if features.shape[-2:] != grid:
@@ -122,25 +136,20 @@ class FeatureAnchor(BaseModule):
         return out
 
     def forward(
-        self,
-        tokens: tuple[Tensor, ...],
-        images: Tensor,
-        keep_ids: Tensor,
-        grid: tuple[int, int],
+        self, tokens: tuple[Tensor, ...], targets: Sequence[Tensor], keep_ids: Tensor
     ) -> Tensor:
         """Loss of the kept tokens.
 
         Args:
             tokens: of each compared layer, without extra tokens: ``(B, K, C)``.
-            images: ``(B, 3, H, W)``, normalised for the teacher.
+            targets: of :meth:`targets`.
             keep_ids: kept patches ``(B, K)`` int64.
-            grid: the trained encoder's patch rows and columns.
 
         Returns:
             A scalar float32, the mean over tokens and layers times ``weight``.
         """
         losses = []
-        for i, (own, full) in enumerate(zip(tokens, self.targets(images, grid), strict=True)):
+        for i, (own, full) in enumerate(zip(tokens, targets, strict=True)):
             own = self.projections[i](own) if len(self.projections) else own
             losses.append(self.compare(own.float(), gather_tokens(full, keep_ids).float()))
         return self.weight * torch.stack(losses).mean()

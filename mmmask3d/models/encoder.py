@@ -43,11 +43,17 @@ class RGBEncoder(Protocol):
         x: Tensor,
         keep_ids: Tensor | None = None,
         layers: Sequence[int] | None = None,
+        frozen: Tensor | None = None,
     ) -> tuple[Tensor, ...] | Tensor:
         """Maps ``(B, C, h, w)`` of ``out_indices``; with ``keep_ids`` tokens ``(B, E + K, C)``.
 
         ``layers`` stand in for ``out_indices``, and give a tuple of tokens with ``keep_ids`` too.
+        ``frozen`` are the tokens of :meth:`forward_frozen`: only the layers after those run, and
+        patches are removed there.
         """
+
+    def forward_frozen(self, x: Tensor) -> Tensor:
+        """Tokens ``(B, E + N, C)`` of whole images after the frozen stages, without gradient."""
 
     def has_weights(self) -> bool:
         """Whether the config names weights to start from."""
@@ -114,3 +120,16 @@ def with_normalisation(preprocessor: dict[str, Any], encoder: RGBEncoder) -> dic
             f"the encoder's."
         )
     return {**preprocessor, **given}
+
+
+def check_frozen_tokens(layers: Sequence[int], frozen_stages: int) -> None:
+    """Refuse layers that :meth:`RGBEncoder.forward_frozen` has passed already.
+
+    Raises:
+        ValueError: nothing is frozen, or a wanted layer is.
+    """
+    if frozen_stages < 0 or min(layers) < frozen_stages:
+        raise ValueError(
+            f'Layers {tuple(layers)} are wanted from tokens that stand after the frozen stages, '
+            f'frozen_stages={frozen_stages}; expected 0 or more of them, and later layers.'
+        )

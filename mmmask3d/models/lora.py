@@ -156,9 +156,14 @@ class LoRAEncoder(LoRAModel):
         x: Tensor,
         keep_ids: Tensor | None = None,
         layers: Sequence[int] | None = None,
+        frozen: Tensor | None = None,
     ) -> tuple[Tensor, ...] | Tensor:
         """As the encoder; see :meth:`~.encoder.RGBEncoder.forward`."""
-        return self.module(x, keep_ids, layers)
+        return self.module(x, keep_ids, layers, frozen)
+
+    def forward_frozen(self, x: Tensor) -> Tensor:
+        """As the encoder; see :meth:`~.encoder.RGBEncoder.forward_frozen`."""
+        return self.module.forward_frozen(x)
 
     def has_weights(self) -> bool:
         """Whether the config names weights to start from."""

@@ -14,7 +14,12 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmmask3d.models.encoder import check_frozen_stages, layer_indices, record_grid
+from mmmask3d.models.encoder import (
+    check_frozen_stages,
+    check_frozen_tokens,
+    layer_indices,
+    record_grid,
+)
 from mmmask3d.models.encoder_loading import load_encoder
 from mmmask3d.models.patches import gather_tokens, grid_of, patchify
 from mmmask3d.models.pos_embed import (
@@ -222,6 +227,7 @@ class Mask3DViT(VisionTransformer):
         x: Tensor,
         keep_ids: Tensor | None = None,
         layers: Sequence[int] | None = None,
+        frozen: Tensor | None = None,
     ) -> tuple[Tensor, ...] | Tensor:
         """Encode an image, all of it or its kept patches.
 
@@ -230,6 +236,7 @@ class Mask3DViT(VisionTransformer):
             keep_ids: row-major indices of the kept patches ``(B, K)`` int64.
             layers: layers whose output is returned, in place of ``out_indices``; ascending,
                 negative ones counted from the end.
+            frozen: tokens of :meth:`forward_frozen`, to run the layers after them alone.
 
         Returns:
             Without ``keep_ids``: a tuple with the output of each layer in ``out_indices``,
@@ -242,22 +249,44 @@ class Mask3DViT(VisionTransformer):
                 patch, or a patch embedding that cannot be applied patch by patch.
         """
         wanted = self.out_indices if layers is None else layer_indices(layers, self.num_layers)
-        if keep_ids is not None:
-            outs = self._forward_kept(
-                x, keep_ids, (self.num_layers - 1,) if layers is None else wanted
-            )
-            return outs[0] if layers is None else tuple(outs)
-        x, grid = self.patch_embed(x)
-        x = self._with_extra_tokens(x + self._positions(grid))
-        return tuple(self._format_output(out, grid) for out in self._run_layers(x, wanted, grid))
-
-    def _forward_kept(self, x: Tensor, keep_ids: Tensor, wanted: Sequence[int]) -> list[Tensor]:
+        if keep_ids is None:
+            if frozen is None:
+                tokens, grid = self._embed(x)
+            else:
+                tokens, grid = frozen, tuple(-(-side // self.patch_size) for side in x.shape[-2:])
+            outs = self._run_layers(tokens, wanted, grid, frozen is not None)
+            return tuple(self._format_output(out, grid) for out in outs)
         if self.window_size:
             raise ValueError(
                 f'Masked pre-training attends globally, as kept patches fill no windows, and '
                 f'window_size={self.window_size} is set. Pre-train with window_size=0 and set it '
                 f'for the dense task: the weights are the same.'
             )
+        if layers is None:
+            wanted = (self.num_layers - 1,)
+        tokens = self._embed_kept(x, keep_ids) if frozen is None else self._kept(frozen, keep_ids)
+        outs = self._run_layers(tokens, wanted, after_frozen=frozen is not None)
+        return outs[0] if layers is None else tuple(outs)
+
+    @torch.no_grad()
+    def forward_frozen(self, x: Tensor) -> Tensor:
+        """Tokens ``(B, E + N, C)`` of whole images after the frozen stages, without gradient."""
+        tokens, grid = self._embed(x)
+        for layer in list(self.layers)[: self.frozen_stages]:
+            tokens = run_layer(layer, tokens, grid)
+        return tokens
+
+    def _embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens of all patches, and their grid."""
+        x, grid = self.patch_embed(x)
+        return self._with_extra_tokens(x + self._positions(grid)), grid
+
+    def _kept(self, tokens: Tensor, keep_ids: Tensor) -> Tensor:
+        extra = self.num_extra_tokens
+        return torch.cat((tokens[:, :extra], gather_tokens(tokens[:, extra:], keep_ids)), dim=1)
+
+    def _embed_kept(self, x: Tensor, keep_ids: Tensor) -> Tensor:
+        """Tokens of the kept patches alone."""
         if not self._plain_patches:
             raise ValueError(
                 'Encoding kept patches needs a plain patch embedding (a convolution whose kernel '
@@ -267,15 +296,20 @@ class Mask3DViT(VisionTransformer):
         projection = self.patch_embed.projection
         patches = gather_tokens(patchify(x, self.patch_size), keep_ids)
         x = F.linear(patches, projection.weight.flatten(1), projection.bias)
-        x = self._with_extra_tokens(x + F.embedding(keep_ids, self._positions(grid)[0]))
-        return self._run_layers(x, wanted)
+        return self._with_extra_tokens(x + F.embedding(keep_ids, self._positions(grid)[0]))
 
     def _run_layers(
-        self, x: Tensor, wanted: Sequence[int], grid: tuple[int, int] | None = None
+        self,
+        x: Tensor,
+        wanted: Sequence[int],
+        grid: tuple[int, int] | None = None,
+        after_frozen: bool = False,
     ) -> list[Tensor]:
         """Tokens after the wanted layers; those above the last of them are not run."""
+        if after_frozen:
+            check_frozen_tokens(wanted, self.frozen_stages)
         outs = []
-        for i in range(max(wanted) + 1):
+        for i in range(self.frozen_stages if after_frozen else 0, max(wanted) + 1):
             x = self._run_layer(self.layers[i], x, grid)
             if i == self.num_layers - 1 and self.final_norm:
                 x = self.ln1(x)

@@ -22,6 +22,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from mmmask3d.models.encoder import layer_indices, with_normalisation
+from mmmask3d.models.feature_cache import FeatureCache
 from mmmask3d.models.patches import grid_of
 from mmmask3d.registry import MODELS
 
@@ -47,6 +48,11 @@ class MaskedRGBD(BaseSelfSupervisor):
         anchor: config of a :class:`FeatureAnchor`, which keeps the encoder's features near those
             of a frozen teacher, by default the encoder as it was loaded; ``embed_dims`` is filled
             in. For continuing strong weights.
+        share_frozen: the backbone's frozen stages see the whole image, once for the backbone and
+            the anchor's copy of it, and patches are removed after them. With nothing removed it
+            changes cost alone.
+        cache_gib: memory for what training does not change, the output of shared frozen stages
+            and of the anchor's teacher. Worth it where images come again unchanged.
         data_preprocessor: config of :class:`RGBDDataPreprocessor`; ``patch_size`` is filled in.
         init_cfg: as for every mmengine module.
     """
@@ -59,6 +65,8 @@ class MaskedRGBD(BaseSelfSupervisor):
         heads: dict[str, dict],
         depth_encoder: dict | None = None,
         anchor: dict | None = None,
+        share_frozen: bool = False,
+        cache_gib: float = 0.0,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ):
@@ -114,6 +122,15 @@ class MaskedRGBD(BaseSelfSupervisor):
                     'names none. Give it pretrained or init_cfg (load_from comes too late), or '
                     'give the anchor a teacher.'
                 )
+        if share_frozen and self.backbone.frozen_stages < 0:
+            raise ValueError('share_frozen=True needs backbone.frozen_stages of 0 or more.')
+        if cache_gib and not (share_frozen or anchor):
+            raise ValueError(
+                f'cache_gib={cache_gib}: there is nothing to keep without share_frozen=True or an '
+                f'anchor.'
+            )
+        self.share_frozen = share_frozen
+        self._cache = FeatureCache(cache_gib) if cache_gib else None
         self._check_depth_head()
         residual = 'depth' in self.heads and self.heads['depth'].residual
         self.data_preprocessor.interpolate = residual
@@ -149,7 +166,14 @@ class MaskedRGBD(BaseSelfSupervisor):
         Returns:
             Maps ``(B, C, H, W)`` float32 by head.
         """
-        return self._decode(self.backbone(batch['img'], batch['rgb_keep']), batch)
+        frozen = self.backbone.forward_frozen(batch['img']) if self.share_frozen else None
+        return self._decode(self._encode(batch, frozen=frozen), batch)
+
+    def _encode(
+        self, batch: dict[str, Tensor], frozen: Tensor | None = None, **options: Any
+    ) -> Any:
+        shared = dict(frozen=frozen) if self.share_frozen else {}
+        return self.backbone(batch['img'], batch['rgb_keep'], **shared, **options)
 
     def _decode(self, rgb: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """From the encoder's tokens ``(B, E + K, C)`` to maps by head."""
@@ -169,24 +193,41 @@ class MaskedRGBD(BaseSelfSupervisor):
         """Losses by name: ``loss_depth``, ``loss_rgb``, ..., ``loss_anchor``."""
         grid = self.grid(inputs)
         losses = {}
+        frozen, targets = self._unchanged(inputs['img'], grid)
         if self.anchor is None:
-            rgb = self.backbone(inputs['img'], inputs['rgb_keep'])
+            rgb = self._encode(inputs, frozen)
         else:
-            rgb, losses['loss_anchor'] = self._anchored(inputs, grid)
+            rgb, losses['loss_anchor'] = self._anchored(inputs, frozen, targets)
         for name, pred in self._decode(rgb, inputs).items():
             for part, value in self.heads[name].loss(pred, grid, inputs).items():
                 losses['_'.join(filter(None, ('loss', name, part)))] = value
         return losses
 
-    def _anchored(self, batch: dict[str, Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def _unchanged(
+        self, images: Tensor, grid: tuple[int, int]
+    ) -> tuple[Tensor | None, list[Tensor]]:
+        """What training does not change: tokens after shared frozen stages, and the teacher's."""
+
+        def compute(images: Tensor) -> list[Tensor]:
+            found = [self.backbone.forward_frozen(images)] if self.share_frozen else []
+            if self.anchor is not None:
+                pixels = self.data_preprocessor.normalised_for(images, self.anchor.teacher)
+                found += self.anchor.targets(pixels, grid, *found)
+            return found
+
+        found = compute(images) if self._cache is None else self._cache(images, compute)
+        return (found[0], found[1:]) if self.share_frozen else (None, found)
+
+    def _anchored(
+        self, batch: dict[str, Tensor], frozen: Tensor | None, targets: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """The encoder's last tokens, and how far its patch tokens are from the teacher's."""
         last, extra = self.backbone.num_layers - 1, self.backbone.num_extra_tokens
         compared = layer_indices(self.anchor.layers, last + 1)
         layers = sorted({*compared, last})
-        outs = self.backbone(batch['img'], batch['rgb_keep'], layers=layers)
+        outs = self._encode(batch, frozen, layers=layers)
         patches = tuple(outs[layers.index(i)][:, extra:] for i in compared)
-        images = self.data_preprocessor.normalised_for(batch['img'], self.anchor.teacher)
-        return outs[-1], self.anchor(patches, images, batch['rgb_keep'], grid)
+        return outs[-1], self.anchor(patches, targets, batch['rgb_keep'])
 
     @torch.no_grad()
     def predict(

@@ -13,7 +13,12 @@ from torch.utils.checkpoint import checkpoint
 
 from mmmask3d.checkpoints.locations import read_checkpoint
 from mmmask3d.models.adapter import is_adapter, load_adapter
-from mmmask3d.models.encoder import check_frozen_stages, layer_indices, record_grid
+from mmmask3d.models.encoder import (
+    check_frozen_stages,
+    check_frozen_tokens,
+    layer_indices,
+    record_grid,
+)
 from mmmask3d.models.encoder_loading import check_settings, check_tensors, encoder_state
 from mmmask3d.models.mask3d_vit import initialisation
 from mmmask3d.models.patches import gather_tokens, grid_of
@@ -214,6 +219,7 @@ class TimmViT(BaseModule):
         x: Tensor,
         keep_ids: Tensor | None = None,
         layers: Sequence[int] | None = None,
+        frozen: Tensor | None = None,
     ) -> tuple[Tensor, ...] | Tensor:
         """Encode an image, all of it or its kept patches.
 
@@ -222,6 +228,7 @@ class TimmViT(BaseModule):
             keep_ids: row-major indices of the kept patches ``(B, K)`` int64.
             layers: layers whose output is returned, in place of ``out_indices``; ascending,
                 negative ones counted from the end.
+            frozen: tokens of :meth:`forward_frozen`, to run the layers after them alone.
 
         Returns:
             Without ``keep_ids``: a tuple with the output of each layer in ``out_indices``,
@@ -235,21 +242,44 @@ class TimmViT(BaseModule):
         """
         wanted = self.out_indices if layers is None else layer_indices(layers, self.num_layers)
         size = x.shape[-2:]
-        x, rope = self._embed(x)
+        tokens, rope, start = frozen, None, 0
+        if frozen is None or self._has_rope:
+            embedded, rope = self._embed(x)
+        if frozen is None:
+            tokens = embedded
+        else:
+            start = self.frozen_stages
         if keep_ids is not None:
             grid_of(size[0], size[1], self.patch_size)
-            x, rope = self._keep(x, rope, keep_ids)
+            tokens, rope = self._keep(tokens, rope, keep_ids)
             wanted = (self.num_layers - 1,) if layers is None else wanted
-        x = self.trunk.norm_pre(x)
+        if frozen is None:
+            tokens = self.trunk.norm_pre(tokens)
+        else:
+            check_frozen_tokens(wanted, start)
         grid = tuple(-(-side // self.patch_size) for side in size)
         outs = []
-        for i in range(max(wanted) + 1):
-            x = self._run_layer(i, x, rope, grid)
+        for i in range(start, max(wanted) + 1):
+            tokens = self._run_layer(i, tokens, rope, grid)
             if i == self.num_layers - 1:
-                x = self.trunk.norm(x)
+                tokens = self.trunk.norm(tokens)
             if i in wanted:
-                outs.append(x if keep_ids is not None else self._to_map(x, grid))
+                outs.append(tokens if keep_ids is not None else self._to_map(tokens, grid))
         return outs[0] if keep_ids is not None and layers is None else tuple(outs)
+
+    @torch.no_grad()
+    def forward_frozen(self, x: Tensor) -> Tensor:
+        """Tokens ``(B, E + N, C)`` of whole images after the frozen stages, without gradient."""
+        grid = tuple(-(-side // self.patch_size) for side in x.shape[-2:])
+        x, rope = self._embed(x)
+        x = self.trunk.norm_pre(x)
+        for i in range(self.frozen_stages):
+            x = self._run_layer(i, x, rope, grid)
+        return x
+
+    @property
+    def _has_rope(self) -> bool:
+        return getattr(self.trunk, 'rope', None) is not None
 
     def _to_map(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         patches = tokens[:, self.num_extra_tokens :]

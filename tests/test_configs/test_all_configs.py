@@ -144,7 +144,7 @@ def shallow(model):
     model = copy.deepcopy(model)
     encoder = model.backbone.get('encoder', model.backbone)
     if encoder.type.endswith('TimmViT'):
-        if 'out_indices' not in encoder:
+        if not {'out_indices', 'frozen_stages'} & set(encoder):
             encoder.model_args = dict(depth=2)
         return model
     # Nothing asks for a layer by its number.

@@ -60,8 +60,9 @@ def test_evaluation_is_off_as_a_whole(stage, part, capsys):
 def test_precision_follows_the_wrapper():
     amp = dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale='dynamic', clip_grad=dict(x=1))
     assert settled(optim_wrapper=amp).optim_wrapper == amp
-    plain = settled(optim_wrapper=dict(amp, type='OptimWrapper')).optim_wrapper
-    assert plain == dict(type='OptimWrapper', clip_grad=dict(x=1))
+    for kind in ('OptimWrapper', 'mmmask3d.Bfloat16OptimWrapper'):
+        plain = settled(optim_wrapper=dict(amp, type=kind)).optim_wrapper
+        assert plain == dict(type=kind, clip_grad=dict(x=1))
     assert settled(optim_wrapper=dict(dtype='bfloat16', optimizer={})).optim_wrapper == dict(
         optimizer={}
     )

@@ -28,10 +28,10 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def build(build_model, weights):
-    def build(anchor=None, **changes):
+    def build(anchor=None, backbone=None, **changes):
         init = dict(type='Pretrained', checkpoint=weights)
         anchor = {'type': 'FeatureAnchor', **(anchor or {})}
-        return build_model(backbone=dict(init_cfg=init), anchor=anchor, **changes)
+        return build_model(backbone=dict(backbone or {}, init_cfg=init), anchor=anchor, **changes)
 
     return build
 
@@ -191,3 +191,65 @@ def test_before_init_weights_there_is_no_teacher():
 def test_what_is_refused(options):
     with pytest.raises(ValueError, match='FeatureAnchor'):
         FeatureAnchor(48, **options)
+
+
+def off_start(model):
+    """The trained part of the encoder away from the teacher."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in model.backbone.parameters():
+            if p.requires_grad:
+                p.add_(0.1 * torch.randn(p.shape, generator=generator))
+    return model
+
+
+@pytest.mark.parametrize(('stages', 'rgb_keep'), [(0, 4), (1, 15)])
+def test_shared_frozen_layers_change_no_value(
+    build, make_data, loss_and_gradients, stages, rgb_keep
+):
+    """With nothing removed; and with patches removed where only what precedes layers is frozen."""
+    data = make_data(rgb_keep=rgb_keep)
+    found = [
+        loss_and_gradients(
+            off_start(build(share_frozen=share, backbone=dict(frozen_stages=stages))), data
+        )
+        for share in (False, True)
+    ]
+    torch.testing.assert_close(found[0], found[1])
+    assert found[0][0]['loss_anchor'] > 0.01
+
+
+def test_patches_are_removed_after_shared_frozen_layers(build, make_data):
+    model = off_start(build(share_frozen=True, backbone=dict(frozen_stages=1))).eval()
+    batch = model.data_preprocessor(make_data(rgb_keep=4), True)['inputs']
+    first = model.backbone(batch['img'], layers=(0,))[0].flatten(2).transpose(1, 2)
+    cls = model.backbone.forward_frozen(batch['img'])[:, :1]
+    tokens = torch.cat((cls, first.gather(1, batch['rgb_keep'][..., None].expand(-1, -1, 48))), 1)
+    expected = model._decode(model.backbone.ln1(model.backbone.layers[1](tokens)), batch)
+    torch.testing.assert_close(model.reconstruct(batch), expected)
+
+
+@pytest.mark.parametrize('share', [False, True])
+def test_a_cache_changes_rounding_alone_and_runs_the_frozen_network_once(
+    build, make_data, share, monkeypatch
+):
+    options = dict(share_frozen=share, backbone=dict(frozen_stages=1))
+    plain, cached = (off_start(build(**options, cache_gib=gib)).eval() for gib in (0, 0.1))
+    runs = []
+    targets = FeatureAnchor.targets
+    monkeypatch.setattr(
+        FeatureAnchor, 'targets', lambda *args: runs.append(len(args[1])) or targets(*args)
+    )
+    expected, _ = anchor_loss(plain, make_data())
+    assert runs == [2]
+    found = [anchor_loss(cached, make_data())[0] for _ in range(2)]
+    assert runs == [2, 2]
+    assert torch.equal(found[0], found[1])
+    torch.testing.assert_close(found[0], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_sharing_and_caching_need_something_frozen(build_model):
+    with pytest.raises(ValueError, match='frozen_stages of 0 or more'):
+        build_model(share_frozen=True)
+    with pytest.raises(ValueError, match='nothing to keep'):
+        build_model(cache_gib=1)

@@ -122,6 +122,31 @@ def test_removed_patches_have_no_influence(kind):
 
 
 @every_encoder
+@pytest.mark.parametrize('stages', [0, 1])
+def test_the_layers_after_the_frozen_ones(kind, stages):
+    """Whole images give the same maps; removed patches are removed there, not before."""
+    model, x = make(kind, frozen_stages=stages), torch.rand(2, 3, *SIZE)
+    ids = torch.tensor([[1, 4, 7, 14], [0, 2, 3, 9]])
+    frozen = model.forward_frozen(x)
+    assert not frozen.requires_grad
+    torch.testing.assert_close(model(x, frozen=frozen), model(x))
+    kept = model(x, ids, frozen=frozen)
+    if stages == 0:
+        torch.testing.assert_close(kept, model(x, ids))
+        return
+    # Other pixels of removed patches reach the kept ones through the frozen layer, and so do
+    # those of frozen tokens not: what is removed is removed before the next layer.
+    changed = x.clone()
+    changed[:, :, 8:16, 0:8] = 5  # patch 5
+    assert not torch.allclose(kept, model(changed, ids, frozen=model.forward_frozen(changed)))
+    other = frozen.clone()
+    other[:, model.num_extra_tokens + 5] = 5
+    torch.testing.assert_close(kept, model(x, ids, frozen=other))
+    with pytest.raises(ValueError, match='stand after the frozen stages'):
+        model(x, layers=(0,), frozen=frozen)
+
+
+@every_encoder
 @pytest.mark.parametrize('stages', [0, 1, 2])
 def test_frozen_stages(kind, stages):
     model = make(kind, frozen_stages=stages)

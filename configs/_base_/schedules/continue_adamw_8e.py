@@ -1,0 +1,16 @@
+# Continuing strong weights: what is new (heads) learns five times as fast as the encoder, at 1e-4.
+optim_wrapper = dict(
+    type='Bfloat16OptimWrapper',
+    optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    paramwise_cfg=dict(
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
+        custom_keys=dict(backbone=dict(lr_mult=0.2), mask_token=dict(decay_mult=0.0)),
+    ),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-2, begin=0, end=1, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', begin=1, convert_to_iter_based=True),
+]
+train_cfg = dict(type='ResumableEpochBasedTrainLoop', max_epochs=8, val_interval=8)
+auto_scale_lr = dict(base_batch_size=32)
