@@ -8,6 +8,7 @@ import os
 import runpy
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -210,10 +211,15 @@ def run_script(tmp_path_factory):
 
 @pytest.fixture
 def steps_in_copies(monkeypatch):
-    """Steps of chains run as `run_copy` does, which spares each the import of the packages."""
+    """Steps of chains run as `run_copy` does, which spares each the import of the packages.
 
-    def execute(step, log):
-        code = run_copy(step.command, log)
+    One after the other: a copy of a process with several threads at work may hang.
+    """
+    one = threading.Lock()
+
+    def execute(step, log, threads):
+        with one:
+            code = run_copy(step.command, log)
         for line in log.read_text().splitlines():
             if (shown := step.show(line)) is not None:
                 print(f'  {shown}')

@@ -80,7 +80,8 @@ def pool(converter: Converter, workers: int) -> Iterator[Run]:
     theirs, ours = context.Pipe(duplex=False)
     executor = ProcessPoolExecutor(workers, context, _start_worker_process, (converter, theirs))
     try:
-        yield partial(_run, executor, workers)
+        with _one_thread_each():
+            yield partial(_run, executor, workers)
     except BaseException:
         ours.close()  # ends the workers now; files are complete or absent all the same
         raise
@@ -88,6 +89,22 @@ def pool(converter: Converter, workers: int) -> Iterator[Run]:
         executor.shutdown(cancel_futures=True)
         ours.close()
         theirs.close()
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let processes that start meanwhile compute with one thread, unless the caller says more.
+
+    Libraries read it as they are loaded. With a thread a core in each worker, threads would wait
+    for each other in busy loops.
+    """
+    given = os.environ.get('OMP_NUM_THREADS')
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+    try:
+        yield
+    finally:
+        if given is None:
+            os.environ.pop('OMP_NUM_THREADS', None)
 
 
 def _run(

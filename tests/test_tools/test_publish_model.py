@@ -65,7 +65,7 @@ def test_the_shipped_weights_are_made_by_one_command(load_tool, tmp_path, monkey
     arguments += ['--data', str(tmp_path / 'rooms'), '--seed=4']
     ran = []
 
-    def execute(step, log):
+    def execute(step, log, threads):
         script = step.command[0].rpartition('/tools/')[2]
         ran.append(script)
         log.write_text('')
