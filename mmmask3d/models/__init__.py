@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 from .anchor import FeatureAnchor
+from .contrast import RGBDContrast
 from .data_preprocessor import RGBDDataPreprocessor
 from .decoder import DepthDecoder, RGBDecoder
 from .depth_encoder import DepthEncoder
@@ -41,6 +42,7 @@ __all__ = [
     'Mask3DViT',
     'MaskedRGBD',
     'NormalHead',
+    'RGBDContrast',
     'RGBDDataPreprocessor',
     'RGBDecoder',
     'RGBHead',

@@ -1,6 +1,6 @@
 """From collated RGB-D samples to the batch that :class:`MaskedRGBD` works on, on the device."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from mmengine.model import BaseDataPreprocessor
@@ -11,6 +11,8 @@ from mmmask3d.models.encoder import RGBEncoder
 from mmmask3d.models.interpolation import inverse_distance_fill
 from mmmask3d.models.patches import grid_of, keep_ids_from_mask, patch_mask_to_pixels
 from mmmask3d.registry import MODELS
+
+_MASKED = ('rgb', 'depth')
 
 
 @MODELS.register_module()
@@ -24,6 +26,10 @@ class RGBDDataPreprocessor(BaseDataPreprocessor):
         patch_size: side of a patch in pixels, that of the encoder.
         depth_target: keyword arguments of
             :class:`~mmmask3d.models.depth_target.DepthTarget`.
+        depth_dropout: probability that a training frame gives the network no depth at all: all
+            its patches count as removed, and RGB alone is left to predict them from.
+        ratios_up_to: for training, the largest share of patches removed, by ``'rgb'`` and
+            ``'depth'``. Each batch draws a share between that of ``DepthAwareMasking`` and this.
         non_blocking: copy to the device without blocking.
     """
 
@@ -34,6 +40,8 @@ class RGBDDataPreprocessor(BaseDataPreprocessor):
         bgr_to_rgb: bool = True,
         patch_size: int = 16,
         depth_target: dict | None = None,
+        depth_dropout: float = 0.0,
+        ratios_up_to: Mapping[str, float] | None = None,
         non_blocking: bool = False,
     ):
         super().__init__(non_blocking=non_blocking)
@@ -42,6 +50,13 @@ class RGBDDataPreprocessor(BaseDataPreprocessor):
         self.bgr_to_rgb = bgr_to_rgb
         self.patch_size = patch_size
         self.depth_target = DepthTarget(patch_size=patch_size, **(depth_target or {}))
+        self.depth_dropout = depth_dropout
+        self.ratios_up_to = dict(ratios_up_to or {})
+        if not 0 <= depth_dropout <= 1:
+            raise ValueError(f'depth_dropout={depth_dropout}: expected a probability, 0 to 1.')
+        wrong = {k: v for k, v in self.ratios_up_to.items() if k not in _MASKED or not 0 <= v <= 1}
+        if wrong:
+            raise ValueError(f'ratios_up_to={wrong}: expected shares of {_MASKED}, 0 to 1.')
         self.interpolate = False
         """Whether batches carry the interpolation of the kept readings (set by the model when a
         head predicts a residual over it)."""
@@ -54,12 +69,13 @@ class RGBDDataPreprocessor(BaseDataPreprocessor):
                 metres (or relative), ``valid`` ``(1, H, W)`` bool, ``rgb_mask`` and ``depth_mask``
                 ``(N,)`` bool (1 = removed), as lists (``pseudo_collate``) or stacked
                 (``default_collate``); ``data_samples``, a list or None.
-            training: unused; the signature is mmengine's.
+            training: whether to remove more, see ``depth_dropout`` and ``ratios_up_to``.
 
         Returns:
             ``inputs``: ``img`` ``(B, 3, H, W)`` normalised; ``depth`` (0 where invalid), ``valid``
             and ``target`` ``(B, 1, H, W)``; ``target_stats``; ``rgb_mask`` and ``depth_mask``
-            ``(B, N)`` bool; ``rgb_keep`` and ``depth_keep`` ``(B, N_keep)`` int64;
+            ``(B, N)`` bool; ``rgb_keep`` and ``depth_keep`` ``(B, N_keep)`` int64; ``given``
+            ``(B, 1, H, W)`` bool, the readings that the network may be given;
             and ``interpolation`` ``(B, 1, H, W)`` in target units where a head asks for it.
         """
         inputs = {k: _stack(k, v) for k, v in data['inputs'].items()}
@@ -72,8 +88,18 @@ class RGBDDataPreprocessor(BaseDataPreprocessor):
         data_samples = data.get('data_samples')
         self._check(inputs, data_samples)
         # On the host, where nonzero needs no synchronisation.
-        for name in ('rgb', 'depth'):
-            inputs[f'{name}_keep'] = keep_ids_from_mask(inputs[f'{name}_mask'], f'{name}_mask')
+        for name in _MASKED:
+            mask = inputs[f'{name}_mask']
+            if training and name in self.ratios_up_to:
+                mask = inputs[f'{name}_mask'] = _remove_more(mask, self.ratios_up_to[name])
+            inputs[f'{name}_keep'] = keep_ids_from_mask(mask, f'{name}_mask')
+        inputs['given'] = inputs['valid']
+        if training and self.depth_dropout:
+            dropped = torch.rand(len(inputs['valid'])) < self.depth_dropout
+            # The ids of kept patches stay, as all frames of a batch have equally many; they lead
+            # to patches without a reading.
+            inputs['depth_mask'] = inputs['depth_mask'] | dropped[:, None]
+            inputs['given'] = inputs['valid'] & ~dropped[:, None, None, None]
         batch = self.cast_data(inputs)
 
         img = batch['img']
@@ -125,6 +151,11 @@ class RGBDDataPreprocessor(BaseDataPreprocessor):
                     f'DepthAwareMasking makes it.'
                 )
         needs_kept = self.interpolate or self.depth_target.stats_from == 'kept'
+        if needs_kept and (self.depth_dropout or self.ratios_up_to.get('depth') == 1):
+            raise ValueError(
+                "depth_target.stats='kept' and a residual depth head need kept depth patches, and "
+                "depth_dropout or ratios_up_to['depth'] removes all of them in some frames."
+            )
         if needs_kept and inputs['depth_mask'].all():
             raise ValueError(
                 "depth_target.stats='kept' and a residual depth head need kept depth patches, and "
@@ -139,6 +170,24 @@ class RGBDDataPreprocessor(BaseDataPreprocessor):
                         f'{self.depth_target.mode!r} is defined for metres. Use '
                         f"mode='standardise' or 'patch', or leave this source out."
                     )
+
+
+def _remove_more(mask: Tensor, up_to: float) -> Tensor:
+    """Remove further patches of ``(B, N)``, as many of each frame as one draw for the batch says.
+
+    Raises:
+        ValueError: more than ``up_to`` are removed already.
+    """
+    total = mask.shape[1]
+    kept, least = int((~mask[0]).sum()), total - round(total * up_to)
+    if least > kept:
+        raise ValueError(
+            f'ratios_up_to={up_to} is below the ratio of DepthAwareMasking, which removes '
+            f'{total - kept} of {total} patches.'
+        )
+    keep = int(torch.randint(least, kept + 1, ()))
+    order = torch.rand(mask.shape).masked_fill(mask, 2).argsort(dim=1)
+    return torch.ones_like(mask).scatter_(1, order[:, :keep], False)
 
 
 def _stack(name: str, value: Tensor | Sequence[Tensor]) -> Tensor:

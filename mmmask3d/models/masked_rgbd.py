@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from mmmask3d.models.encoder import layer_indices, with_normalisation
 from mmmask3d.models.feature_cache import FeatureCache
-from mmmask3d.models.patches import grid_of
+from mmmask3d.models.patches import grid_of, patchify
 from mmmask3d.registry import MODELS
 
 _TARGETS = ('depth', 'rgb', 'normal')
@@ -48,6 +48,8 @@ class MaskedRGBD(BaseSelfSupervisor):
         anchor: config of a :class:`FeatureAnchor`, which keeps the encoder's features near those
             of a frozen teacher, by default the encoder as it was loaded; ``embed_dims`` is filled
             in. For continuing strong weights.
+        contrast: config of :class:`RGBDContrast`, a term between RGB and depth tokens; channels are
+            filled in.
         share_frozen: the backbone's frozen stages see the whole image, once for the backbone and
             the anchor's copy of it, and patches are removed after them. With nothing removed it
             changes cost alone.
@@ -65,6 +67,7 @@ class MaskedRGBD(BaseSelfSupervisor):
         heads: dict[str, dict],
         depth_encoder: dict | None = None,
         anchor: dict | None = None,
+        contrast: dict | None = None,
         share_frozen: bool = False,
         cache_gib: float = 0.0,
         data_preprocessor: dict | None = None,
@@ -113,6 +116,12 @@ class MaskedRGBD(BaseSelfSupervisor):
                 for k, cfg in heads.items()
             }
         )
+        self.contrast: Any = None
+        if contrast is not None:
+            if depth_dims is None:
+                raise ValueError('contrast compares RGB with depth tokens: give a depth_encoder.')
+            dims = dict(rgb_dims=self.backbone.embed_dims, depth_dims=depth_dims)
+            self.contrast = MODELS.build({**contrast, **dims})
         self.anchor: Any = None
         if anchor is not None:
             self.anchor = MODELS.build({**anchor, 'embed_dims': self.backbone.embed_dims})
@@ -167,7 +176,7 @@ class MaskedRGBD(BaseSelfSupervisor):
             Maps ``(B, C, H, W)`` float32 by head.
         """
         frozen = self.backbone.forward_frozen(batch['img']) if self.share_frozen else None
-        return self._decode(self._encode(batch, frozen=frozen), batch)
+        return self._decode(self._encode(batch, frozen), self._encode_depth(batch), batch)
 
     def _encode(
         self, batch: dict[str, Tensor], frozen: Tensor | None = None, **options: Any
@@ -175,12 +184,18 @@ class MaskedRGBD(BaseSelfSupervisor):
         shared = dict(frozen=frozen) if self.share_frozen else {}
         return self.backbone(batch['img'], batch['rgb_keep'], **shared, **options)
 
-    def _decode(self, rgb: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """From the encoder's tokens ``(B, E + K, C)`` to maps by head."""
+    def _encode_depth(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """Tokens ``(B, K, C)`` of the kept depth patches; None without a depth branch."""
+        if self.depth_encoder is None:
+            return None
+        tokens: Tensor = self.depth_encoder(batch['depth'], batch['given'], batch['depth_keep'])
+        return tokens
+
+    def _decode(
+        self, rgb: Tensor, depth: Tensor | None, batch: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """From the encoders' tokens, RGB ``(B, E + K, C)``, to maps by head."""
         grid = self.grid(batch)
-        depth = None
-        if self.depth_encoder is not None:
-            depth = self.depth_encoder(batch['depth'], batch['valid'], batch['depth_keep'])
         fused = self.fusion(rgb, batch['rgb_keep'], depth, batch['depth_keep'], grid)
         return {
             name: head(self.decoders[name](fused, grid), grid, batch)
@@ -198,7 +213,12 @@ class MaskedRGBD(BaseSelfSupervisor):
             rgb = self._encode(inputs, frozen)
         else:
             rgb, losses['loss_anchor'] = self._anchored(inputs, frozen, targets)
-        for name, pred in self._decode(rgb, inputs).items():
+        depth = self._encode_depth(inputs)
+        if self.contrast is not None:
+            given = patchify(inputs['given'], self.backbone.patch_size).any(-1)
+            kept = rgb[:, self.backbone.num_extra_tokens :], inputs['rgb_keep']
+            losses['loss_contrast'] = self.contrast(*kept, depth, inputs['depth_keep'], given)
+        for name, pred in self._decode(rgb, depth, inputs).items():
             for part, value in self.heads[name].loss(pred, grid, inputs).items():
                 losses['_'.join(filter(None, ('loss', name, part)))] = value
         return losses

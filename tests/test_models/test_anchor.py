@@ -225,7 +225,9 @@ def test_patches_are_removed_after_shared_frozen_layers(build, make_data):
     first = model.backbone(batch['img'], layers=(0,))[0].flatten(2).transpose(1, 2)
     cls = model.backbone.forward_frozen(batch['img'])[:, :1]
     tokens = torch.cat((cls, first.gather(1, batch['rgb_keep'][..., None].expand(-1, -1, 48))), 1)
-    expected = model._decode(model.backbone.ln1(model.backbone.layers[1](tokens)), batch)
+    expected = model._decode(
+        model.backbone.ln1(model.backbone.layers[1](tokens)), model._encode_depth(batch), batch
+    )
     torch.testing.assert_close(model.reconstruct(batch), expected)
 
 

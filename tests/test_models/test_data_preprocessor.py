@@ -162,3 +162,54 @@ def test_what_needs_kept_readings_says_so_when_none_are_kept(make_data):
     pre.interpolate = True
     with pytest.raises(ValueError, match='need kept depth patches'):
         pre(make_data(depth_keep=0))
+
+
+def test_depth_dropout_gives_no_depth_at_all_and_predicts_all_of_it(make_data):
+    data = make_data(batch=64, depth_keep=6, seed=3)
+    torch.manual_seed(0)
+    pre = make(depth_dropout=0.25)
+    batch = pre(copy.deepcopy(data), training=True)['inputs']
+    dropped = batch['depth_mask'].all(1)
+    assert 8 <= int(dropped.sum()) <= 24
+    assert not batch['given'][dropped].any()
+    assert torch.equal(batch['given'][~dropped], batch['valid'][~dropped])
+    assert not pre.kept_readings(batch)[dropped].any()
+    plain = make()(copy.deepcopy(data), training=True)['inputs']
+    for key in ('rgb_mask', 'depth_keep', 'target', 'valid'):
+        assert torch.equal(batch[key], plain[key])
+    assert torch.equal(batch['depth_mask'][~dropped], plain['depth_mask'][~dropped])
+    validated = pre(copy.deepcopy(data))['inputs']
+    assert torch.equal(validated['depth_mask'], plain['depth_mask'])
+    assert torch.equal(validated['given'], plain['valid'])
+
+
+def test_a_batch_draws_its_ratios(make_data):
+    """Between the mask's own and the largest, the same for its frames, of what was kept."""
+    data = make_data(batch=3, rgb_keep=15, depth_keep=6)
+    pre = make(ratios_up_to=dict(rgb=0.8, depth=1.0))
+    torch.manual_seed(0)
+    kept = set()
+    for _ in range(60):
+        batch = pre(copy.deepcopy(data), training=True)['inputs']
+        for name in ('rgb', 'depth'):
+            mask, own = batch[f'{name}_mask'], torch.stack(data['inputs'][f'{name}_mask'])
+            assert (mask | ~own).all()  # nothing comes back
+            ids = batch[f'{name}_keep']
+            assert not mask.gather(1, ids).any()
+            assert (~mask).sum(1).tolist() == [ids.shape[1]] * 3
+            kept.add((name, ids.shape[1]))
+    assert kept == {('rgb', n) for n in range(3, 16)} | {('depth', n) for n in range(7)}
+    validated = pre(copy.deepcopy(data))['inputs']
+    assert validated['rgb_keep'].shape == (3, 15)
+
+
+def test_wrong_ways_to_remove_more(make_data):
+    with pytest.raises(ValueError, match=r'depth_dropout=1\.5'):
+        make(depth_dropout=1.5)
+    with pytest.raises(ValueError, match=r"ratios_up_to=\{'normal': 0\.5\}"):
+        make(ratios_up_to=dict(normal=0.5))
+    with pytest.raises(ValueError, match='removes 11 of 15'):
+        make(ratios_up_to=dict(rgb=0.5))(make_data(rgb_keep=4), training=True)
+    for options in (dict(depth_dropout=0.1), dict(ratios_up_to=dict(depth=1.0))):
+        with pytest.raises(ValueError, match='need kept depth patches, and depth_dropout'):
+            make(depth_target=dict(stats='kept'), **options)(make_data(), training=True)
