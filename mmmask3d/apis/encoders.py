@@ -32,6 +32,7 @@ class Encoder:
         module: gives a tuple of maps.
         normalise: from BGR images, 0 to 255, to what it wants.
         size: ``(height, width)`` of its input: the nearest that its patches fill.
+        checkpoint: file or URL of its weights; None where timm or a config names them, or none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Encoder:
     module: nn.Module
     normalise: Callable[[Tensor], Tensor]
     size: tuple[int, int]
+    checkpoint: str | None = None
 
     @property
     def parameters(self) -> int:
@@ -58,7 +60,8 @@ def build_encoder(
         name: as it is shown.
         source: One of
 
-            - a file or URL: an encoder exported by this project, or one with mmpretrain's names;
+            - a file or URL: an encoder exported by this project, a training checkpoint of it, or
+              an encoder with mmpretrain's names;
             - ``timm:NAME``: timm's weights of that name (:class:`~mmmask3d.models.TimmViT`);
             - a config (``.py``): its ``model.backbone`` with the weights that its ``init_cfg``
               names, and the normalisation of its ``data_preprocessor``;
@@ -97,6 +100,7 @@ def build_encoder(
         module,
         image_normaliser(preprocessor),
         _whole_patches(module, wanted or size),
+        None if given.startswith((_RANDOM, _TIMM)) or given.endswith('.py') else given,
     )
 
 

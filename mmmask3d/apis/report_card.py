@@ -13,6 +13,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from mmmask3d.apis.encoders import Encoder, build_encoder
+from mmmask3d.apis.report_reconstructions import reconstruct_frames
 from mmmask3d.evaluation.bootstrap import (
     Scores,
     means,
@@ -48,8 +49,10 @@ from mmmask3d.visualization.feature_maps import (
     principal_colours,
     scaled_to,
 )
+from mmmask3d.visualization.report_page import RECONSTRUCTION
 
 PARTS = ('labels', 'depth', 'normals', 'correspondence', 'efficiency')
+METHODS = ('linear', 'knn')
 SHARES = (0.01, 0.05, 0.2, 1.0)
 """Of the labelled frames, for label efficiency."""
 _LINES = 40  # of matches that are drawn
@@ -71,6 +74,7 @@ class ReportOptions:
         batch_size: frames encoded at a time.
         seed: of random weights, subsets and the bootstrap.
         device: where the encoders run.
+        methods: of :data:`METHODS`, for labels and depth; normals are always linear.
     """
 
     parts: Sequence[str] = PARTS
@@ -81,6 +85,7 @@ class ReportOptions:
     batch_size: int = 16
     seed: int = 0
     device: str = 'cpu'
+    methods: Sequence[str] = METHODS
 
 
 @dataclass
@@ -122,6 +127,7 @@ class _Data:
     pairs: list[Pair]
     notes: list[str]
     shown: list[int]
+    configs: Sequence[Config]
 
 
 @dataclass
@@ -206,7 +212,7 @@ def _read(configs: Sequence[Config], options: ReportOptions, say: Say) -> _Data:
     if not targets and not pairs:
         raise ValueError('nothing can be measured on these frames. ' + ' '.join(notes))
     shown = np.linspace(0, len(val) - 1, min(options.pictures, len(val))).round().astype(int)
-    return _Data(train, val, targets, pairs, notes, shown.tolist())
+    return _Data(train, val, targets, pairs, notes, shown.tolist(), configs)
 
 
 def _probed(
@@ -257,7 +263,7 @@ def _examine(
     for part, probed in data.targets.items():
         fitted, scored = with_targets(train, probed.train), with_targets(val, probed.val)
         if probed.measure in options.parts:
-            for method in ('linear', 'knn') if part != 'normals' else ('linear',):
+            for method in options.methods if part != 'normals' else ('linear',):
                 say(f'{encoder.name}: {part}, {method}')
                 probe = fit_probe(fitted, method, probed.count)
                 keep(f'{part}/{method}', probe.score(scored, probed.count))
@@ -278,9 +284,13 @@ def _examine(
         keep('correspondence', score_pairs(val, data.pairs, sizes))
     if not found.about:
         _draw(found, data, probes, val)
+        if encoder.checkpoint is not None:
+            wanted = {data.val[i].path: i for i in data.shown}
+            drawn = reconstruct_frames(encoder.checkpoint, data.configs, wanted, options.device)
+            for i, picture in drawn.items():
+                found.pictures[i].append((RECONSTRUCTION, picture))
     height, width = encoder.size
-    about = {
-        'sources': [encoder.source],
+    about: dict[str, Any] = {
         'input': [height, width],
         'grid': list(val.shape[1:3]),
         'channels': val.shape[3],
@@ -288,8 +298,8 @@ def _examine(
         'cpu_seconds_encoding': round(encoded - started, 1),
         'cpu_seconds_after': round(time.process_time() - encoded, 1),
     }
-    before = found.about.get('sources', [])
-    found.about = about | {'sources': [*before, encoder.source]}
+    about['sources'] = [*found.about.get('sources', []), encoder.source]
+    found.about = about
 
 
 def _rgb(frame: Frame) -> np.ndarray:

@@ -21,6 +21,7 @@ from mmmask3d.cli.options import add_config_overrides, read_overrides
 from mmmask3d.cli.start import start
 
 _PARTS = ('labels', 'depth', 'normals', 'correspondence', 'efficiency')
+_METHODS = ('linear', 'knn')
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -44,6 +45,10 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         '--json', type=Path, metavar='JSON', help='write the figures (default: next to the page)'
     )
     parser.add_argument('--only', nargs='+', choices=_PARTS, default=list(_PARTS))
+    parser.add_argument(
+        '--methods', nargs='+', choices=_METHODS, default=list(_METHODS),
+        help='probes of labels and depth (default: both)',
+    )  # fmt: skip
     parser.add_argument(
         '--size', nargs=2, type=int, metavar=('HEIGHT', 'WIDTH'),
         help="input, rounded to whole patches of each encoder (default: the frames' own)",
@@ -119,7 +124,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
     options = ReportOptions(
         args.only, tuple(args.size) if args.size else None, args.limit, args.pictures, args.fov,
-        args.batch_size, args.seed, args.device,
+        args.batch_size, args.seed, args.device, args.methods,
     )  # fmt: skip
     try:
         overrides = read_overrides(args.cfg_options)

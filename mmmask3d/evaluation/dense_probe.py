@@ -12,6 +12,7 @@ logistic regression and neighbours hold patches, a bounded number.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -127,31 +128,42 @@ _NAMES = {
 
 
 def patch_targets(frames: FrozenFeatures, num_classes: int | None = None) -> tuple[Tensor, Tensor]:
-    """Sum up the pixels of each patch.
+    """Sum up the pixels of each patch: those whose centres are in it.
 
     Returns:
         Targets ``(F, h, w, K)``: shares of the classes among the labelled pixels; or the mean over
         the readings of log depth or of standardised relative depth (K = 1), or of normals (K = 3).
         Weights ``(F, h, w)``: share of labelled pixels or readings; targets are 0 where it is 0.
     """
-    height, width = frames.features.shape[1:3]
-    grid = (int(height), int(width))
-    targets, weights = [], []
-    for target, valid in zip(frames.targets, frames.valid, strict=True):
+    height, width = (int(n) for n in frames.features.shape[1:3])
+    columns = {'labels': num_classes or 0, 'normals': 3}.get(frames.kind, 1)
+    targets = torch.zeros(len(frames.features), height * width, columns)
+    weights = torch.zeros(len(frames.features), height * width)
+    for i, (target, valid) in enumerate(zip(frames.targets, frames.valid, strict=True)):
+        patch = _patch_of_pixels(valid.shape, (height, width))
+        counts = patch.bincount(minlength=height * width)
+        patch = patch[valid.flatten()]
+        known = patch.bincount(minlength=height * width)
         if frames.kind == 'labels':
-            values = F.one_hot(target.masked_fill(~valid, 0).long(), num_classes or -1).permute(
-                2, 0, 1
-            )
-        elif frames.kind == 'normals':
-            values = target
+            cell = patch * columns + target[valid]
+            total = cell.bincount(minlength=targets[i].numel()).view(-1, columns)
         else:
-            values = _to_fit(target, valid, frames.kind)[None]
-        mask = valid[None].float()
-        share = F.adaptive_avg_pool2d(mask, grid)
-        total = F.adaptive_avg_pool2d(torch.where(valid, values.float(), 0), grid)
-        targets.append((total / share.clamp(min=1e-6)).permute(1, 2, 0))
-        weights.append(share[0])
-    return torch.stack(targets), torch.stack(weights)
+            values = target if frames.kind == 'normals' else _to_fit(target, valid, frames.kind)
+            total = torch.zeros(height * width, columns, dtype=torch.float64)
+            total.index_add_(0, patch, values.view(columns, *valid.shape)[:, valid].double().T)
+        targets[i] = total / known.clamp(min=1)[:, None]
+        weights[i] = known / counts.clamp(min=1)
+    return targets.unflatten(1, (height, width)), weights.unflatten(1, (height, width))
+
+
+@lru_cache(maxsize=4)
+def _patch_of_pixels(size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Number of the patch that the centre of each pixel falls in ``(H * W,)``."""
+    row, column = (
+        ((torch.arange(pixels) * 2 + 1) * patches // (2 * pixels))
+        for pixels, patches in zip(size, grid, strict=True)
+    )
+    return (row[:, None] * grid[1] + column).flatten()
 
 
 def _to_fit(depth: Tensor, valid: Tensor, kind: str) -> Tensor:

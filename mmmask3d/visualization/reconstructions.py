@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,6 +61,26 @@ def load_model(cfg: Config, checkpoint: str, device: str) -> torch.nn.Module:
     return model.to(device).eval()
 
 
+@torch.no_grad()
+def draw_reconstruction(
+    model: torch.nn.Module, packed: Mapping, **options: Any
+) -> tuple[np.ndarray, str]:
+    """Draw what a model makes of a frame of a pre-training data set.
+
+    Args:
+        model: the pre-training model.
+        packed: the frame, as the pipeline packed it.
+        **options: of :func:`~mmmask3d.visualization.samples.panel_of_sample`.
+
+    Returns:
+        RGB uint8 (H', W', 3), and the name of the frame.
+    """
+    data = pseudo_collate([packed])
+    sample = model.test_step(data)[0]
+    panel = panel_of_sample(data['inputs']['img'][0], sample, **options)
+    return panel, str(sample.get('frame', 'frame'))
+
+
 def draw_reconstructions(
     cfg: Config,
     checkpoint: str,
@@ -105,13 +126,10 @@ def draw_reconstructions(
 
     folder, files, panels = Path(out_dir), [], []
     for index in choose_indices(len(dataset), num, indices):
-        data = pseudo_collate([dataset[index]])
-        with torch.no_grad():
-            sample = model.test_step(data)[0]
-        panel = panel_of_sample(
-            data['inputs']['img'][0], sample, paste_kept=paste_kept, columns=columns
+        panel, name = draw_reconstruction(
+            model, dataset[index], paste_kept=paste_kept, columns=columns
         )
-        frame = re.sub(r'[^\w.-]+', '_', str(sample.get('frame', 'frame')))
+        frame = re.sub(r'[^\w.-]+', '_', name)
         files.append(write_png(folder / f'{split}_{index:05d}_{frame}.png', panel))
         panels.append(panel)
         print(files[-1])

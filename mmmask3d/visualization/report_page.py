@@ -43,11 +43,13 @@ _EXPLAINED = {
     'training. Distances in pixels of the frames as they were read; by rotation between the views: '
     'within 10 px.',
 }
+RECONSTRUCTION = 'reconstruction'
+"""Caption of a picture that takes a row of its own."""
 _METHODS = {'linear': 'linear', 'knn': 'nearest neighbours'}
 _STYLE = """<style>
 .tiles { display: grid; gap: .6em; max-width: 1320px; grid-template-columns:
   repeat(auto-fill, minmax(max(140px, 100% / (var(--columns) + 1) + 1px), 1fr)); }
-.tiles figure { margin: 0; }
+.tiles figure { margin: 0; } .tiles .wide { grid-column: 1 / -1; }
 .tiles img { width: 100%; display: block; } .tiles figcaption { font-size: 13px; }
 .scroll { overflow-x: auto; } .scroll td, .scroll th { white-space: nowrap; }
 </style>"""
@@ -85,9 +87,12 @@ def report_page(
         # Truths in one row, and each encoder in one below; fewer columns on a phone.
         columns = sum(':' not in caption for caption, _ in tiles) or 2
         figures = [
-            element('figure', picture(image, caption), element('figcaption', caption))
+            element(
+                'figure', picture(image, caption), element('figcaption', caption),
+                class_='wide' if caption.endswith(RECONSTRUCTION) else None,
+            )
             for caption, image in tiles
-        ]
+        ]  # fmt: skip
         content.append(element('h3', heading))
         style = f'--columns: {columns}'
         content.append(element('div', *figures, class_='tiles', style=style))

@@ -15,7 +15,6 @@ from mmmask3d.apis.report_card import ReportOptions, report_encoders
 from mmmask3d.engine.probe_hook import ProbeHook
 from mmmask3d.engine.run_config import load_config
 from mmmask3d.registry import MODELS
-from mmmask3d.weights.export import plain_values, write_encoder
 
 ROOT = Path(__file__).parents[2]
 HOOK = """
@@ -50,8 +49,17 @@ def test_hook_logs_and_leaves_the_training_alone(make_tiny_config, tmp_path):
     assert all(line['probe/knn_abs_rel'] > 0 for line in lines if 'probe/knn_abs_rel' in line)
 
 
-def test_hook_and_report_card_give_the_same_figures(tiny_config, tmp_path):
+TIMM = dict(
+    type='TimmViT', model='vit_tiny_patch16_224.augreg_in21k', patch_size=8, img_size=(32, 48),
+    model_args=dict(depth=2, embed_dim=48),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('backbone', [None, TIMM], ids=['Mask3DViT', 'TimmViT'])
+def test_hook_and_report_card_give_the_same_figures(backbone, tiny_config, tmp_path):
+    """Also with the normalisation of timm's weights, 0.5 for this model, in both."""
     cfg = load_config(tiny_config)
+    cfg.model.backbone = backbone or cfg.model.backbone
     init_default_scope('mmmask3d')
     model = MODELS.build(cfg.model)
     model.init_weights()
@@ -67,13 +75,12 @@ def test_hook_and_report_card_give_the_same_figures(tiny_config, tmp_path):
         logger=SimpleNamespace(info=print),
     )
     hook.after_train_epoch(SimpleNamespace(**vars(runner), max_epochs=1))
-    backbone = plain_values(cfg.model.backbone)
-    meta = {'backbone': backbone, 'patch_grid': (4, 6)}
-    write_encoder(tmp_path / 'encoder.pth', model.backbone.state_dict(), meta)
+    meta = {'cfg': cfg.pretty_text}
+    torch.save({'state_dict': model.state_dict(), 'meta': meta}, tmp_path / 'epoch_1.pth')
     cfg.train_dataloader.dataset = data
     cfg.val_dataloader.dataset = dict(data, indices=5)
     options = ReportOptions(parts=['depth'], pictures=0)
-    card = report_encoders([cfg], {'a': [str(tmp_path / 'encoder.pth')]}, options)
+    card = report_encoders([cfg], {'a': [str(tmp_path / 'epoch_1.pth')]}, options)
     for method in ('linear', 'knn'):
         figures = card.results['parts'][f'depth/{method}']['figures']['a']
         assert figures == {key: logged[f'probe/{method}_{key}'] for key in figures}
