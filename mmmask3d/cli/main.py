@@ -18,6 +18,7 @@ COMMANDS = {
     'pack': 'pack',
     'reconstruct': 'reconstruct',
     'extract': 'extract',
+    'interpolate': 'interpolate',
     'convert-weights': 'convert_weights',
     'publish': 'publish',
     'report': 'report',

@@ -16,6 +16,13 @@ from mmmask3d.registry import MODELS
 _LOSSES = ('cosine', 'smooth_l1')
 
 
+class _Hidden(list[Any]):
+    """Hides a module from state dicts and optimisers; copies of a model (EMA) share it."""
+
+    def __deepcopy__(self, memo: dict) -> '_Hidden':
+        return self
+
+
 @MODELS.register_module()
 class FeatureAnchor(BaseModule):
     """Distance of the encoder's patch tokens to those of a frozen teacher.
@@ -73,7 +80,7 @@ class FeatureAnchor(BaseModule):
         self.layers = tuple(layers)
         self.img_size = None if img_size is None else tuple(img_size)
         self.teacher_cfg = teacher
-        self._teacher: list[Any] = []  # a list hides it from state dicts and optimisers
+        self._teacher = _Hidden()
         self.projections = nn.ModuleList()
         if teacher is not None:
             built = MODELS.build(teacher)
@@ -101,7 +108,7 @@ class FeatureAnchor(BaseModule):
     def set_teacher(self, encoder: nn.Module) -> None:
         """Copy the trained encoder as it is now, or load the weights of the configured teacher."""
         if self.teacher_cfg is None:
-            self._teacher[:] = [copy.deepcopy(encoder)]
+            self._teacher = _Hidden([copy.deepcopy(encoder)])
         else:
             self._teacher[0].init_weights()
         self._teacher[0].requires_grad_(False)

@@ -67,41 +67,53 @@ class LoRAEncoder(LoRAModel):
         module = {'pretrained': pretrained, **module} if pretrained else dict(module)
         if out_indices is not None:
             module['out_indices'] = out_indices
-        # mmpretrain's registry does not know our names without a scope.
-        if isinstance(module['type'], str):
-            module['type'] = MODELS.get(module['type']) or module['type']
         super().__init__(
-            module=module,
+            module=dict(type=_uninitialised, config=module),
             rank=rank,
             alpha=alpha,
             drop_rate=drop_rate,
             targets=list(targets),
         )
+        self.module._is_init = False
         for name in get_type_hints(RGBEncoder):
             setattr(self, name, getattr(self.module, name))
         self._base_sha256: str | None = None
         self._prefix = ''
 
+    def init_weights(self) -> None:
+        """Read the weights that stay, as the config of the encoder names them."""
+        if self.module.is_init:
+            return
+        layers = {n: m for n, m in self.module.named_modules() if isinstance(m, _LoRALinear)}
+        for name, layer in layers.items():
+            _put(self.module, name, layer.original_layer)
+        self.module.init_weights()
+        for name, layer in layers.items():
+            _put(self.module, name, layer)
+        self._base_sha256 = None
+        self._is_init = True
+
     def apply_lora(self) -> None:
         """Put the matrices into the layers that ``targets`` name and that are not frozen."""
-        if not isinstance(self.module, RGBEncoder):
+        encoder: Any = self.module
+        if not isinstance(encoder, RGBEncoder):
             raise TypeError(
-                f'LoRAEncoder.module is a {type(self.module).__name__}; expected an encoder of '
+                f'LoRAEncoder.module is a {type(encoder).__name__}; expected an encoder of '
                 f'this package, mmmask3d.TimmViT or mmmask3d.Mask3DViT.'
             )
-        if not self.module.has_weights():
+        if not encoder.has_weights():
             raise ValueError(
                 'LoRAEncoder.module names no weights, and a checkpoint of LoRA does not hold them: '
-                'they could never be had again. Give it pretrained or init_cfg.'
+                'nothing could read it again. Give it pretrained or init_cfg.'
             )
-        linear = {n: m for n, m in self.module.named_modules() if isinstance(m, nn.Linear)}
-        frozen = self.module.frozen_stages
+        linear = {n: m for n, m in encoder.named_modules() if isinstance(m, nn.Linear)}
+        frozen = encoder.frozen_stages
         for target in self.targets:
             fitting = [name for name in linear if _fits(target['type'], name)]
             if not fitting:
                 print_log(f'LoRA: no linear layer fits {target}.', 'current', logging.WARNING)
             for name in fitting:
-                if self.module.get_layer_depth(f'{name}.weight')[0] <= frozen:
+                if encoder.get_layer_depth(f'{name}.weight')[0] <= frozen:
                     continue
                 settings = {k: target.get(k, getattr(self, k)) for k in _SETTINGS}
                 self._replace_module(name, linear.pop(name), **settings)
@@ -109,7 +121,7 @@ class LoRAEncoder(LoRAModel):
         if not self.applied:
             raise ValueError(
                 f'LoRAEncoder.targets={self.targets}: no linear layer of '
-                f'{type(self.module).__name__} with frozen_stages={frozen} is one of them. It has '
+                f'{type(encoder).__name__} with frozen_stages={frozen} is one of them. It has '
                 f'{", ".join(list(linear)[:8])}, ....'
             )
         sizes = [p.numel() for n, p in self.named_parameters() if '.lora_' in n]
@@ -133,6 +145,7 @@ class LoRAEncoder(LoRAModel):
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any
     ) -> None:
+        self.init_weights()  # the matrices alone are loaded here, and what they are added to there
         expected = local_metadata.get(BASE_KEY)
         if expected not in (None, self.base_sha256):
             raise RuntimeError(
@@ -205,6 +218,13 @@ class _LoRALinear(LoRALinear):
     def bias(self) -> Tensor | None:
         """That of the layer."""
         return self.original_layer.bias
+
+
+def _uninitialised(config: dict) -> Any:
+    """Build an encoder whose weights are read later, which mmpretrain would do at once."""
+    encoder = MODELS.build(config)
+    encoder._is_init = True
+    return encoder
 
 
 def _fits(pattern: str, name: str) -> bool:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmmask3d.checkpoints.files import load_checkpoint_file
 from mmmask3d.engine import run_config
+from mmmask3d.models import Mask3DViT
 from mmmask3d.registry import LOOPS
+from mmmask3d.weights.extraction import extract
 
 # 8 frames in batches of 2: four iterations an epoch, three epochs
 LAST = 'epoch_3.pth'
@@ -222,3 +224,84 @@ def test_mmengines_own_loop_resumes_and_says_that_it_is_not_exact(tiny_config, t
     assert (tmp_path / 'run' / LAST).exists()
     logs = ''.join(log.read_text() for log in (tmp_path / 'run').rglob('*.log'))
     assert 'not guaranteed to repeat an uninterrupted one' in logs
+
+
+LORA = """
+_base_ = './tiny.py'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='LoRAEncoder',
+        drop_rate=0.1,
+        module=dict(
+            type='Mask3DViT',
+            arch=dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96),
+            img_size=(32, 48),
+            patch_size=8,
+            drop_path_rate=0.1,
+            init_cfg=dict(type='Pretrained', checkpoint={weights!r}),
+        ),
+    ),
+    anchor=dict(type='FeatureAnchor'),
+)
+custom_hooks = [dict(type='EMAHook', momentum=0.5), dict(type='DecoderFirstHook', iters=2)]
+"""
+
+
+class Keep(Hook):
+    """Keep the runner of a training that is over."""
+
+    def after_train(self, runner):
+        self.runner = runner
+
+
+def test_lora_its_average_and_a_decoder_that_goes_first(tiny_config, tmp_path):
+    """By value: who waits, what is averaged and exported, what the teacher is; resumed exactly."""
+    torch.manual_seed(1)
+    encoder = Mask3DViT(
+        arch=dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96),
+        img_size=(32, 48), patch_size=8,
+    )  # fmt: skip
+    encoder.init_weights()
+    weights = str(tmp_path / 'base.pth')
+    torch.save(dict(state_dict=encoder.state_dict(), meta={}), weights)
+    config = tmp_path / 'lora.py'
+    config.write_text(LORA.replace('{weights!r}', repr(weights)))
+    options = {**EPOCHS, **WITHIN, 'default_hooks.checkpoint.interval': 1}
+    keep = Keep()
+    train_here(config, tmp_path / 'whole', options, hooks=[keep])
+
+    def at(iteration, folder='whole'):
+        return load_checkpoint_file(tmp_path / folder / f'iter_{iteration}.pth')
+
+    up, head = 'backbone.module.layers.1.attn.qkv.lora_up.weight', 'heads.depth.proj.weight'
+    assert not at(2)['state_dict'][up].any()
+    assert not torch.equal(at(1)['state_dict'][head], at(2)['state_dict'][head])
+    assert at(3)['ema_state_dict'][f'module.{up}'].any()
+    # state_dict holds the averages, and ema_state_dict what was trained: mmengine swaps them.
+    for name in (up, head):
+        before, now = at(5)['state_dict'][name], at(6)['state_dict'][name]
+        torch.testing.assert_close(now, (before + at(6)['ema_state_dict'][f'module.{name}']) / 2)
+        assert not torch.equal(before, now)
+    last = str(tmp_path / 'whole' / 'iter_12.pth')
+    extract(last, str(tmp_path / 'encoder.pth'), None, None)
+    state, down = at(12)['state_dict'], up.replace('lora_up', 'lora_down')
+    torch.testing.assert_close(
+        load_checkpoint_file(tmp_path / 'encoder.pth')['state_dict']['layers.1.attn.qkv.weight'],
+        encoder.layers[1].attn.qkv.weight.detach() + state[up] @ state[down],
+    )
+    model = keep.runner.model
+    (average,) = (h.ema_model.module for h in keep.runner.hooks if isinstance(h, EMAHook))
+    assert average.anchor.teacher is model.anchor.teacher
+    images = torch.rand(1, 3, 32, 48)
+    with torch.no_grad():
+        expected = encoder.eval()(images)[-1]
+        torch.testing.assert_close(model.anchor.teacher(images)[-1], expected, rtol=0, atol=0)
+        assert not torch.allclose(model.eval().backbone(images)[-1], expected)
+
+    with pytest.raises(KeyboardInterrupt):
+        train_here(config, tmp_path / 'broken', {**options, **stop_at(6)})
+    train_here(config, tmp_path / 'broken', options, resume='auto')
+    assert differing(at(12, 'broken'), at(12)) == []
+    averages = at(12, 'broken')['ema_state_dict'], at(12)['ema_state_dict']
+    torch.testing.assert_close(*averages, rtol=0, atol=0)

@@ -54,6 +54,10 @@ def plain(config):
     return encoder.eval()
 
 
+def lora_of(config, **options):
+    return plain(dict(type='LoRAEncoder', module=config, **options))
+
+
 def move(module, std=0.1):
     """Take the matrices off their start."""
     generator = torch.Generator().manual_seed(3)
@@ -74,7 +78,7 @@ def outputs(encoder):
 @every_kind
 def test_at_the_start_it_is_the_encoder(kind, encoder_of):
     encoder = plain(encoder_of(kind))
-    lora = LoRAEncoder(encoder_of(kind)).eval()
+    lora = lora_of(encoder_of(kind))
     for found, expected in zip(outputs(lora), outputs(encoder), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
     assert isinstance(lora, RGBEncoder)
@@ -84,7 +88,7 @@ def test_at_the_start_it_is_the_encoder(kind, encoder_of):
 
 @every_kind
 def test_afterwards_each_weight_is_the_old_one_and_a_product(kind, encoder_of):
-    lora = move(LoRAEncoder(encoder_of(kind), rank=4, alpha=6).eval())
+    lora = move(lora_of(encoder_of(kind), rank=4, alpha=6))
     encoder = plain(encoder_of(kind))
     layers = {
         n.removesuffix('.lora_up'): m.weight
@@ -140,7 +144,7 @@ _PARTS = ('down', 'up')
 
 
 def test_autocast_is_near_float32(encoder_of):
-    lora = move(LoRAEncoder(encoder_of('dinov2')).eval())
+    lora = move(lora_of(encoder_of('dinov2')))
     exact = outputs(lora)
     with torch.autocast('cpu', torch.bfloat16):
         rounded = outputs(lora)
@@ -161,7 +165,7 @@ class Whole(nn.Module):
 @pytest.mark.parametrize('tools', ['torch', 'mmengine'])
 def test_a_checkpoint_holds_the_matrices_and_gives_them_back(kind, tools, encoder_of):
     """And nothing happens to the rest of the model, as it does with mmpretrain's own hooks."""
-    model = Whole(move(LoRAEncoder(encoder_of(kind)).eval()))
+    model = Whole(move(lora_of(encoder_of(kind))))
     state = model.state_dict() if tools == 'torch' else get_state_dict(model)
     assert {k for k in state if '.lora_' not in k} == {'before.weight', 'before.bias'}
     assert len(state) == 2 + 2 * (8 if kind == 'eva02' else 4)
@@ -175,6 +179,7 @@ def test_a_checkpoint_holds_the_matrices_and_gives_them_back(kind, tools, encode
         else:
             load_state_dict(model, state, strict=True)
 
+    # As for a test or a prediction, which call no init_weights.
     other = Whole(LoRAEncoder(encoder_of(kind)).eval())
     load(other, state)
     for found, expected in zip(outputs(other.backbone), outputs(model.backbone), strict=True):
@@ -190,7 +195,7 @@ def test_a_checkpoint_holds_the_matrices_and_gives_them_back(kind, tools, encode
 
 
 def test_matrices_for_other_weights_are_refused_also_where_mm_only_warns(encoder_of):
-    state = LoRAEncoder(encoder_of('mask3d')).state_dict()
+    state = lora_of(encoder_of('mask3d')).state_dict()
     other = LoRAEncoder(encoder_of('mask3d', 'others'))
     with pytest.raises(RuntimeError, match=r'have the sha256.*Name the weights'):
         load_state_dict(other, state, strict=False)

@@ -80,6 +80,7 @@ def run(tmp_path, base):
             train_dataloader=dict(dataset=dict(type='RGBDDataset', data_root='mine', pipeline=[])),
         )
         backbone = MODELS.build(config['model']['backbone'])
+        backbone.init_weights()
         with torch.no_grad():
             for name, p in backbone.named_parameters():
                 if '.lora_' in name:

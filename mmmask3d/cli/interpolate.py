@@ -1,0 +1,53 @@
+"""Write encoders between two others: a share of the weights of each (WiSE-FT).
+
+    python tools/model_converters/interpolate_weights.py before.safetensors after.safetensors
+    python tools/model_converters/interpolate_weights.py before.pth after.pth --share 0.25 0.5 0.75
+
+A is the encoder before a training and B the one after it. Between the two, an encoder often keeps
+more of what A knew than B does, and most of what B learned. ``--share`` is the share of B.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmmask3d.cli.start import start
+
+
+def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0])
+    parser.add_argument('first', metavar='A', help='encoder before: a file, URL or hub location')
+    parser.add_argument('second', metavar='B', help='encoder after it, of the same architecture')
+    parser.add_argument(
+        '--share', type=float, nargs='+', default=[0.5], metavar='S',
+        help='share of B in the weights, 0 to 1; several write several files (default: 0.5)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--out', metavar='FILE',
+        help='file to write, .pth or .safetensors, in which {share} is replaced (default: '
+        'NAME_OF_B_share-{share}.safetensors in the current folder)',
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+    if args.out is not None and Path(args.out).suffix not in ('.pth', '.safetensors'):
+        parser.error(f'{args.out}: the suffix must be .pth or .safetensors')
+    return args
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Run the command; 0 when the files were written."""
+    args = parse_args(argv, prog)
+    start()
+
+    from mmmask3d.weights.wise_ft import default_name, interpolate
+
+    try:
+        lines = interpolate(
+            args.first, args.second, args.share, args.out or default_name(args.second)
+        )
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    print('\n'.join(lines))
+    return 0
