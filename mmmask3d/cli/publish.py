@@ -18,7 +18,7 @@ from mmmask3d.cli.start import start
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0])
-    parser.add_argument('source', help='checkpoint of a run, or an extracted encoder')
+    parser.add_argument('source', help='checkpoint of a run, or an extracted encoder or adapter')
     parser.add_argument('prefix', help='folder and name of the model; hash and suffix are added')
     parser.add_argument(
         '--data-license', required=True, help='terms under which the training frames were used'

@@ -164,7 +164,9 @@ def _find_backbones(model: nn.Module) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         outermost = not any(name.startswith(prefix) for prefix in found)
-        if outermost and _is_called_backbone(name) and hasattr(module, 'get_layer_depth'):
+        # Of the class: mmpretrain's LoRAModel hands on the method of a module of another prefix.
+        knows = hasattr(type(module), 'get_layer_depth')
+        if outermost and _is_called_backbone(name) and knows:
             found[name + '.'] = module
     return found
 

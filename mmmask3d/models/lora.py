@@ -35,7 +35,9 @@ class LoRAEncoder(LoRAModel):
     hash of the encoder's weights, which come from the config of ``module`` whenever the model is
     built. ``mmmask3d extract`` adds the matrices to the weights, or writes them as an adapter.
 
-    Layers that ``module.frozen_stages`` freezes get no matrices.
+    Layers that ``module.frozen_stages`` freezes get no matrices. mmpretrain's own class would train
+    matrices there too; it leaves out of checkpoints what stands before the backbone, accepts any
+    checkpoint in silence, and does not know the depth of its layers.
 
     Args:
         module: config of the encoder, with its weights: ``dict(type='TimmViT', model=...,
@@ -241,7 +243,8 @@ def _keep_lora_alone(
 ) -> None:
     for key in [k for k in state_dict if k.startswith(prefix) and '.lora_' not in k]:
         del state_dict[key]
-    local_metadata[BASE_KEY] = module.base_sha256
+    if module.module.is_init:  # a copy of EMAHook is not: it gets its weights as tensors
+        local_metadata[BASE_KEY] = module.base_sha256
     record_grid(module, state_dict, prefix, local_metadata)
 
 

@@ -26,6 +26,7 @@ from mmmask3d.checkpoints.files import (
     safetensors_bytes,
 )
 from mmmask3d.models import encoder_record as record
+from mmmask3d.models.adapter import is_adapter
 from mmmask3d.models.pos_embed import GRID_KEY
 from mmmask3d.weights import export
 from mmmask3d.weights.zoo import build_model
@@ -33,6 +34,9 @@ from mmmask3d.weights.zoo import build_model
 #: Names the layout of the metadata in a published file with a whole model.
 MODEL_FORMAT = 'mmmask3d-model-1'
 
+_OF_AN_ADAPTER = (
+    'format', 'backbone', 'arch', 'normalisation', 'patch_size', GRID_KEY, 'lora', 'base',
+)  # fmt: skip
 _RESTRICTED = r'non-?commercial|research[- ]only|\bNC\b|-NC-|for research|academic'
 
 
@@ -151,6 +155,8 @@ def _model_state(checkpoint: Mapping, config: Mapping, source: str) -> tuple[dic
 
 def _verify(part: str, state: Mapping[str, Tensor], meta: Mapping, source: str) -> None:
     """Load into a freshly built model, strictly."""
+    if part == 'adapter':  # was shown when it was extracted, with the weights it belongs to
+        return
     if part == 'encoder':
         grid = tuple(meta[GRID_KEY])
         encoder = export.build_encoder(meta['backbone'], grid)
@@ -195,7 +201,7 @@ def publish(
     """Write ``<prefix>-<8 digits of its sha256>.safetensors`` with its model card (.json, .md).
 
     Args:
-        source: Checkpoint of a run, or an encoder extracted from one.
+        source: Checkpoint of a run, or an encoder or adapter extracted from one.
         prefix: Folder and name of the model.
         data_license: Terms under which the training frames were used.
         terms: Terms under which the weights are given away.
@@ -238,7 +244,10 @@ def publish(
             f'{name}: the training started from weights under {init_license!r}, which restrict '
             f'their use, so these cannot be given away under {terms!r}.'
         )
-    if part == 'encoder':
+    if is_adapter(checkpoint):
+        part, state = 'adapter', checkpoint['state_dict']
+        out = {k: meta[k] for k in _OF_AN_ADAPTER if k in meta}
+    elif part == 'encoder':
         backbone = export.described(record.encoder_config(checkpoint, config, name))
         state = export.encoder_state_dict(checkpoint, name)
         export.check_architecture(state, backbone, name)
@@ -343,6 +352,7 @@ def card_text(card: Mapping) -> str:
         'Data': plain(card['data']),
         'Terms of the data': card['data_license'],
         'Terms of the weights': card['terms'],
+        'Belongs to': plain(card.get('base')),
         'Started from': _started_from(card['initialised_from']),
         'Terms of those': card['init_license'],
         'Schedule': plain(card['schedule']),

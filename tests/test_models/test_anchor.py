@@ -132,6 +132,7 @@ def test_another_encoder_teaches_on_its_own_grid_and_normalisation(build, make_d
         model_args=dict(embed_dim=32, depth=1, num_heads=2),
     )
     model = build(dict(teacher=teacher, img_size=(32, 48), weight=1.0)).eval()
+    assert copy.deepcopy(model).anchor.teacher is model.anchor.teacher  # as EMAHook copies a model
     (projection,) = model.anchor.projections
     assert projection.weight.shape == (32, 48)
     assert 'anchor.projections.0.weight' in model.state_dict()

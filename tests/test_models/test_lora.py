@@ -205,15 +205,13 @@ def test_layer_decay_knows_the_layer_of_each_matrix(encoder_of, model_cfg):
     cfg = model_cfg()
     cfg['backbone'] = dict(type='LoRAEncoder', module=encoder_of('dinov2'))
     model = MODELS.build(cfg)
-    wrapper = build_optim_wrapper(
-        model,
-        dict(
-            type='OptimWrapper',
-            constructor='mmmask3d.LayerDecayOptimWrapperConstructor',
-            optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.05),
-            paramwise_cfg=dict(layer_decay_rate=0.5),
-        ),
+    settings = dict(
+        type='OptimWrapper',
+        constructor='mmmask3d.LayerDecayOptimWrapperConstructor',
+        optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.05),
+        paramwise_cfg=dict(layer_decay_rate=0.5),
     )
+    wrapper = build_optim_wrapper(model, settings)
     names = {id(p): n for n, p in model.named_parameters()}
     found = {
         names[id(p)]: (g['lr'], g['weight_decay'])
@@ -225,6 +223,11 @@ def test_layer_decay_knows_the_layer_of_each_matrix(encoder_of, model_cfg):
     assert found[f'{blocks}.1.attn.proj.lora_down.weight'] == (0.5, 0.05)
     assert found['heads.depth.proj.weight'] == (1.0, 0.05)
     assert not [n for n in found if n.startswith('backbone') and '.lora_' not in n]
+    # mmpretrain's own class would ask the encoder with names it does not know.
+    cfg['backbone'].update(type='mmpretrain.LoRAModel', rank=2, targets=[dict(type='qkv')])
+    cfg['backbone']['module']['type'] = 'mmmask3d.TimmViT'
+    with pytest.raises(TypeError, match=r'found backbone \(LoRAModel\)'):
+        build_optim_wrapper(MODELS.build(cfg), settings)
 
 
 def test_targets_by_suffix_with_settings_of_their_own(encoder_of):

@@ -1,6 +1,7 @@
 """LoRA leaves a run: added to the encoder's weights, or as an adapter for the same weights."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from mmmask3d.models.adapter import base_sha256
 from mmmask3d.registry import MODELS
 from mmmask3d.swap.encoder_file import encoder_settings
 from mmmask3d.weights.formats import to_timm
+from mmmask3d.weights.publishing import publish
 
 SIZE = (24, 40)
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=192)
@@ -213,6 +215,20 @@ def _built(settings):
     encoder = MODELS.build(settings)
     encoder.init_weights()
     return encoder
+
+
+def test_a_published_adapter_is_one_that_says_what_it_belongs_to(run, base, extract, tmp_path):
+    source, lora = run('mask3d')
+    assert extract(source, tmp_path / 'adapter.safetensors', '--adapter') == 0
+    written = publish(
+        tmp_path / 'adapter.safetensors', tmp_path / 'mine', 'own frames, CC BY 4.0', 'Apache-2.0',
+        init_license='Apache-2.0',
+    )  # fmt: skip
+    found = filled(encoder_of('mask3d'), written['weights'], base=base('mask3d'))
+    torch.testing.assert_close(features(found), features(lora.merged()))
+    card = json.loads(Path(written['card']).read_text())
+    assert (card['part'], card['base']['name']) == ('adapter', 'mask3d-0.pth (Mask3DViT)')
+    assert card['base']['sha256'] in Path(written['text']).read_text()
 
 
 def test_what_is_refused(run, base, extract, tmp_path, capsys):
