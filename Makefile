@@ -54,6 +54,10 @@ test: $(BASE_STAMP) $(PACKAGE_STAMP) $(TEST_STAMP) $(OPS_STAMP) lint ## Lint, th
 	$(PY) -m mmmask3d.preflight --for segmentation --for detection
 	$(PY) -m pytest $(PYTEST_ARGS)
 
+.PHONY: test-gpu
+test-gpu: $(BASE_STAMP) $(PACKAGE_STAMP) $(TEST_STAMP) ## Run the tests that need an NVIDIA GPU
+	$(PY) -m pytest -m cuda $(PYTEST_ARGS)
+
 .PHONY: lint
 lint: $(BASE_STAMP) $(TEST_STAMP) ## Check style, formatting, types and the direction of imports
 	$(BIN)/ruff check .

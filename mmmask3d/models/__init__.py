@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from .anchor import FeatureAnchor
 from .contrast import RGBDContrast
 from .data_preprocessor import RGBDDataPreprocessor
-from .decoder import DepthDecoder, RGBDecoder
+from .decoder import CrossAttentionDecoder, DepthDecoder, RGBDecoder
 from .depth_encoder import DepthEncoder
 from .depth_target import DepthTarget
 from .fusion import AddFusion, ConcatFusion, CrossAttentionFusion
@@ -26,6 +26,7 @@ from .timm_vit import TimmViT
 __all__ = [
     'AddFusion',
     'ConcatFusion',
+    'CrossAttentionDecoder',
     'CrossAttentionFusion',
     'DepthBerHuLoss',
     'DepthDecoder',

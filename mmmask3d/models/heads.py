@@ -1,5 +1,6 @@
 """Prediction heads: tokens to maps, and the losses on them."""
 
+import math
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmmask3d.models.losses import batch_mean
-from mmmask3d.models.patches import patch_mask_to_pixels, patchify, unpatchify
+from mmmask3d.models.patches import patch_mask_to_pixels, patchify, scatter_tokens, unpatchify
 from mmmask3d.models.surface_normals import plane_normals
 from mmmask3d.registry import MODELS
 
@@ -49,20 +50,59 @@ class PixelHead(BaseModule):
         nn.init.xavier_uniform_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int], batch: dict) -> Tensor:
-        """Predict ``(B, channels, H, W)`` float32 from ``(B, N, C)``."""
-        return unpatchify(self.proj(tokens).float(), self.patch_size, grid)
+    def forward(
+        self, tokens: Tensor, grid: tuple[int, int], batch: dict, ids: Tensor | None = None
+    ) -> Tensor:
+        """Predict ``(B, channels, H, W)`` float32.
 
-    def loss(self, pred: Tensor, grid: tuple[int, int], batch: dict) -> dict[str, Tensor]:
-        """Losses by name, each a scalar; names are completed with the head's."""
+        Args:
+            tokens: ``(B, N, C)``, or ``(B, S, C)`` where a share was decoded.
+            grid: patch rows and columns, N of them in all.
+            batch: see :meth:`RGBDDataPreprocessor.forward`.
+            ids: the decoded patches ``(B, S)`` int64, None for all; others are predicted as 0.
+        """
+        values = self.proj(tokens).float()
+        if ids is not None:
+            filler = values.new_zeros(1, 1, values.shape[-1])
+            values = scatter_tokens(values, ids, filler, grid[0] * grid[1])
+        return unpatchify(values, self.patch_size, grid)
+
+    def loss(
+        self, pred: Tensor, grid: tuple[int, int], batch: dict, ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Losses by name, each a scalar; names are completed with the head's.
+
+        Args:
+            pred: what :meth:`forward` returned.
+            grid: patch rows and columns.
+            batch: see :meth:`RGBDDataPreprocessor.forward`.
+            ids: the decoded patches ``(B, S)``, None for all; the loss looks at no others.
+        """
         raise NotImplementedError
 
-    def where(self, grid: tuple[int, int], batch: dict) -> Tensor:
-        """Pixels in the patches that the loss looks at: ``(B, 1, H, W)`` bool."""
-        mask = batch[self.mask_name]
-        if self.loss_on == 'all':
-            mask = torch.ones_like(mask)
-        return patch_mask_to_pixels(mask, self.patch_size, grid)
+    def patches(self, batch: dict, ids: Tensor | None = None) -> Tensor:
+        """Patches that the loss looks at, those of ``ids`` if given: ``(B, N)`` bool."""
+        mask: Tensor = batch[self.mask_name]
+        if ids is not None:
+            return torch.zeros_like(mask).scatter(1, ids, True)
+        return mask if self.loss_on == 'masked' else torch.ones_like(mask)
+
+    def sample(self, batch: dict, share: float) -> Tensor:
+        """A random share of the patches that the loss looks at: ids ``(B, S)`` int64.
+
+        S is the same for every frame, and at least 1 where the loss looks at any.
+        """
+        looked_at = self.patches(batch)
+        count = looked_at.shape[1]
+        if self.loss_on == 'masked':
+            count -= batch[self.mask_name.replace('mask', 'keep')].shape[1]
+        order = torch.rand(looked_at.shape, device=looked_at.device)
+        ids = order.masked_fill(~looked_at, 2).argsort(dim=1)
+        return ids[:, : math.ceil(share * count)]
+
+    def where(self, grid: tuple[int, int], batch: dict, ids: Tensor | None = None) -> Tensor:
+        """Pixels of :meth:`patches`: ``(B, 1, H, W)`` bool."""
+        return patch_mask_to_pixels(self.patches(batch, ids), self.patch_size, grid)
 
 
 @MODELS.register_module()
@@ -100,14 +140,18 @@ class DepthHead(PixelHead):
         if self.residual:
             nn.init.zeros_(self.proj.weight)
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int], batch: dict) -> Tensor:
+    def forward(
+        self, tokens: Tensor, grid: tuple[int, int], batch: dict, ids: Tensor | None = None
+    ) -> Tensor:
         """See :class:`PixelHead`; in units of the depth target."""
-        pred = super().forward(tokens, grid, batch)
+        pred = super().forward(tokens, grid, batch, ids)
         return pred + batch['interpolation'] if self.residual else pred
 
-    def loss(self, pred: Tensor, grid: tuple[int, int], batch: dict) -> dict[str, Tensor]:
+    def loss(
+        self, pred: Tensor, grid: tuple[int, int], batch: dict, ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """See :class:`PixelHead`; one entry a loss where there are several."""
-        mask = self.where(grid, batch) & batch['valid']
+        mask = self.where(grid, batch, ids) & batch['valid']
         values = {
             type(loss).__name__.removeprefix('Depth').removesuffix('Loss').lower(): loss(
                 pred, batch['target'], mask
@@ -140,14 +184,16 @@ class RGBHead(PixelHead):
         var, mean = torch.var_mean(patches, dim=-1, keepdim=True)
         return mean, (var + 1e-6).sqrt()
 
-    def loss(self, pred: Tensor, grid: tuple[int, int], batch: dict) -> dict[str, Tensor]:
+    def loss(
+        self, pred: Tensor, grid: tuple[int, int], batch: dict, ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """See :class:`PixelHead`."""
         target = patchify(batch['img'], self.patch_size)
         if self.norm_pix:
             mean, std = self.statistics(batch['img'])
             target = (target - mean) / std
         error = (patchify(pred, self.patch_size) - target).square().mean(-1)
-        mask = batch[self.mask_name] if self.loss_on == 'masked' else torch.ones_like(error).bool()
+        mask = self.patches(batch, ids)
         return {'': self.loss_weight * batch_mean(torch.where(mask, error, 0).sum(), mask.sum())}
 
     def to_image(self, pred: Tensor, grid: tuple[int, int], batch: dict) -> Tensor:
@@ -180,10 +226,12 @@ class NormalHead(PixelHead):
         self.fov = fov
         self.window = window
 
-    def loss(self, pred: Tensor, grid: tuple[int, int], batch: dict) -> dict[str, Tensor]:
+    def loss(
+        self, pred: Tensor, grid: tuple[int, int], batch: dict, ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """See :class:`PixelHead`."""
         normals, valid = plane_normals(batch['depth'], batch['valid'], self.fov, self.window)
-        mask = self.where(grid, batch) & valid
+        mask = self.where(grid, batch, ids) & valid
         # The normals have length 1 where the mask holds. Not torch's cosine_similarity, whose norm
         # over a dimension that is not the last takes ten times as long on a CPU.
         length = pred.square().sum(1, keepdim=True).clamp(min=1e-12).sqrt()

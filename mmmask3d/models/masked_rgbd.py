@@ -192,15 +192,25 @@ class MaskedRGBD(BaseSelfSupervisor):
         return tokens
 
     def _decode(
-        self, rgb: Tensor, depth: Tensor | None, batch: dict[str, Tensor]
+        self,
+        rgb: Tensor,
+        depth: Tensor | None,
+        batch: dict[str, Tensor],
+        ids: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """From the encoders' tokens, RGB ``(B, E + K, C)``, to maps by head."""
-        grid = self.grid(batch)
+        """From the encoders' tokens, RGB ``(B, E + K, C)``, to maps by head.
+
+        ``ids`` are the patches to decode, for heads that do not decode all.
+        """
+        ids, grid = ids or {}, self.grid(batch)
+        kept = (batch['rgb_keep'],) if depth is None else (batch['rgb_keep'], batch['depth_keep'])
+        visible = torch.cat(kept, dim=1)
         fused = self.fusion(rgb, batch['rgb_keep'], depth, batch['depth_keep'], grid)
-        return {
-            name: head(self.decoders[name](fused, grid), grid, batch)
-            for name, head in self.heads.items()
-        }
+        maps = {}
+        for name, head in self.heads.items():
+            tokens = self.decoders[name](fused, grid, visible, ids.get(name))
+            maps[name] = head(tokens, grid, batch, ids.get(name))
+        return maps
 
     def loss(
         self, inputs: dict[str, Tensor], data_samples: list | None = None
@@ -218,10 +228,16 @@ class MaskedRGBD(BaseSelfSupervisor):
             given = patchify(inputs['given'], self.backbone.patch_size).any(-1)
             kept = rgb[:, self.backbone.num_extra_tokens :], inputs['rgb_keep']
             losses['loss_contrast'] = self.contrast(*kept, depth, inputs['depth_keep'], given)
-        for name, pred in self._decode(rgb, depth, inputs).items():
-            for part, value in self.heads[name].loss(pred, grid, inputs).items():
+        ids = self._sample(inputs) if self.training else {}
+        for name, pred in self._decode(rgb, depth, inputs, ids).items():
+            for part, value in self.heads[name].loss(pred, grid, inputs, ids.get(name)).items():
                 losses['_'.join(filter(None, ('loss', name, part)))] = value
         return losses
+
+    def _sample(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Patches to decode in a training step, by those heads that do not decode all."""
+        shares = {name: decoder.share for name, decoder in self.decoders.items()}
+        return {k: self.heads[k].sample(batch, share) for k, share in shares.items() if share < 1}
 
     def _unchanged(
         self, images: Tensor, grid: tuple[int, int]

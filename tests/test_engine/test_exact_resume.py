@@ -172,6 +172,21 @@ def test_with_an_encoder_of_timm(tiny_config, tmp_path):
     assert differing(found, last_of(tmp_path / 'whole')) == []
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='torch finds no CUDA GPU here')
+def test_deterministic_on_a_gpu_in_bf16(tiny_config, tmp_path):
+    """Stopped in its second epoch."""
+    options = {
+        **EPOCHS, **WITHIN, 'randomness.deterministic': True,
+        'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.dtype': 'bfloat16',
+    }  # fmt: skip
+    train_here(tiny_config, tmp_path / 'whole', options)
+    with pytest.raises(KeyboardInterrupt):
+        train_here(tiny_config, tmp_path / 'broken', {**options, **stop_at(6)})
+    train_here(tiny_config, tmp_path / 'broken', options, resume='auto')
+    assert differing(last_of(tmp_path / 'broken'), last_of(tmp_path / 'whole')) == []
+
+
 def test_validation_does_not_change_training(tiny_config, tmp_path, uninterrupted):
     train_here(tiny_config, tmp_path / 'often', {**EPOCHS, 'train_cfg.val_interval': 1})
     assert differing(last_of(tmp_path / 'often'), uninterrupted) == []

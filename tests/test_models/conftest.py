@@ -86,6 +86,7 @@ def loss_and_gradients():
     def run(model, data):
         model.zero_grad(set_to_none=True)
         batch = model.data_preprocessor(copy.deepcopy(data), True)
+        torch.manual_seed(0)  # of what is drawn, as patches to decode
         losses = model(**batch, mode='loss')
         sum(losses.values()).backward()
         grads = {k: None if p.grad is None else p.grad.clone() for k, p in model.named_parameters()}

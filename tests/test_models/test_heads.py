@@ -76,6 +76,30 @@ def test_a_loss_may_be_given_by_its_name():
         assert found == make(DepthHead, loss=by_config).loss(pred, GRID, b)
 
 
+@pytest.mark.parametrize('loss_on', ['masked', 'all'])
+@pytest.mark.parametrize('kind', [DepthHead, RGBHead])
+def test_a_share_of_the_patches_is_predicted_and_looked_at_alone(kind, loss_on):
+    head, b = make(kind, loss_on=loss_on), batch()
+    b['rgb_keep'] = b['depth_keep'] = torch.zeros(2, 3, dtype=torch.int64)
+    torch.manual_seed(3)
+    ids = head.sample(b, 0.5)
+    assert ids.shape == (2, 3 if loss_on == 'all' else 2)  # of 6 and of 3, rounded up
+    drawn = torch.zeros(2, 6).scatter_add(1, ids, torch.ones(ids.shape))
+    assert drawn.max() == 1
+    if loss_on == 'masked':
+        assert not drawn[~b[head.mask_name]].any()
+    tokens = torch.rand(2, 6, 8)
+    pred = head(torch.stack([t[i] for t, i in zip(tokens, ids, strict=True)]), GRID, b, ids)
+    whole = head(tokens, GRID, b)
+    where = patch_mask_to_pixels(drawn.bool(), 4, GRID).expand_as(whole)
+    torch.testing.assert_close(pred[where], whole[where])
+    # the loss is that of a head whose loss looks at the drawn patches for another reason
+    (found,) = head.loss(pred, GRID, b, ids).values()
+    (expected,) = make(kind).loss(whole, GRID, {**b, head.mask_name: drawn.bool()}).values()
+    assert expected > 0
+    torch.testing.assert_close(found, expected)
+
+
 def test_residual_head_adds_to_the_interpolation_and_starts_with_it():
     head, b = make(DepthHead, residual=True), batch()
     tokens = torch.rand(2, 6, 8)

@@ -44,6 +44,16 @@ HEADS = {
         heads=dict(depth=dict(residual=True)),
     ),
     'all pixels': dict(heads=dict(depth=dict(loss_on='all'))),
+    'share decoded': dict(
+        decoders=dict(depth=dict(type='CrossAttentionDecoder', share=0.5)),
+    ),
+    'share of both decoded': dict(
+        decoders=dict(
+            depth=dict(type='CrossAttentionDecoder', share=0.5),
+            rgb=dict(type='CrossAttentionDecoder', share=0.5, num_layers=1, num_heads=2),
+        ),
+        heads=dict(depth=dict(loss_on='all'), rgb=dict(type='RGBHead')),
+    ),
     'narrow decoder': dict(decoders=dict(depth=dict(embed_dims=24))),
     'no class token': dict(backbone=dict(with_cls_token=False)),
     'metric input': dict(depth_encoder=dict(input_norm='metric')),
@@ -115,7 +125,9 @@ def test_invalid_pixels_change_nothing(
         model.train()
 
 
-@pytest.mark.parametrize('name', ['residual', 'normal', 'rgb and depth', 'log input'])
+@pytest.mark.parametrize(
+    'name', ['residual', 'normal', 'rgb and depth', 'log input', 'share decoded']
+)
 def test_invalid_pixels_change_nothing_in_other_heads(
     name, build_model, make_data, loss_and_gradients
 ):
@@ -164,7 +176,7 @@ def test_one_empty_frame_leaves_the_mean_over_the_other(build_model, make_data):
 
 
 @pytest.mark.parametrize('fusion', FUSIONS)
-@pytest.mark.parametrize('name', [None, 'residual', 'rgb and depth', 'log input'])
+@pytest.mark.parametrize('name', [None, 'residual', 'rgb and depth', 'log input', 'share decoded'])
 def test_removed_colour_and_depth_never_reach_the_output(name, fusion, build_model, make_data):
     model = build_model(**{**HEADS.get(name, {}), 'fusion': dict(type=fusion)})
     with torch.no_grad():  # a residual head starts at zero, where nothing could be seen
@@ -299,6 +311,37 @@ def test_no_depth_branch_exists_without_depth_input(build_model, make_data):
     model = build_model(**MAE)
     assert not [k for k, _ in model.named_parameters() if 'depth' in k]
     assert set(reconstruct(model, make_data())) == {'rgb'}
+
+
+def test_a_training_step_decodes_a_share_of_what_was_removed(build_model, make_data):
+    model = build_model(**HEADS['share of both decoded'])
+    seen = {'rgb': [], 'depth': []}
+    for name, sizes in seen.items():
+        count_tokens(model.decoders[name], sizes)
+    batch = model.data_preprocessor(make_data(rgb_keep=4, depth_keep=5))
+    model(**batch, mode='loss')
+    # half of the 11 removed RGB patches, and of all 15 for depth, rounded up
+    assert seen == {'rgb': [(2, 6)], 'depth': [(2, 8)]}
+    model.eval()
+    model(**batch, mode='loss')
+    model(**batch, mode='predict')
+    assert seen == {'rgb': [(2, 6)] + 2 * [(2, 15)], 'depth': [(2, 8)] + 2 * [(2, 15)]}
+
+
+def test_losses_of_shares_average_to_the_loss_of_all(build_model, make_data):
+    """Twelve removed patches in four shares of three, without holes: an unbiased estimate."""
+    model = build_model(**HEADS['share decoded']).eval()
+    batch = model.data_preprocessor(make_data(rgb_keep=4, depth_keep=3, invalid=0))['inputs']
+    tokens = model.backbone(batch['img'], batch['rgb_keep']), model._encode_depth(batch)
+    removed = batch['depth_mask'].nonzero()[:, 1].view(2, 4, 3)
+    losses = []
+    for part in removed.unbind(1):
+        pred = model._decode(*tokens, batch, dict(depth=part))['depth']
+        (loss,) = model.heads['depth'].loss(pred, (3, 5), batch, part).values()
+        losses.append(loss)
+    full = model.loss(batch)['loss_depth']
+    assert full > 0
+    torch.testing.assert_close(torch.stack(losses).mean(), full)
 
 
 # ---------------------------------------------------------------- learning

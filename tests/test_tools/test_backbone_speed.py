@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from mmengine.config import Config
 from torch import nn
 
 TINY = ['--size', '32', '48', '--rounds', '2']
@@ -58,7 +59,7 @@ def test_order_within_a_round_changes(quick, monkeypatch):
 def test_table_shows_median_and_range_of_the_rounds_ratios(quick):
     base = quick.Figures([1.0, 2.0, 4.0], [2.0, 2.0, 2.0], 100, 200)
     other = quick.Figures([3.0, 4.0, 4.0], [1.0, 2.0, 4.0], 50, 500)
-    lines = quick.table({quick.REFERENCE: base, 'vit': other}).splitlines()
+    lines = quick.table({quick.REFERENCE: base, 'vit': other}, quick.REFERENCE).splitlines()
     assert lines[2] == ('| reference | 1.00 (1.00 to 1.00) | 1.00 (1.00 to 1.00) | 1.00 | 1.00 |')
     assert lines[3] == ('| threefold | 2.00 (1.00 to 3.00) | 1.00 (0.50 to 2.00) | 0.50 | 2.50 |')
 
@@ -103,7 +104,7 @@ def test_command_measures_real_backbones(tool, capsys, monkeypatch):
 
 def test_every_backbone_can_be_built(tool):
     args = tool.parse_args(TINY)
-    assert set(args.models) == set(tool.BACKBONES) - set(tool.VITDET)
+    assert set(args.models) == {*tool.BACKBONES} - {*tool.VITDET, *tool.PRETRAINERS}
     x = tool.images(args)
     for name in args.models:
         model = tool.build(name, args)
@@ -111,6 +112,85 @@ def test_every_backbone_can_be_built(tool):
         with torch.no_grad():
             maps = model(x)
         assert len(maps) == (4 if name.startswith(('pyramid', 'resnet')) else 1)
+
+
+def test_pretrainers_make_their_losses(tool):
+    """Tiny, at 64x64: as their configs build them."""
+    options = ['--size', '64', '64', '--batch', '2', '--reference', 'mask3d']
+    args = tool.parse_args([*options, '--models', 'mask3d-heavy', 'mae'])
+    assert args.models == ['mask3d', 'mask3d-heavy', 'mae']
+    x, models = tool.images(args), {}
+    for name in args.models:
+        built = tool.build(name, args)
+        built.train()
+        (loss,) = built(x)
+        assert loss > 0
+        loss.backward()
+        models[name] = built.module
+    base = Config.fromfile(tool.BASE_MODELS / 'mask3d_vit-tiny.py').model.decoders.depth
+    light, heavy = (models[name].decoders['depth'] for name in ('mask3d', 'mask3d-heavy'))
+    assert type(light).__name__ == base.type
+    assert len(light.layers) == base.num_layers
+    assert type(heavy).__name__ == 'DepthDecoder'
+    assert len(heavy.layers) == 4
+    assert len(models['mae'].neck.decoder_blocks) == 8
+
+
+MULTIMAE = """
+import torch
+from utils.registry import register_model  # as the original, whose utils/__init__ fails
+from torch import nn
+
+class PatchedInputAdapter(nn.Linear):
+    def __init__(self, num_channels, stride_level, patch_size_full, image_size):
+        super().__init__(num_channels, 8)
+        assert (stride_level, patch_size_full, image_size) == (1, 16, (64, 64))
+
+class SpatialOutputAdapter(nn.Linear):
+    def __init__(self, num_channels, task, context_tasks, **kwargs):
+        super().__init__(8, num_channels)
+        assert context_tasks == ['rgb', 'depth'] and task in context_tasks
+
+class Loss(nn.Module):
+    def forward(self, pred, target, mask):
+        return (mask * (pred - target) ** 2).mean()
+
+MaskedMSELoss = MaskedL1Loss = Loss
+
+class Model(nn.Module):
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.inputs, self.outputs = nn.ModuleDict(inputs), nn.ModuleDict(outputs)
+
+    def forward(self, x, num_encoded_tokens):
+        assert num_encoded_tokens == 8  # of 16 places
+        maps = {k: v.permute(0, 2, 3, 1) for k, v in x.items()}
+        maps = {k: self.outputs[k](self.inputs[k](v)) for k, v in maps.items()}
+        return {k: v.permute(0, 3, 1, 2) for k, v in maps.items()}, {k: 1 for k in x}
+
+pretrain_multimae_base = Model
+"""
+
+
+def test_multimae_is_taken_from_its_repository(tool, tmp_path, monkeypatch):
+    for folder, files in {
+        'multimae': {'__init__': 'from .multimae import *', 'multimae': MULTIMAE},
+        'utils': {'__init__': 'import torch._six', 'registry': 'register_model = None'},
+    }.items():
+        (tmp_path / folder).mkdir()
+        for name, text in files.items():
+            (tmp_path / folder / f'{name}.py').write_text(text)
+    monkeypatch.setattr('sys.path', list(sys.path))
+    for name in ('utils', 'utils.registry', 'multimae', 'multimae.multimae'):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    args = tool.parse_args(['--size', '64', '64', '--multimae', str(tmp_path)])
+    assert 'multimae' not in args.models  # a pre-trainer is no backbone
+    model = tool.build('multimae', args)
+    (loss,) = model(tool.images(args))
+    loss.backward()
+    assert all(p.grad.abs().sum() > 0 for p in model.parameters())
+    for name in ('utils', 'utils.registry', 'multimae', 'multimae.multimae'):
+        monkeypatch.delitem(sys.modules, name)
 
 
 VITDET = """
@@ -143,9 +223,10 @@ def test_vitdet_is_taken_from_the_folder_of_the_project(tool, tmp_path, monkeypa
     [
         (['--models', 'vitdet'], 'vitdet needs --vitdet'),
         (['--models', 'vitdet', '--vitdet', 'nowhere'], 'no folder vitdet/ there'),
+        (['--models', 'multimae'], 'multimae needs --multimae'),
     ],
 )
-def test_vitdet_that_is_not_there(tool, options, message):
+def test_code_that_is_not_there(tool, options, message):
     with pytest.raises(SystemExit, match=message):
         tool.main([*TINY, *options])
 

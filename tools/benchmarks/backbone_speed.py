@@ -1,7 +1,9 @@
-"""Compares backbones in speed and memory, as ratios to mmpretrain's ViT of the same size.
+"""Compares backbones, or pre-trainers, in speed and memory, as ratios to one of them.
 
     python tools/benchmarks/backbone_speed.py --arch deit-tiny --size 512 512
     python tools/benchmarks/backbone_speed.py --vitdet mmdetection/projects/ViTDet
+    python tools/benchmarks/backbone_speed.py --arch base --size 224 224 --batch 4 \
+        --models mask3d mask3d-heavy mae multimae --reference mask3d --multimae MultiMAE
 
 All run on the same random images with random weights. One step is a forward pass without
 gradients (`inference`), or a forward and a backward pass of the mean of all maps (`training`; the
@@ -24,6 +26,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from mmmask3d.cli.start import start
@@ -36,6 +39,8 @@ PRETRAINING_SIZE = 224  # of the stored position embedding, resampled in every f
 WINDOW = 14
 REFERENCE = 'mmpretrain-vit'
 VITDET = ('vitdet', 'vitdet-norelpos')
+PRETRAINERS = ('mask3d', 'mask3d-heavy', 'mae', 'multimae')
+BASE_MODELS = Path(__file__).resolve().parents[2] / 'configs/_base_/models'
 ARCHITECTURES = ('deit-tiny', 'deit-small', 'base', 'large')
 
 
@@ -84,24 +89,30 @@ def _vitdet(args: argparse.Namespace, use_rel_pos: bool) -> nn.Module:
     )
 
 
-def _of_timm(args: argparse.Namespace, run: Callable[..., Tensor] | None = None) -> nn.Module:
-    """A ViT of timm of the same size, whose layers ``run`` by another way than its maps."""
+def _running(module: nn.Module, run: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A module whose forward is ``run``, another way through it than its own."""
     from torch.nn import Module
 
+    class Running(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            return (run(x),)
+
+    return Running()
+
+
+def _of_timm(
+    args: argparse.Namespace, run: Callable[[nn.Module, Tensor], Tensor] | None = None
+) -> nn.Module:
+    """A ViT of timm of the same size, whose layers ``run`` by another way than its maps."""
     from mmmask3d.models import TimmViT
 
     size = args.arch.removeprefix('deit-')
     encoder = TimmViT(f'vit_{size}_patch16_224', img_size=tuple(args.size))
-
-    class Run(Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.encoder = encoder
-
-        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-            return (run(self.encoder, x),)
-
-    return encoder if run is None else Run()
+    return encoder if run is None else _running(encoder, lambda x: run(encoder, x))
 
 
 def _kept(encoder: nn.Module, x: Tensor) -> Tensor:
@@ -117,6 +128,100 @@ def _resnet(args: argparse.Namespace) -> nn.Module:
     from mmengine.registry import MODELS
 
     return MODELS.build(dict(type='mmpretrain.ResNet', depth=50, out_indices=(0, 1, 2, 3)))
+
+
+def _mask3d(args: argparse.Namespace, **decoder) -> nn.Module:
+    """The pre-trainer of the base config of this size, with a fifth of the patches kept."""
+    import torch
+    from mmengine.config import Config
+
+    from mmmask3d.registry import MODELS
+
+    cfg = Config.fromfile(BASE_MODELS / f'mask3d_vit-{args.arch.removeprefix("deit-")}.py').model
+    cfg.backbone.img_size = args.size
+    if decoder:
+        cfg.decoders.depth = decoder
+    model = MODELS.build({**cfg, 'type': 'mmmask3d.MaskedRGBD'})
+    model.init_weights()
+    patches = args.size[0] * args.size[1] // model.backbone.patch_size**2
+    masks = torch.rand(2, args.batch, patches).argsort(dim=2) >= patches // 5
+    depth = 1 + torch.rand(args.batch, 1, *args.size)
+    batch = dict(
+        img=images(args).cpu(), depth=depth, valid=depth > 1.1, rgb_mask=masks[0],
+        depth_mask=masks[1],
+    )  # fmt: skip
+    model.to(args.device)
+    inputs = model.data_preprocessor(dict(inputs=batch))['inputs']
+    return _running(model, lambda x: sum(model.loss({**inputs, 'img': x}).values()))
+
+
+def _mae(args: argparse.Namespace) -> nn.Module:
+    """mmpretrain's MAE with the decoder of its configs, for square images."""
+    from mmengine.registry import MODELS
+    from mmpretrain.models import VisionTransformer
+
+    model = MODELS.build(
+        dict(
+            type='mmpretrain.MAE',
+            data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor'),
+            backbone=dict(
+                type='mmpretrain.MAEViT',
+                arch=args.arch,
+                img_size=tuple(args.size),
+                patch_size=16,
+                mask_ratio=0.75,
+            ),
+            neck=dict(
+                type='mmpretrain.MAEPretrainDecoder',
+                num_patches=args.size[0] * args.size[1] // 16**2,
+                embed_dim=VisionTransformer.arch_zoo[args.arch]['embed_dims'],
+            ),
+            head=dict(
+                type='mmpretrain.MAEPretrainHead',
+                norm_pix=True,
+                patch_size=16,
+                loss=dict(type='mmpretrain.PixelReconstructionLoss', criterion='L2'),
+            ),
+        )
+    )
+    model.init_weights()
+    return _running(model, lambda x: model.loss(x, [])['loss'])
+
+
+def _multimae(args: argparse.Namespace) -> nn.Module:
+    """MultiMAE's own ViT-B for RGB and depth: half as many tokens as an image has, two decoders."""
+    if args.multimae is None or not (args.multimae / 'multimae').is_dir():
+        raise SystemExit(
+            f'--models: multimae needs --multimae, the MultiMAE repository with its folder '
+            f'multimae/; got {args.multimae}.'
+        )
+    sys.path.insert(0, str(args.multimae))
+    # Its utils/__init__.py imports what current versions of torch have no more.
+    utils = sys.modules['utils'] = ModuleType('utils')
+    utils.__path__ = [str(args.multimae / 'utils')]
+    theirs = importlib.import_module('multimae')
+    spatial = dict(stride_level=1, patch_size_full=16, image_size=tuple(args.size))
+    channels = dict(rgb=3, depth=1)
+    model = importlib.import_module('multimae.multimae').pretrain_multimae_base(
+        {k: theirs.PatchedInputAdapter(num_channels=n, **spatial) for k, n in channels.items()},
+        {
+            # the defaults of its run_pretraining_multimae.py
+            k: theirs.SpatialOutputAdapter(
+                num_channels=n, dim_tokens=256, depth=2, num_heads=8, task=k,
+                context_tasks=list(channels), **spatial,
+            )
+            for k, n in channels.items()
+        },
+    )  # fmt: skip
+    losses = dict(rgb=theirs.MaskedMSELoss(), depth=theirs.MaskedL1Loss())
+    tokens = args.size[0] * args.size[1] // 16**2 // 2
+
+    def loss(x: Tensor) -> Tensor:
+        inputs = dict(rgb=x, depth=x[:, :1])
+        preds, masks = model(inputs, num_encoded_tokens=tokens)
+        return sum(losses[k](preds[k], inputs[k], mask=masks[k]) for k in channels)
+
+    return _running(model, loss)
 
 
 #: Name on the command line, name in the table, how to make it.
@@ -142,6 +247,13 @@ BACKBONES: dict[str, tuple[str, Callable[[argparse.Namespace], nn.Module]]] = {
         'mmdet ViTDet ViT, without relative positions',
         lambda a: _vitdet(a, False),
     ),
+    'mask3d': ('MaskedRGBD', _mask3d),
+    'mask3d-heavy': (
+        'MaskedRGBD, all patches decoded by 4 layers of 512',
+        lambda a: _mask3d(a, type='mmmask3d.DepthDecoder', num_layers=4, num_heads=16),
+    ),
+    'mae': ('mmpretrain MAE', _mae),
+    'multimae': ('MultiMAE', _multimae),
 }
 
 
@@ -161,8 +273,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--models', nargs='+', choices=BACKBONES, metavar='NAME',
-        help=f'of {", ".join(BACKBONES)}; {REFERENCE} is always measured. Default: all that can be '
-        'built',
+        help=f'of {", ".join(BACKBONES)}. Default: all backbones that can be built',
+    )  # fmt: skip
+    parser.add_argument(
+        '--reference', default=REFERENCE, choices=BACKBONES, metavar='NAME',
+        help='what ratios are formed to; always measured',
     )  # fmt: skip
     parser.add_argument(
         '--arch', default='deit-tiny', choices=ARCHITECTURES, metavar='ARCH',
@@ -176,13 +291,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--vitdet', type=Path, help='mmdetection/projects/ViTDet, to measure it too'
     )
+    parser.add_argument('--multimae', type=Path, help='the repository of MultiMAE, for `multimae`')
     parser.add_argument('--memory-of', nargs=2, metavar=('NAME', 'MODE'), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.rounds < 2:
         parser.error(f'--rounds {args.rounds}: a spread needs two or more')
     if args.models is None:
-        args.models = [name for name in BACKBONES if args.vitdet or name not in VITDET]
-    args.models = [REFERENCE, *(name for name in args.models if name != REFERENCE)]
+        left_out = PRETRAINERS if args.vitdet else (*VITDET, *PRETRAINERS)
+        args.models = [name for name in BACKBONES if name not in left_out]
+    args.models = [args.reference, *(name for name in args.models if name != args.reference)]
     return args
 
 
@@ -274,7 +391,9 @@ def memory_in_own_process(name: str, args: argparse.Namespace, mode: str) -> int
     command = [sys.executable, __file__, '--memory-of', name, mode, '--arch', args.arch]
     command += ['--size', *map(str, args.size), '--batch', str(args.batch)]
     command += ['--device', args.device, '--threads', str(args.threads)]
-    command += ['--vitdet', str(args.vitdet)] if args.vitdet else []
+    for option in ('vitdet', 'multimae'):
+        path = getattr(args, option)
+        command += [f'--{option}', str(path)] if path else []
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f'Measuring the memory of {name} failed:\n{done.stderr}')
@@ -295,14 +414,14 @@ def ratios(values: list[float], reference: list[float]) -> list[float]:
     return [v / r for v, r in zip(values, reference, strict=True)]
 
 
-def table(figures: dict[str, Figures]) -> str:
-    """Ratios as a Markdown table: median over rounds, and the range."""
+def table(figures: dict[str, Figures], reference: str) -> str:
+    """Ratios to the reference as a Markdown table: median over rounds, and the range."""
 
     def cell(values: list[float], reference: list[float]) -> str:
         found = ratios(values, reference)
         return f'{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})'
 
-    base = figures[REFERENCE]
+    base = figures[reference]
     lines = [
         '| | inference, time | training, time | inference, memory | training, memory |',
         '|---|---|---|---|---|',
@@ -353,8 +472,8 @@ def main(argv: list[str] | None = None) -> None:
         print(measure_memory(name, args, mode == 'training'))
         return
     figures = measure(args)
-    print(table(figures))
-    print('\n' + settings(args, figures[REFERENCE]))
+    print(table(figures, args.reference))
+    print('\n' + settings(args, figures[args.reference]))
 
 
 if __name__ == '__main__':
