@@ -25,7 +25,7 @@ checksum = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
 
 BASE_FILES := $(addprefix requirements/,build.txt torch.txt mm.txt runtime.txt data.txt hub.txt \
 	timm.txt constraints.txt) requirements.txt
-TEST_FILES := requirements/tests.txt requirements/transformers.txt
+TEST_FILES := $(addprefix requirements/,tests.txt onnx.txt transformers.txt)
 PACKAGE_FILES := pyproject.toml mmmask3d/version.py tools/misc/mim_build.py
 
 BASE_SUM := $(call checksum,$(BASE_FILES))
@@ -117,7 +117,7 @@ $(BASE_STAMP): $(VENV_STAMP)
 
 $(TEST_STAMP): $(VENV_STAMP)
 	@rm -f $(VENV)/.stamp-tests-*
-	$(INSTALL) -r requirements/tests.txt
+	$(INSTALL) -r requirements/tests.txt -r requirements/onnx.txt
 	$(PIP) install --no-deps --upgrade --target $(VENV)/transformers -r requirements/transformers.txt
 	@touch $@
 

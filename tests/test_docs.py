@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
@@ -23,6 +24,7 @@ from torch import nn
 
 import mmmask3d
 from mmmask3d import preflight
+from mmmask3d.apis import get_model
 from mmmask3d.cli.main import main
 from mmmask3d.datasets import resolve_masking
 from mmmask3d.engine.run_config import load_config
@@ -61,6 +63,7 @@ RUN = {
     'docs/checking_data.md',
     'docs/datasets/predicted_depth.md',
     'docs/datasets/your_frames.md',
+    'docs/deployment.md',
     'docs/inference.md',
     'docs/method.md',
     'docs/model_zoo.md',
@@ -69,6 +72,7 @@ RUN = {
 NOT_RUN_THERE = {
     'mmmask3d convert rooms': 'the fixture tiny_rooms has made them',
     'python tools/misc/make_rooms_encoder.py': 'trains for 40 minutes',
+    'mmmask3d export-onnx my_': 'needs a trained model: test_export_onnx.py has some',
     'mmmask3d publish': 'needs a trained model: test_publish_model.py has one',
 }
 # (page, what the blocks hold, why they are not run here)
@@ -113,8 +117,9 @@ NOT_RUN = [
     ('docs/transfer.md', 'mmmask3d extract', 'needs a trained model: test_readme.py has one'),
     ('docs/transfer.md', 'compare_pretraining.py', 'hours of training'),
     ('docs/weights.md', 'init_cfg', 'test_weights_docs.py reads each'),
-    ('docs/weights.md', 'convert_weights.py', 'weights to be downloaded'),
-    ('docs/weights.md', 'tools/train.py', 'needs GPUs and ScanNet'),
+    ('docs/weights.md', 'build_encoder', 'test_weights_docs.py runs it on small encoders'),
+    ('docs/weights.md', 'mmmask3d convert-weights', 'weights to be downloaded'),
+    ('docs/weights.md', 'mmmask3d train', 'needs GPUs and ScanNet'),
 ]
 # Programs that are not ours, and stand in a shell block.
 FOREIGN = ('(cd ', 'cd ', 'ffmpeg ', 'grep ', 'mkdir ', 'pre-commit ', 'unzip ')
@@ -315,6 +320,16 @@ def test_page_of_inference(run_page):
     truth = result['completed'][result['valid']]
     error = result['prediction'][result['valid']] - truth
     assert np.sqrt(np.nanmean(error**2)) < 0.5 * truth.std()
+
+
+def test_page_of_deployment(run_page):
+    *_, (_, values, _) = run_page('docs/deployment.md')
+    name = 'mask3d_vit-nano_b16-60e_rooms-96x128'
+    encoder = get_model(name, pretrained=True).backbone
+    with torch.no_grad():
+        (expected,) = encoder(torch.from_numpy(values['batch']))
+    assert values['batch'].shape == (1, 3, 96, 128)
+    np.testing.assert_allclose(values['features'], expected.numpy(), atol=1e-4)
 
 
 def test_page_of_the_zoo(run_page):

@@ -194,6 +194,7 @@ def test_requirements_lie_within_the_ranges_of_pyproject():
         'data': extras['data'],
         'hub': extras['hub'],
         'timm': extras['timm'],
+        'onnx': extras['onnx'],
         'tests': extras['tests'] + extras['dev'],
     }
     for name, ranges in groups.items():
@@ -213,6 +214,7 @@ def test_no_distribution_is_pinned_twice():
         'data',
         'hub',
         'timm',
+        'onnx',
         'tests',
         'transformers',
         'constraints',
@@ -225,7 +227,7 @@ def test_all_third_party_imports_of_the_package_are_declared():
     """A module imported anywhere in the package comes with a pin of the stack, or with theirs."""
     brought_along = {'cv2', 'matplotlib', 'PIL', 'yaml', 'einops', 'rich', 'pycocotools'}
     declared = {'torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain', 'mmseg', 'mmdet'}
-    for name in ('runtime', 'hub', 'timm'):
+    for name in ('runtime', 'hub', 'timm', 'onnx'):
         declared |= {distribution.replace('-', '_') for distribution in pins(name)}
     declared |= brought_along
     data = {name.replace('-', '_') for name in pins('data')}

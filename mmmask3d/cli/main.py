@@ -21,6 +21,7 @@ COMMANDS = {
     'interpolate': 'interpolate',
     'convert-weights': 'convert_weights',
     'publish': 'publish',
+    'export-onnx': 'export_onnx',
     'report': 'report',
     'demo': 'demo',
 }
