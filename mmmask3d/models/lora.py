@@ -108,7 +108,7 @@ class LoRAEncoder(LoRAModel):
                 'LoRAEncoder.module names no weights, and a checkpoint of LoRA does not hold them: '
                 'nothing could read it again. Give it pretrained or init_cfg.'
             )
-        linear = {n: m for n, m in encoder.named_modules() if isinstance(m, nn.Linear)}
+        linear = {n: m for n, m in self.module.named_modules() if isinstance(m, nn.Linear)}
         frozen = encoder.frozen_stages
         for target in self.targets:
             fitting = [name for name in linear if _fits(target['type'], name)]

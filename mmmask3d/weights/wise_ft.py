@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmmask3d.checkpoints.files import load_checkpoint_file
 from mmmask3d.checkpoints.locations import local_file, read_checkpoint
-from mmmask3d.models.encoder_record import encoder_config
+from mmmask3d.models.encoder_record import encoder_config, read_meta
 from mmmask3d.registry import MODELS
 from mmmask3d.weights import export
 
@@ -45,15 +45,17 @@ def interpolate(first: str, second: str, shares: Sequence[float], out: str) -> l
         )
     source, backbone = _recorded(second, first)
     encoders = [_load(location, backbone) for location in (first, second)]
-    states = [getattr(e, 'trunk', e).state_dict() for e in encoders]  # the names of its files
+    # Under the names that files of the encoder have.
+    before, after = (getattr(e, 'trunk', e).state_dict() for e in encoders)
     checkpoint, grid = read_checkpoint(source), encoders[0].grid_size
-    hashes = [export.tensors_sha256(state) for state in states]
+    hashes = [export.tensors_sha256(state) for state in (before, after)]
     if hashes[0] == hashes[1]:
         raise ValueError(f'{first} and {second} hold the same weights; nothing lies between them.')
     lines = []
     for share in shares:
-        state = between(*states, share)
+        state = between(before, after, share)
         meta = export.encoder_metadata(checkpoint, None, backbone, state, grid, local_file(source))
+        meta |= _origin(meta, first if source == second else second)
         meta['interpolated'] = {
             'files': [os.path.basename(first), os.path.basename(second)],
             'tensors_sha256': hashes,
@@ -99,6 +101,22 @@ def _recorded(*sources: str) -> tuple[str, dict]:
         f'{" and ".join(reversed(sources))}: neither records its architecture. Convert one of them '
         'first, which does: mmmask3d convert-weights FILE encoder.safetensors'
     )
+
+
+def _origin(meta: Mapping, other: str) -> dict:
+    """Where the weights come from, of both encoders: their terms bind the result."""
+    theirs = read_meta(read_checkpoint(other))
+
+    def both(key: str) -> list:
+        found = [*(meta.get(key) or ()), *(theirs.get(key) or ())]
+        return [value for i, value in enumerate(found) if value not in found[:i]]
+
+    licenses = [m['init_license'] for m in (meta, theirs) if m.get('init_license')]
+    return {
+        'data': both('data') or None,
+        'initialised_from': [*both('initialised_from'), os.path.basename(other)],
+        'init_license': '; '.join(dict.fromkeys(licenses)) or None,
+    }
 
 
 def _load(location: str, backbone: Mapping) -> Any:

@@ -143,6 +143,7 @@ def shallow(model):
     """
     model = copy.deepcopy(model)
     encoder = model.backbone.get('encoder', model.backbone)
+    encoder = encoder.get('module', encoder)  # of a LoRAEncoder
     if encoder.type.endswith('TimmViT'):
         if not {'out_indices', 'frozen_stages'} & set(encoder):
             encoder.model_args = dict(depth=2)

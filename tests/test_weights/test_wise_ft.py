@@ -41,6 +41,9 @@ def exported(tmp_path):
             'patch_size': encoder.patch_size,
             'patch_grid': encoder.grid_size,
             'epoch': 10 * seed,
+            'data': [{'data_root': f'frames {seed}'}],
+            'initialised_from': ['dinov2.pth'],
+            'init_license': f'license {seed}',
         }
         export.write_encoder(path, state, meta)
         return path
@@ -70,6 +73,10 @@ def test_each_weight_lies_between_the_two(kind, exported, interpolate, tmp_path)
         assert said['share_of_the_second'] == share
         assert said['files'] == [f'{kind}-1.safetensors', f'{kind}-2.safetensors']
         assert (found['meta']['epoch'], found['meta']['patch_grid']) == (20, [3, 5])
+        # The terms of both bind the result: publish reads them here.
+        assert found['meta']['data'] == [{'data_root': 'frames 2'}, {'data_root': 'frames 1'}]
+        assert found['meta']['initialised_from'] == ['dinov2.pth', f'{kind}-1.safetensors']
+        assert found['meta']['init_license'] == 'license 2; license 1'
     ours = MODELS.build(
         {**KINDS[kind], 'img_size': SIZE, 'init_cfg': dict(
             type='Pretrained', checkpoint=str(tmp_path / 'mix-0.25.pth'))}
