@@ -56,7 +56,7 @@ test: $(BASE_STAMP) $(PACKAGE_STAMP) $(TEST_STAMP) $(OPS_STAMP) lint ## Lint, th
 
 .PHONY: test-gpu
 test-gpu: $(BASE_STAMP) $(PACKAGE_STAMP) $(TEST_STAMP) ## Run the tests that need an NVIDIA GPU
-	$(PY) -m pytest -m cuda $(PYTEST_ARGS)
+	CUBLAS_WORKSPACE_CONFIG=:4096:8 $(PY) -m pytest -m cuda $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(BASE_STAMP) $(TEST_STAMP) ## Check style, formatting, types and the direction of imports

@@ -1,6 +1,6 @@
 """Compares ways to continue or train an encoder, at real size, in minutes on one GPU.
 
-    mmmask3d pack data/nyuv2 study.lmdb --only rgb depth label40 splits
+    mmmask3d pack pack data/nyuv2 study.lmdb --only rgb depth label40 splits
     python tools/benchmarks/gpu_study.py --data study.lmdb --weights dinov2_small.safetensors \
         --work-dir work_dirs/gpu_study --out study.json
 
@@ -151,7 +151,7 @@ class Study:
         folder = self.folder / f'{begin}-{method}-{seed}'
         cfg = self.config(self.args.frames, folder, {**epochs, **changes})
         cfg.custom_hooks = cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
-        cfg.default_hooks.checkpoint.interval = self.args.epochs
+        cfg.default_hooks.checkpoint.update(interval=5, max_keep_ckpts=1)
         for scheduler in cfg.param_scheduler:  # a warm-up in proportion
             for key in scheduler.keys() & {'begin', 'end'}:
                 scheduler[key] = min(scheduler[key], max(1, self.args.epochs // 10))
