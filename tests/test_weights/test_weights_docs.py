@@ -13,7 +13,7 @@ import mmmask3d
 from mmmask3d.checkpoints.download import DownloadError, cached_path
 from mmmask3d.cli.main import main
 from mmmask3d.models import Mask3DViT
-from mmmask3d.weights.export import write_encoder
+from mmmask3d.weights.export import FORMAT, write_encoder
 
 PAGE = (Path(mmmask3d.__file__).parents[1] / 'docs/weights.md').read_text()
 BLOCKS = re.findall(r'^```python\n(.*?)^```', PAGE, flags=re.M | re.S)
@@ -45,20 +45,11 @@ def test_the_comparison_of_patch_sizes(tmp_path, monkeypatch, capsys):
     settings = dict(arch=arch, img_size=224, patch_size=14)
     torch.manual_seed(0)
     state = Mask3DViT(**settings).state_dict()
-    meta = dict(backbone=dict(type='Mask3DViT', **settings), patch_grid=(16, 16))
+    backbone = dict(type='Mask3DViT', **settings)
+    meta = dict(format=FORMAT, backbone=backbone, patch_grid=(16, 16))
     write_encoder('encoder14.safetensors', state, meta)
-    assert (
-        main(
-            [
-                'convert-weights',
-                'encoder14.safetensors',
-                'encoder16.safetensors',
-                '--patch-size',
-                '16',
-            ]
-        )
-        == 0
-    )
+    files = ['encoder14.safetensors', 'encoder16.safetensors']
+    assert main(['convert-weights', *files, '--patch-size', '16']) == 0
     capsys.readouterr()
     exec(BLOCKS[1], {})
     count, lowest, mean = map(float, capsys.readouterr().out.split())
