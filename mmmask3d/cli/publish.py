@@ -4,6 +4,7 @@
         --data-license 'own frames, released under CC BY 4.0' --terms 'Apache-2.0'
 
 Writes ``zoo/mask3d_vit-tiny_mine-<hash>.safetensors`` with a ``.json`` and a ``.md`` next to it.
+``--hub owner/name`` uploads the three to the Hugging Face hub.
 Weights that were trained on frames for research only are refused.
 """
 
@@ -31,6 +32,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser.add_argument('--config', help='config of the run; default: the text in the checkpoint')
     parser.add_argument('--metrics', help='figures, as tools/test.py --out writes them (.json)')
     parser.add_argument('--made-by', help='command that reproduces these weights, for the card')
+    parser.add_argument('--hub', metavar='OWNER/NAME', help='upload to the Hugging Face hub, too')
     parser.add_argument('--report', help='write names and hash of the files to this .json')
     return parser.parse_args(argv)
 
@@ -42,10 +44,13 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
     from mmmask3d.atomic_file import write_file
     from mmmask3d.checkpoints.files import CheckpointError
+    from mmmask3d.checkpoints.hub import check_repository
     from mmmask3d.config_files import read_config_file
-    from mmmask3d.weights.publishing import publish
+    from mmmask3d.weights.publishing import publish, upload
 
     try:
+        if args.hub:
+            check_repository(args.hub)
         config = read_config_file(args.config).to_dict() if args.config else None
         metrics = None
         if args.metrics:
@@ -66,6 +71,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         )
         if args.report:
             write_file(args.report, json.dumps(written, indent=1).encode())
+        if args.hub:
+            written['hub'] = upload(written, args.hub)
     except (OSError, KeyError, ValueError, CheckpointError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1

@@ -21,10 +21,8 @@ from torch import Tensor
 
 from mmmask3d.atomic_file import write_file
 from mmmask3d.checkpoints.download import file_sha256
-from mmmask3d.checkpoints.files import (
-    load_checkpoint_file,
-    safetensors_bytes,
-)
+from mmmask3d.checkpoints.files import load_checkpoint_file, safetensors_bytes
+from mmmask3d.checkpoints.hub import upload_files
 from mmmask3d.models import encoder_record as record
 from mmmask3d.models.adapter import is_adapter
 from mmmask3d.models.pos_embed import GRID_KEY
@@ -325,6 +323,34 @@ def _write(
         raise
     names = [str(path) for path in files]
     return dict(zip(('weights', 'card', 'text'), names, strict=True), sha256=sha256)
+
+
+def upload(published: Mapping[str, str], repository: str) -> str:
+    """Put what :func:`publish` wrote into a repository of the Hugging Face hub.
+
+    The weights are ``encoder.safetensors`` (or ``model``, ``.pth``) there, of which a repository
+    has one, so that ``hf://owner/name`` names them; the cards are ``config.json``, with the
+    arguments of the encoder, and ``README.md``.
+
+    Args:
+        published: What :func:`publish` returned.
+        repository: ``owner/name``.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        UploadError: The hub refuses.
+    """
+    weights = Path(published['weights'])
+    card = json.loads(Path(published['card']).read_text())
+    card['file'] = card['part'] + weights.suffix
+    files = {
+        card['file']: weights.read_bytes(),
+        'config.json': (json.dumps(card, indent=1) + '\n').encode(),
+        'README.md': f'---\nlibrary_name: mmmask3d\n---\n\n{card_text(card)}'.encode(),
+    }
+    return upload_files(repository, files, f'{weights.name}, {card["published_by"]}')
 
 
 def _started_from(names: list[str] | None) -> str:
