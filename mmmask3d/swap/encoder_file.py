@@ -66,9 +66,7 @@ def encoder_settings(checkpoint: str, arch: str | dict | None = None) -> dict[st
         arch: the architecture that is wanted; None takes the file's.
 
     Returns:
-        Arguments of ``Mask3DViT``; or, with ``type`` and weights, those of a ``TimmViT``. Patches
-        of a size from which no map of a ResNet's strides can be made, such as DINOv2's 14 pixels,
-        become 16 there: the patch embedding is resampled.
+        Arguments of ``Mask3DViT``; or, with ``type`` and weights, those of a ``TimmViT``.
 
     Raises:
         SwapError: ``arch`` is no name, or not that of the file; the file holds an architecture
@@ -149,8 +147,6 @@ def _timm_settings(
     if grid is None:
         height, width = built.trained_size
         grid = (height // patch, width // patch)
-    if patch & (patch - 1):
-        patch = 16
     return dict(
         type='mmmask3d.TimmViT',
         **settings,

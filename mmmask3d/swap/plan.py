@@ -5,7 +5,6 @@ libraries: a config with a ResNet's normalisation, optimiser or schedule runs, a
 """
 
 import copy
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +25,8 @@ STD = [58.395, 57.12, 57.375]
 #: Above this number of patches, windows are set: attention costs the square of it.
 _MAX_GLOBAL_PATCHES = 2048
 _WINDOW = 14
+# Patches in place of those that fit no ResNet's strides, such as DINOv2's of 14 pixels.
+_PATCH = 16
 _WARMUP = 1500
 #: The rates that docs/transfer.md calls usual end here.
 _USUAL_LR = 5e-4
@@ -222,15 +223,15 @@ def _plan_backbone(cfg: Config, options: SwapOptions, swap: Swap) -> dict:
         )
     arch, timm = architecture(encoder), is_timm(encoder)
     levels = swap.levels
-    for stage in levels.indices:
-        ratio = math.log2(encoder['patch_size'] / levels.strides[stage])
-        if not ratio.is_integer():
-            raise SwapError(
-                f'{options.checkpoint}: its patches have {encoder["patch_size"]} pixels, from '
-                f'which no map of stride {levels.strides[stage]} can be made, as '
-                f'{swap.old_backbone["type"]} gives it: only doubling and halving is possible. '
-                f'Take an encoder with patches of 8 or 16 pixels.'
-            )
+    own = encoder['patch_size']
+    if own & (own - 1):  # strides are powers of two, and maps are doubled or halved
+        encoder['patch_size'] = _PATCH
+        encoder['img_size'] = tuple(side // own * _PATCH for side in encoder['img_size'])
+        swap.notes.append(
+            f'{options.checkpoint}: its patches of {own} pixels, from which no map of these '
+            f'strides can be made, become {_PATCH}: the patch embedding is resampled when it is '
+            f'loaded (FlexiViT), on the same grid of patches.'
+        )
     maps = dict(
         out_strides=levels.strides, out_channels=levels.channels, out_indices=levels.indices
     )

@@ -3,11 +3,14 @@
 import pytest
 import torch
 from mmengine.config import Config
+from timm.layers import resample_patch_embed
 
-from mmmask3d.models import Mask3DViT
-from mmmask3d.swap.backbone import SwapError
+from mmmask3d.models import Mask3DViT, TimmViT
+from mmmask3d.registry import MODELS
+from mmmask3d.swap.backbone import probe_backbone
 from mmmask3d.swap.plan import MEAN, STD, SwapOptions, plan_swap, refine_swap
 from mmmask3d.swap.proof import Proof
+from mmmask3d.weights.export import FORMAT, write_encoder
 
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
 RESNET = dict(type='mmseg.ResNet', depth=18)
@@ -97,13 +100,46 @@ def test_the_largest_of_several_data_sets():
     assert changes(plan(dict(train_dataloader=loader)))['model.backbone']['window_size'] == 14
 
 
-def test_patches_that_give_no_such_strides(tmp_path):
-    path = tmp_path / 'p14.pth'
-    torch.save(Mask3DViT(arch=ARCH, img_size=56, patch_size=14).state_dict(), path)
-    meta = dict(backbone=dict(type='Mask3DViT', arch=ARCH, img_size=56, patch_size=14))
-    torch.save(dict(state_dict=torch.load(path), meta=meta), path)
-    with pytest.raises(SwapError, match=r'p14\.pth: its patches have 14 pixels.*stride 4'):
-        plan(arch=None, checkpoint=str(path))
+@pytest.mark.parametrize(
+    'old',
+    [
+        dict(RESNET),
+        dict(RESNET, type='mmseg.ResNetV1c', strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)),
+        dict(RESNET, type='mmseg.ResNetV1c', strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)),
+        dict(RESNET, num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2,)),
+        dict(RESNET, strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2), out_indices=(3,)),
+        dict(RESNET, out_indices=(3,)),
+    ],
+    ids=['plain', 'd8', 'd16', 'C4', 'DC5', 'DETR'],
+)
+@pytest.mark.parametrize('kind', ['Mask3DViT', 'TimmViT'])
+def test_patches_of_14_pixels_become_16(kind, old, tmp_path):
+    """The maps of the ResNet, from the resampled weights of an exported encoder."""
+    settings: dict = dict(img_size=(42, 70), patch_size=14)
+    if kind == 'Mask3DViT':
+        settings |= dict(arch=ARCH)
+        encoder, name = Mask3DViT(**settings), 'patch_embed.projection.weight'
+        state = encoder.state_dict()
+    else:
+        small = dict(embed_dim=48, depth=2, num_heads=3)
+        settings |= dict(model='vit_small_patch14_dinov2', model_args=small)
+        encoder, name = TimmViT(**settings), 'trunk.patch_embed.proj.weight'
+        state = encoder.trunk.state_dict()
+    meta = dict(format=FORMAT, backbone=dict(type=kind, **settings), patch_grid=(3, 5))
+    write_encoder(tmp_path / 'p14.safetensors', state, meta)
+    file = str(tmp_path / 'p14.safetensors')
+    cfg = Config(dict(model=dict(type='X', backbone=old)))
+    swap = plan_swap(cfg, SwapOptions(checkpoint=file))
+    assert any('patches of 14 pixels' in n and 'become 16' in n for n in swap.notes)
+    new = changes(swap)['model.backbone']
+    assert (new.get('encoder') or new)['img_size'] == (48, 80)
+    pyramid = MODELS.build(new)
+    pyramid.init_weights()
+    weight = encoder.state_dict()[name]
+    found = pyramid.vit.state_dict()[name]
+    torch.testing.assert_close(found, resample_patch_embed(weight, [16, 16]))
+    shapes = [m.shape for m in pyramid(torch.rand(1, 3, 97, 65))]
+    assert shapes == list(probe_backbone(old, (97, 65))[1])
 
 
 def test_what_is_taken_from_the_old_backbone_and_what_is_not():

@@ -148,9 +148,6 @@ def test_mistakes_leave_nothing_behind(tool, folder, capsys, monkeypatch):
         renamed=CONFIG,
     ).items():
         (folder / f'{name}.py').write_text(text)
-    meta = dict(backbone=dict(type='Mask3DViT', arch=ARCH, img_size=56, patch_size=14))
-    state = Mask3DViT(arch=ARCH, img_size=56, patch_size=14).state_dict()
-    torch.save(dict(state_dict=state, meta=meta), folder / 'p14.pth')
     monkeypatch.setattr(LayerDecayOptimWrapperConstructor, 'add_params', refuse)
     for arguments, message in (
         (['none.py', '-o', 'new.py'], 'none.py: config file not found'),
@@ -164,7 +161,6 @@ def test_mistakes_leave_nothing_behind(tool, folder, capsys, monkeypatch):
         (['orphan.py', '-o', 'new.py'], 'orphan.py: the config cannot be read: FileNotFoundError'),
         (['misspelt.py', '-o', 'new.py'], 'old backbone ResNetV1c cannot be built'),
         (['mmdett::a/b.py', '-o', 'new.py'], 'mmdett::a/b.py: there is no such package'),
-        (['mine.py', '--checkpoint', 'p14.pth', '-o', 'new.py'], 'patches have 14 pixels'),
         (['renamed.py', '-o', 'new.py', '--arch', 'deit-tiny'], 'optim_wrapper does not suit'),
     ):
         assert message in refused(tool, capsys, folder, *arguments)
