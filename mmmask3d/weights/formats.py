@@ -121,8 +121,8 @@ def convert(
         norm_eps: Of the layer norms; None for 1e-6, and 1e-5 with a norm before the layers (CLIP).
         input_norm: Mean and standard deviation (of colours in 0..1, RGB) the source was trained
             with; the patch embedding is rewritten to take ImageNet's instead, exactly.
-        config: ``config.json`` of a file from Hugging Face, for the eps of its norms and its
-            activation; None takes what its family has.
+        config: ``config.json`` of a file from Hugging Face, for the eps of its norms; None takes
+            what its family has.
 
     Raises:
         WeightFormatError: Not one of these layouts, or something that a plain ViT cannot express.
@@ -137,11 +137,10 @@ def convert(
         raise WeightFormatError(f'{source}: has the names of {found}, not of {kind}.')
     left_out = beside_the_encoder(tensors, prefix)
     given = OrderedDict((k[len(prefix) :], v) for k, v in tensors.items() if k.startswith(prefix))
-    activation = 'gelu'
     if found == 'huggingface':
         renamed = rename(given, source)
         family, config = FAMILIES[renamed.family], config or {}
-        if not family.plain:
+        if family.timm:
             raise WeightFormatError(
                 f"{source}: Hugging Face's {family.title} is more than a plain ViT. Write timm's "
                 'names, for mmmask3d.TimmViT: --to timm.'
@@ -149,7 +148,11 @@ def convert(
         given = renamed.state
         left_out += renamed.left_out
         norm_eps = norm_eps or config.get('layer_norm_eps', family.eps)
-        activation = config.get('hidden_act', family.activation)
+        if (activation := config.get('hidden_act', family.activation)) != 'gelu':
+            raise WeightFormatError(
+                f'{source}: its config.json says hidden_act={activation!r}; expected gelu, as '
+                f'{family.title} has.'
+            )
     state, own_grid = _translate(given, layouts[kind], source, left_out)
     metadata = (getattr(tensors, '_metadata', None) or {}).get(prefix.rstrip('.'))
     recorded = (
@@ -167,10 +170,7 @@ def convert(
     if eps != 1e-6:
         out.backbone['norm_cfg'] = dict(type='LN', eps=eps)
         out.notes.append(f'layer norms have eps {eps:g}')
-    if activation != 'gelu':
-        out.backbone['layer_cfgs'] = dict(act_cfg=_activation(activation, source))
-        out.notes.append(f'the feed-forward networks have the activation {activation}')
-    elif 'pre_norm.weight' in state:
+    if 'pre_norm.weight' in state:
         out.notes.append(
             'the norm before the layers is that of CLIP; if the model was trained with QuickGELU '
             "(OpenAI's), build it with layer_cfgs=dict(act_cfg=dict(type='mmpretrain.QuickGELU')), "
@@ -299,20 +299,6 @@ def _multimae_as_timm(
         elif key not in ('global_tokens', 'input_adapters.rgb.pos_emb'):
             out[key] = value
     return out, (pos.shape[2], pos.shape[3])
-
-
-def _activation(name: str, source: str) -> dict:
-    """mm's config of an activation that Hugging Face names."""
-    known = {
-        'quick_gelu': dict(type='mmpretrain.QuickGELU'),
-        'gelu_pytorch_tanh': dict(type='GELU', approximate='tanh'),
-    }
-    if name not in known:
-        raise WeightFormatError(
-            f'{source}: its config.json says hidden_act={name!r}; expected gelu, '
-            f'{", ".join(known)}.'
-        )
-    return known[name]
 
 
 def _split_gated(state: OrderedDict[str, Tensor]) -> None:

@@ -1,7 +1,7 @@
 """Names of the ViTs of Hugging Face ``transformers``, translated to timm's, and back to theirs.
 
-ViT, ViT-MAE and DINOv2 are plain ViTs under other names. DINOv2 with registers and DINOv3 need
-``TimmViT``, and the vision towers of CLIP and SigLIP are best kept there. Every tensor is used,
+ViT, ViT-MAE and DINOv2 are plain ViTs under other names. DINOv2 with registers, DINOv3, and the
+vision towers of CLIP and SigLIP with their activations are for ``TimmViT``. Every tensor is used,
 known to stand outside of the encoder, or a reason to refuse the file.
 
 Layouts followed: transformers ``models/{vit,vit_mae,dinov2,dinov2_with_registers,dinov3_vit,clip,
@@ -29,8 +29,7 @@ class Family:
         title: Its name.
         eps: Of the layer norms, where no ``config.json`` tells.
         activation: Of the feed-forward networks, likewise, under Hugging Face's name.
-        timm: Its models of timm, where ``TimmViT`` is the target unless another is asked for.
-        plain: Whether a plain ViT computes it.
+        timm: Its models of timm, where ``TimmViT`` computes it and a plain ViT does not.
         differing: Parts of names that are others in these models than in timm's plain ViT.
     """
 
@@ -38,7 +37,6 @@ class Family:
     eps: float
     activation: str = 'gelu'
     timm: tuple[str, ...] = ()
-    plain: bool = True
     differing: tuple[tuple[str, str], ...] = ()
 
 
@@ -52,14 +50,12 @@ FAMILIES = {
         'DINOv2 with registers',
         1e-6,
         timm=tuple(f'vit_{n}_patch14_reg4_dinov2' for n in ('small', 'base', 'large', 'giant')),
-        plain=False,
         differing=(('.mlp.w12.', '.mlp.fc1.'), ('.mlp.w3.', '.mlp.fc2.')),
     ),
     'dinov3': Family(
         'DINOv3',
         1e-5,
         timm=_DINOV3,
-        plain=False,
         differing=(*_GAMMAS, ('.up.', '.fc1.'), ('.down.', '.fc2.')),
     ),
     'dinov3 gated': Family(
@@ -67,7 +63,6 @@ FAMILIES = {
         1e-5,
         'silu',
         timm=_DINOV3_GATED,
-        plain=False,
         differing=(*_GAMMAS, ('.gate.', '.fc1_g.'), ('.up.', '.fc1_x.'), ('.down.', '.fc2.')),
     ),
     'clip': Family(
