@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
@@ -110,7 +110,15 @@ def get_model(
 def _start_from(model: Config, adapter: str) -> None:
     """Name an adapter as the weights of the encoder in a model's config."""
     encoder = model.get('backbone', model)
+    if encoder is not model:
+        print_log(
+            f'{adapter}: an adapter, which fills the encoder. The other parts of this '
+            f'{model["type"]} start as its config says.',
+            'current',
+            logging.WARNING,
+        )
     encoder = encoder.get('encoder') or encoder  # of a pyramid
+    encoder = encoder.get('module') or encoder  # of a LoRAEncoder
     encoder.pop('pretrained', None)
     encoder.init_cfg = dict(type='Pretrained', checkpoint=adapter)
 

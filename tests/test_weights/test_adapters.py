@@ -171,7 +171,7 @@ def test_an_adapter_gives_the_encoder_back_on_its_base(kind, run, base, extract,
 
 
 def test_an_adapter_of_timms_weights_finds_them_by_name(
-    run, base, extract, tmp_path, monkeypatch, load_tool
+    run, base, extract, tmp_path, monkeypatch, warnings_logged_by_mmengine
 ):
     """In every place that takes an encoder: init_cfg, pretrained, get_model, swap, report."""
     weights = [base('timm')]
@@ -195,9 +195,20 @@ def test_an_adapter_of_timms_weights_finds_them_by_name(
     torch.testing.assert_close(features(given), expected)
     pyramid = dict(type='mmmask3d.Mask3DPyramid', encoder=encoder_of('timm', pretrained=True),
                    out_strides=(8,), out_channels=(8,), out_indices=(0,))  # fmt: skip
-    for config in (encoder_of('timm', pretrained=True), pyramid):
+    wrapped = dict(type='mmmask3d.LoRAEncoder', module=encoder_of('timm', pretrained=True))
+    for config in (encoder_of('timm', pretrained=True), pyramid, wrapped):
         model = get_model(dict(model=config), pretrained=out)
         torch.testing.assert_close(features(getattr(model, 'vit', model)), expected)
+    whole = dict(
+        type='mmmask3d.MaskedRGBD',
+        backbone=wrapped,
+        fusion=dict(type='AddFusion', embed_dims=16),
+        decoders=dict(depth=dict(type='DepthDecoder', num_layers=0)),
+        heads=dict(depth=dict(type='DepthHead')),
+    )
+    model = get_model(dict(model=whole), pretrained=out)
+    torch.testing.assert_close(features(model.backbone), expected)
+    assert warnings_logged_by_mmengine[-1].startswith(f'{out}: an adapter, which fills the encoder')
     settings = encoder_settings(out)
     assert settings['img_size'] == SIZE
     torch.testing.assert_close(features(_built(settings)), expected)
