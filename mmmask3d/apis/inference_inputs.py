@@ -12,7 +12,13 @@ import numpy as np
 from mmengine import fileio
 from mmengine.logging import print_log
 
-from mmmask3d.datasets.depth_io import FrameError, decode_colour, decode_depth, to_readings
+from mmmask3d.datasets.depth_io import (
+    FrameError,
+    check_reading_settings,
+    decode_colour,
+    decode_depth,
+    to_readings,
+)
 from mmmask3d.datasets.frame_files import by_stem, files_below
 from mmmask3d.datasets.rgbd_dataset import RGBDDataset
 from mmmask3d.datasets.transforms.loading import doubtful_unit
@@ -23,10 +29,6 @@ _KEYS = {'img', 'depth'}
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 _DEPTH_SUFFIXES = ('.png', '.npy')
 _MILLIMETRES = 1000.0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class DepthReading:
         max_depth: Readings beyond are none; None for no limit.
 
     Raises:
-        ValueError: The kind is unknown, or the scale not a number above 0.
+        ValueError: See :func:`~mmmask3d.datasets.depth_io.check_reading_settings`.
     """
 
     depth_scale: float | None = None
@@ -54,31 +56,13 @@ class DepthReading:
 
     def __post_init__(self) -> None:
         """Check."""
-        if self.depth_kind not in ('metric', 'relative'):
-            raise ValueError(f"depth_kind must be 'metric' or 'relative', got {self.depth_kind!r}.")
-        scale = self.depth_scale
-        if scale is not None and not (_is_number(scale) and 0 < scale < np.inf):
-            raise ValueError(
-                f'depth_scale is the number of stored units per metre and must be > 0, got '
-                f'{scale!r}.'
-            )
-        if isinstance(self.depth_invalid, str) or not (
-            isinstance(self.depth_invalid, Sequence) and all(map(_is_number, self.depth_invalid))
-        ):
-            raise ValueError(
-                f'depth_invalid holds stored values that mean "no reading", such as (0, 65535); '
-                f'got {self.depth_invalid!r}.'
-            )
-        farthest = self.max_depth
-        if not _is_number(self.min_depth) or not (farthest is None or _is_number(farthest)):
-            raise ValueError(
-                f'min_depth and max_depth must be numbers, got {self.min_depth!r} and {farthest!r}.'
-            )
-        if farthest is not None and not self.min_depth < farthest:
-            raise ValueError(
-                f'min_depth must be less than max_depth, got {self.min_depth} and {farthest}: no '
-                f'reading would be left.'
-            )
+        check_reading_settings(
+            1.0 if self.depth_scale is None else self.depth_scale,
+            self.depth_invalid,
+            self.min_depth,
+            self.max_depth,
+            self.depth_kind,
+        )
 
     def __call__(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Depth (H, W) float32, 0 where there is no reading, and validity (H, W) bool."""
@@ -171,8 +155,9 @@ class InputFrame:
         return np.ascontiguousarray(self.img)
 
     def _stored_depth(self) -> np.ndarray:
-        if not isinstance(self.depth, np.ndarray):
+        if isinstance(self.depth, str | os.PathLike):
             return decode_depth(self._read(self.depth), os.fspath(self.depth))
+        assert self.depth is not None
         if self.depth.dtype.kind not in 'uif' or self.depth.ndim != 2:
             raise FrameError(
                 f'{self.label}: depth is {self.depth.dtype} of shape {self.depth.shape}, expected '
@@ -267,7 +252,7 @@ def _read_folder(
                 f'{folder} has no folder {part}/; expected rgb/ and depth/ with files of the same '
                 f'names. Images alone are given as a list of paths.'
             )
-    suffixes = dict(
+    suffixes: dict[str, Any] = dict(
         img_suffix=img_suffix or _only_suffix(folder / 'rgb', _IMAGE_SUFFIXES, 'img_suffix'),
         depth_suffix=depth_suffix
         or _only_suffix(folder / 'depth', _DEPTH_SUFFIXES, 'depth_suffix'),

@@ -38,9 +38,9 @@ from mmmask3d.datasets.transforms.masking import patches_with_readings
 from mmmask3d.evaluation.frozen_features import image_normaliser
 from mmmask3d.inspection.sources import rgbd_configs
 from mmmask3d.models.masked_rgbd import MaskedRGBD
+from mmmask3d.models.patches import patch_mask_to_pixels
 from mmmask3d.registry import TRANSFORMS
 from mmmask3d.visualization import depth_to_rgb, panel_of_sample, write_png
-from mmmask3d.visualization.panels import patch_mask_to_pixels
 from mmmask3d.visualization.tiles import Bar, Tile, compose_tiles
 from mmmask3d.weights.index import SCHEME, weights_file
 from mmmask3d.weights.zoo import config_of, get_model
@@ -131,47 +131,20 @@ class MaskedRGBDInferencer(BaseInferencer):
             )
         return found[0]
 
-    def __call__(
-        self,
-        inputs: Any,
-        *,
-        batch_size: int = 8,
-        num_masks: int = 8,
-        seed: int = 0,
-        out_dir: str | os.PathLike | None = None,
-        return_pictures: bool = False,
-        **kwargs: Any,
-    ) -> dict:
+    def __call__(self, inputs: Any, *, return_pictures: bool = False, **options: Any) -> dict:
         """Predict and complete the depth of frames.
 
         Args:
-            inputs: One frame, a list of frames, or a folder with ``rgb/`` and ``depth/``. A frame
-                is ``dict(img=..., depth=...)``, a tuple ``(img, depth)``, or an image alone.
-                ``img`` is a path or (H, W, 3) uint8 in BGR order; ``depth`` a path, (H, W) floats
-                in metres, (H, W) integers, or None. 0, NaN, infinite and negative depth are no
-                reading.
-            batch_size: Masked frames in one pass of the network.
-            num_masks: Masks drawn of each frame.
-            seed: Of the masks, at least 0. Frames of one list get the same draws, so a frame's
-                result does not depend on the others. The global generators are left as they are.
-            out_dir: Folder for a picture of each frame, ``<name of the frame>.png``.
+            inputs: See :meth:`stream`.
             return_pictures: Whether to return the pictures.
-            **kwargs: Further options of :meth:`stream`: how depth is stored, suffixes of a folder.
+            **options: Those of :meth:`stream`.
 
         Returns:
             ``predictions``: a dict for each frame, see :meth:`stream`; ``visualization``: RGB
             uint8 pictures, or None where ``return_pictures`` is not set.
         """
-        frames = self._frames(inputs, kwargs)
-        found = self.stream(
-            frames,
-            batch_size=batch_size,
-            num_masks=num_masks,
-            seed=seed,
-            out_dir=out_dir,
-            return_pictures=return_pictures,
-            **kwargs,
-        )
+        frames = self._frames(inputs, options)
+        found = self.stream(frames, return_pictures=return_pictures, **options)
         predictions = list(self._with_progress(found, len(frames), 'Inference'))
         pictures = [result.pop('picture') for result in predictions] if return_pictures else None
         return dict(predictions=predictions, visualization=pictures)
@@ -190,11 +163,16 @@ class MaskedRGBDInferencer(BaseInferencer):
         """Do what a call does, frame by frame, for more of them than fit into memory.
 
         Args:
-            inputs: See :meth:`__call__`.
-            batch_size: See :meth:`__call__`.
-            num_masks: See :meth:`__call__`.
-            seed: See :meth:`__call__`.
-            out_dir: See :meth:`__call__`.
+            inputs: One frame, a list of frames, or a folder with ``rgb/`` and ``depth/``. A frame
+                is ``dict(img=..., depth=...)``, a tuple ``(img, depth)``, or an image alone.
+                ``img`` is a path or (H, W, 3) uint8 in BGR order; ``depth`` a path, (H, W) floats
+                in metres, (H, W) integers, or None. 0, NaN, infinite and negative depth are no
+                reading.
+            batch_size: Masked frames in one pass of the network.
+            num_masks: Masks drawn of each frame.
+            seed: Of the masks, at least 0. Frames of one list get the same draws, so a frame's
+                result does not depend on the others. The global generators are left as they are.
+            out_dir: Folder for a picture of each frame, ``<name of the frame>.png``.
             return_pictures: Whether results have a ``picture``.
             **kwargs: Fields of :class:`~mmmask3d.apis.inference_inputs.DepthReading`
                 (``depth_scale``, ``depth_kind``, ``depth_invalid``, ``min_depth``,
@@ -256,9 +234,12 @@ class MaskedRGBDInferencer(BaseInferencer):
                 bgr_to_rgb=pre.bgr_to_rgb,
             )
         )
-        images = (self.pipeline(f.load(DepthReading(), with_depth=False))['img'] for f in frames)
-        images = self._with_progress(images, len(frames), 'Features')
-        features = []
+        images = self._with_progress(
+            (self.pipeline(f.load(DepthReading(), with_depth=False))['img'] for f in frames),
+            len(frames),
+            'Features',
+        )
+        features: list[tuple[Tensor, ...]] = []
         for batch in _batches(((image.shape, image) for image in images), batch_size):
             stacked = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)
             maps = self.model.extract_feat(normalise(stacked.to(pre.device)))
@@ -298,9 +279,7 @@ class MaskedRGBDInferencer(BaseInferencer):
             return panel_of_sample(inputs, preds, bgr=bgr, **kwargs)
         rgb = inputs.permute(1, 2, 0).cpu().numpy()
         rgb = np.ascontiguousarray(rgb[..., ::-1]) if bgr else rgb
-        removed = patch_mask_to_pixels(
-            preds.rgb_mask.cpu().numpy(), rgb.shape[:2], preds.metainfo['patch_size']
-        )
+        removed = _removed_pixels(preds, preds.rgb_mask)
         value, unit = _prediction_of(preds)
         low, high = np.percentile(value, [1, 99])
         bar = Bar('turbo', float(low), float(max(high, low + 1e-3)), unit)
@@ -470,6 +449,7 @@ def _reaching(masking: DepthAwareMasking, valid: np.ndarray) -> DepthAwareMaskin
     all, the others would always be kept, and their holes never be predicted: so at least half of
     them are removed, and one is kept.
     """
+    assert masking.patch_size is not None
     if any(side % masking.patch_size for side in valid.shape):
         return masking  # which refuses the frame, and says why
     has_readings = patches_with_readings(valid, masking.patch_size)
@@ -494,21 +474,17 @@ class _Average:
         self.unit = ''
         self.draws = 0
         self.picture: np.ndarray | None = None
-        self._sum: np.ndarray | None = None
-        self._count: np.ndarray | None = None
+        self._sum: Any = 0.0
+        self._count: Any = 0
         self._patch_size = 1
 
     def add(self, sample: DataSample) -> None:
         """Add a draw."""
         value, self.unit = _prediction_of(sample)
         self._patch_size = sample.metainfo['patch_size']
-        removed = patch_mask_to_pixels(
-            sample.depth_mask.cpu().numpy(), value.shape, self._patch_size
-        )
-        if self._sum is None:
-            self._sum, self._count = np.zeros(value.shape), np.zeros(value.shape, np.int64)
-        self._sum[removed] += value[removed]
-        self._count += removed
+        removed = _removed_pixels(sample, sample.depth_mask)
+        self._sum = self._sum + np.where(removed, value, 0)
+        self._count = self._count + removed
         self.draws += 1
 
     def mean(self) -> tuple[np.ndarray, np.ndarray]:
@@ -524,6 +500,13 @@ class _Average:
                 level=logging.WARNING,
             )
         return (self._sum / np.maximum(self._count, 1)).astype(np.float32), known
+
+
+def _removed_pixels(sample: DataSample, mask: Tensor) -> np.ndarray:
+    """Pixels, bool (h, w), of the patches that a mask, bool (N,), removes."""
+    meta = sample.metainfo
+    pixels = patch_mask_to_pixels(mask[None], meta['patch_size'], meta['grid'])
+    return pixels[0, 0].cpu().numpy()
 
 
 def _prediction_of(sample: DataSample) -> tuple[np.ndarray, str]:
@@ -585,7 +568,8 @@ def _pipeline_of(loader: dict) -> Sequence[dict]:
 
 def _batches(items: Iterable[tuple[Any, Any]], size: int) -> Iterator[list]:
     """Lists of at most ``size`` neighbours of one key, in order."""
-    batch, last = [], None
+    batch: list = []
+    last = None
     for key, item in items:
         if batch and (len(batch) == size or key != last):
             yield batch

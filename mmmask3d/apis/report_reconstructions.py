@@ -7,12 +7,13 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from mmmask3d.apis.reconstructions import draw_reconstruction
 from mmmask3d.checkpoints.locations import read_checkpoint
 from mmmask3d.datasets.masking_config import hand_masking_to, masking_defaults
 from mmmask3d.evaluation.frozen_features import with_pipeline
 from mmmask3d.models.encoder_record import parse_config_text, read_meta
 from mmmask3d.registry import DATASETS
-from mmmask3d.visualization.reconstructions import draw_reconstruction, load_model
+from mmmask3d.weights.zoo import get_model
 
 
 def pretraining_config(source: str) -> Config | None:
@@ -44,7 +45,7 @@ def reconstruct_frames(
     run = pretraining_config(source)
     if run is None:
         return {}
-    model = load_model(run, source, device)
+    model = get_model(run, source, device)
     found: dict[int, np.ndarray] = {}
     for cfg in configs:
         init_default_scope(cfg.get('default_scope', 'mmmask3d'))

@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     args = parse_args(argv, prog)
     start()
 
+    from mmmask3d.apis.reconstructions import draw_reconstructions
     from mmmask3d.config_files import read_config_file
-    from mmmask3d.visualization.reconstructions import draw_reconstructions
 
     cfg = read_config_file(args.config, read_overrides(args.cfg_options))
     files = draw_reconstructions(

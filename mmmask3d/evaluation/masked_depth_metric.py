@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mmmask3d.evaluation.alignment import align_patches, align_scale_shift, align_target_to_depth
 from mmmask3d.models.interpolation import linear_fill
+from mmmask3d.models.patches import patch_mask_to_pixels
 from mmmask3d.registry import METRICS
 
 # Below this ratio of standard deviation to mean a depth map is flat: only rounding is left of it.
@@ -40,30 +41,6 @@ class ComparableDepth(NamedTuple):
     evaluated: Tensor
     known: Tensor
     aligned: bool
-
-
-def patches_to_pixels(patch_mask: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Spread a mask over patches to the pixels of its frame.
-
-    Args:
-        patch_mask: bool (N,), row-major over the grid.
-        grid: Patches per column and per row (gh, gw).
-        size: Height and width of the frame, multiples of the grid.
-
-    Returns:
-        bool (H, W).
-
-    Raises:
-        ValueError: If the mask does not fit the grid, or the grid the size.
-    """
-    (gh, gw), (h, w) = grid, size
-    if patch_mask.numel() != gh * gw or h % gh or w % gw:
-        raise ValueError(
-            f'a mask of {patch_mask.numel()} patches on a grid of {gh}x{gw} does not fit a frame '
-            f'of {h}x{w} pixels; mask, grid and depth map must come from the same sample'
-        )
-    pixels = patch_mask.reshape(gh, 1, gw, 1).expand(gh, h // gh, gw, w // gw)
-    return pixels.reshape(h, w).bool()
 
 
 def comparable_depth(sample: dict) -> ComparableDepth:
@@ -98,7 +75,8 @@ def comparable_depth(sample: dict) -> ComparableDepth:
         )
     depth, valid = sample['depth'], sample['valid'].bool()
     grid = tuple(sample['grid'])
-    removed = patches_to_pixels(sample['depth_mask'], grid, tuple(depth.shape))
+    mask, patch_size = sample['depth_mask'].bool(), depth.shape[0] // grid[0]
+    removed = patch_mask_to_pixels(mask[None], patch_size, grid)[0, 0]
     evaluated, known = valid & removed, valid & ~removed
 
     saw_depth = sample.get('depth_input', True) and not bool(sample['depth_mask'].all())

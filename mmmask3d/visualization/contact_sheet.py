@@ -118,7 +118,7 @@ def contour_overlay(grey: np.ndarray, depth: np.ndarray, valid: np.ndarray) -> n
     contours = depth_contours(depth.astype(np.float32), valid, gap)[0].astype(np.uint8)
     side = max(1, round(width / 160))  # one pixel of 320 is hard to see
     contours = cv2.dilate(contours, np.ones((side, side), np.uint8)) > 0
-    return np.where(contours[..., None], np.uint8(CONTOUR), grey).astype(np.uint8)
+    return np.where(contours[..., None], np.array(CONTOUR, np.uint8), grey)
 
 
 def label_picture(grey: np.ndarray, labels: Labels) -> np.ndarray:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mmmask3d.datasets.transforms.geometry import resize_nearest
+from mmmask3d.datasets.nearest import resize_nearest
 
 WORK_WIDTH = 160  # pixels; doubling it costs four times as much and decides no better
 _MARGIN = 1 / 40  # of the width: many sets have a frame around the picture, in colour and depth

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
+from mmmask3d.models.patches import grid_of, patch_mask_to_pixels
 from mmmask3d.visualization.colours import depth_to_rgb
 from mmmask3d.visualization.tiles import Bar, Tile, compose_tiles, hatch_swatch, swatch
 
@@ -19,28 +21,10 @@ MASKED_GREY = (128, 128, 128)
 """Removed patches; no depth or error colour map used here contains it."""
 
 
-def patch_mask_to_pixels(
-    mask: np.ndarray, size: tuple[int, int], patch_size: int | tuple[int, int]
-) -> np.ndarray:
-    """Spread a mask over patches, bool (N,) row-major, to the pixels of a frame, bool (H, W).
-
-    Raises:
-        ValueError: If the frame is not cut into N such patches.
-    """
-    (h, w), (ph, pw) = size, _pair(patch_size)
-    mask = np.asarray(mask, dtype=bool).reshape(-1)
-    if h % ph or w % pw or mask.size != (h // ph) * (w // pw):
-        raise ValueError(
-            f'a mask of {mask.size} patches does not fit a frame of {h}x{w} pixels cut into '
-            f'patches of {ph}x{pw}'
-        )
-    return mask.reshape(h // ph, w // pw).repeat(ph, axis=0).repeat(pw, axis=1)
-
-
 def reconstruction_panel(
     rgb: np.ndarray,
     *,
-    patch_size: int | tuple[int, int],
+    patch_size: int,
     depth: np.ndarray | None = None,
     valid: np.ndarray | None = None,
     pred_depth: np.ndarray | None = None,
@@ -66,7 +50,7 @@ def reconstruction_panel(
 
     Args:
         rgb: RGB uint8 (H, W, 3).
-        patch_size: Side of a patch in pixels, or (height, width).
+        patch_size: Side of a patch in pixels.
         depth: True depth (H, W).
         valid: bool (H, W); needed with ``depth``.
         pred_depth: Predicted depth (H, W), unit of ``depth``.
@@ -89,7 +73,7 @@ def reconstruction_panel(
     Raises:
         ValueError: If maps differ in size, do not fit the patches, or ``valid`` is missing.
     """
-    size = rgb.shape[:2]
+    size = (rgb.shape[0], rgb.shape[1])
     for name, array in (
         ('depth', depth),
         ('valid', valid),
@@ -103,7 +87,7 @@ def reconstruction_panel(
 
     tiles: list[Tile] = [Tile('RGB', rgb)]
     if rgb_mask is not None:
-        removed_rgb = patch_mask_to_pixels(rgb_mask, size, patch_size)
+        removed_rgb = _removed_pixels(rgb_mask, size, patch_size)
         title = f'masked RGB ({removed_rgb.mean():.0%} removed)'
         tiles.append(Tile(title, _grey_out(rgb, removed_rgb)))
     if pred_rgb is not None:
@@ -113,7 +97,7 @@ def reconstruction_panel(
             np.asarray(depth, dtype=np.float64),
             np.asarray(valid, dtype=bool),
             None if pred_depth is None else np.asarray(pred_depth, dtype=np.float64),
-            None if depth_mask is None else patch_mask_to_pixels(depth_mask, size, patch_size),
+            None if depth_mask is None else _removed_pixels(depth_mask, size, patch_size),
             unit,
             aligned,
             paste_kept,
@@ -208,8 +192,10 @@ def _depth_tiles(
 
 
 def _grey_out(image: np.ndarray, where: np.ndarray) -> np.ndarray:
-    return np.where(where[..., None], np.uint8(MASKED_GREY), image).astype(np.uint8)
+    return np.where(where[..., None], np.array(MASKED_GREY, np.uint8), image)
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+def _removed_pixels(mask: np.ndarray, size: tuple[int, int], patch_size: int) -> np.ndarray:
+    """Pixels, bool (H, W), of the patches that a mask, bool (N,), removes."""
+    grid = grid_of(*size, patch_size)
+    return patch_mask_to_pixels(torch.from_numpy(mask)[None], patch_size, grid)[0, 0].numpy()

@@ -35,9 +35,8 @@ def panel_of_sample(
             'image of PackRGBDInputs, before the preprocessor'
         )
     rgb = np.ascontiguousarray(rgb[..., ::-1]) if bgr else rgb
-    grid = fields['grid']
     arguments: dict[str, Any] = {
-        'patch_size': (rgb.shape[0] // grid[0], rgb.shape[1] // grid[1]),
+        'patch_size': rgb.shape[0] // fields['grid'][0],
         'rgb_mask': _numpy(fields.get('rgb_mask')),
         'caption': str(fields.get('frame', '')),
         'unit': 'relative' if fields.get('depth_kind') == 'relative' else 'm',
@@ -57,5 +56,5 @@ def panel_of_sample(
     return reconstruction_panel(rgb, **{**arguments, **kwargs})
 
 
-def _numpy(tensor: Tensor | None) -> np.ndarray | None:
+def _numpy(tensor: Tensor | None) -> Any:
     return None if tensor is None else tensor.detach().cpu().numpy()

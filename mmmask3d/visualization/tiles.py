@@ -106,8 +106,8 @@ def compose_tiles(
                 x += bar_space
     y = len(rows) * (height + _TITLE_HEIGHT) + _GAP
     for line in lines:
-        for x, picture, text in line:
-            canvas.paste(Image.fromarray(picture), (x, y + 2))
+        for x, sample, text in line:
+            canvas.paste(Image.fromarray(sample), (x, y + 2))
             draw.text((x + _SWATCH + 6, y + 9), text, _INK, font(13), anchor='lm')
         y += _LINE
     if caption:

@@ -61,8 +61,8 @@ def test_codes_are_compared_as_stored_and_limits_in_metres():
         (dict(depth_scale=np.inf), 'must be > 0, got inf'),
         (dict(depth_scale=True), 'must be > 0, got True'),
         (dict(depth_invalid=('0',)), 'depth_invalid holds stored values'),
-        (dict(min_depth=None), 'must be numbers, got None and None'),
-        (dict(min_depth=1, max_depth=1), 'must be less than max_depth, got 1 and 1'),
+        (dict(min_depth=None), 'got None and None'),
+        (dict(min_depth=1, max_depth=1), 'min_depth < max_depth .metres., got 1 and 1'),
     ],
 )
 def test_settings_that_make_no_sense(settings, message):

@@ -6,8 +6,8 @@ import torch
 
 from mmmask3d.apis import MaskedRGBDInferencer, get_model
 from mmmask3d.apis.encoders import build_encoder
+from mmmask3d.apis.reconstructions import draw_reconstructions
 from mmmask3d.engine.run_config import load_config
-from mmmask3d.visualization.reconstructions import draw_reconstructions
 
 IMAGENET = 'dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])'
 

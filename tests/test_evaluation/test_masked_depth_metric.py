@@ -9,11 +9,16 @@ from mmengine.evaluator import Evaluator
 from mmengine.structures import BaseDataElement
 
 from mmmask3d.evaluation import MaskedDepthMetric, linear_fill
-from mmmask3d.evaluation.masked_depth_metric import format_table, patches_to_pixels
+from mmmask3d.evaluation.masked_depth_metric import format_table
+from mmmask3d.models.patches import patch_mask_to_pixels
 from mmmask3d.registry import METRICS
 
 GRID, PATCH = (3, 4), 4
 SIZE = (GRID[0] * PATCH, GRID[1] * PATCH)
+
+
+def pixels_of(mask):
+    return patch_mask_to_pixels(mask[None], PATCH, GRID)[0, 0]
 
 
 def make_sample(seed, kind='metric', removed=9, noise=0.3, **fields):
@@ -128,14 +133,14 @@ def test_invalid_pixels_change_nothing(garbage, removed):
 
 def test_predictions_on_kept_patches_change_nothing():
     sample = make_sample(0)
-    removed = patches_to_pixels(sample['depth_mask'], GRID, SIZE)
+    removed = pixels_of(sample['depth_mask'])
     other = dict(sample, pred_depth=sample['pred_depth'].masked_fill(~removed, math.nan))
     assert run([sample]) == run([other])
 
 
 def test_baselines_see_kept_readings_only():
     sample = make_sample(0)
-    removed = patches_to_pixels(sample['depth_mask'], GRID, SIZE)
+    removed = pixels_of(sample['depth_mask'])
     moved = dict(sample, depth=torch.where(removed & sample['valid'], 50.0, sample['depth']))
     kept_mean = float(sample['depth'][sample['valid'] & ~removed].mean())
     assert run([moved])['mean_rmse'] == pytest.approx(50 - kept_mean, rel=1e-6)
@@ -188,12 +193,12 @@ def test_patch_target_is_aligned_per_patch():
     sample['pred_target'] = sample['depth'].double() / scale - scale
     got = run([sample])
     assert got['aligned_rmse'] == pytest.approx(0, abs=1e-9)
-    removed = patches_to_pixels(sample['depth_mask'], GRID, SIZE)
+    removed = pixels_of(sample['depth_mask'])
     residuals = []
     for index in range(12):
         cell = torch.zeros(12, dtype=torch.bool)
         cell[index] = True
-        pixels = patches_to_pixels(cell, GRID, SIZE) & removed & sample['valid']
+        pixels = pixels_of(cell) & removed & sample['valid']
         values = sample['depth'][pixels].double().numpy()
         residuals.extend(values - values.mean() if values.size else [])
     expected = np.sqrt(np.mean(np.square(residuals)))
@@ -206,7 +211,7 @@ def test_frames_with_nothing_to_compare_are_counted():
     flat = make_sample(2)
     flat['depth'] = torch.where(flat['valid'], 2.5, 0.0)
     no_kept_reading = make_sample(3)
-    removed = patches_to_pixels(no_kept_reading['depth_mask'], GRID, SIZE)
+    removed = pixels_of(no_kept_reading['depth_mask'])
     no_kept_reading['valid'] = no_kept_reading['valid'] & removed
     odd = [nothing_removed, all_invalid, flat, no_kept_reading]
     good = make_sample(4)
@@ -296,5 +301,3 @@ def test_errors_name_the_frame():
         run([dict(sample, depth_kind='disparity')])
     with pytest.raises(ValueError, match=r'frame7.*depth_invalid'):
         run([dict(sample, valid=torch.ones(SIZE, dtype=torch.bool))])
-    with pytest.raises(ValueError, match='12 patches on a grid of 3x3'):
-        run([dict(sample, grid=(3, 3))])

@@ -12,12 +12,12 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from mmmask3d.apis.encoders import build_encoder
+from mmmask3d.apis.reconstructions import draw_reconstructions
 from mmmask3d.apis.report_card import ReportOptions, report_encoders
 from mmmask3d.cli.report import main, parse_args
 from mmmask3d.engine.run_config import load_config
 from mmmask3d.models import Mask3DViT, TimmViT
 from mmmask3d.registry import MODELS
-from mmmask3d.visualization.reconstructions import draw_reconstructions
 from mmmask3d.visualization.report_page import RECONSTRUCTION, report_page
 from mmmask3d.weights.export import write_encoder
 

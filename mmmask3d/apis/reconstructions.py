@@ -12,59 +12,15 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
-from mmmask3d.checkpoints.files import load_checkpoint_file
 from mmmask3d.datasets.masking_config import hand_masking_to, masking_defaults
-from mmmask3d.registry import DATASETS, MODELS
-
-from .panels import stack_panels, write_png
-from .samples import panel_of_sample
-
-
-def choose_indices(total: int, num: int, wanted: list[int] | None) -> list[int]:
-    """Indices of the frames to draw: those asked for, or ``num`` spread evenly over ``total``.
-
-    Raises:
-        ValueError: If there is no frame, or an index asked for does not exist.
-    """
-    if total == 0:
-        raise ValueError('the data set is empty: check data_root and ann_file of the split')
-    if wanted is None:
-        return sorted({round(i) for i in np.linspace(0, total - 1, min(num, total))})
-    wrong = [i for i in wanted if not 0 <= i < total]
-    if wrong:
-        raise ValueError(f'--index {wrong}: the split has {total} frames, 0 to {total - 1}')
-    return wanted
-
-
-def load_model(cfg: Config, checkpoint: str, device: str) -> torch.nn.Module:
-    """Build the model of a config and load a checkpoint of exactly its keys.
-
-    Raises:
-        RuntimeError: If the checkpoint belongs to another model.
-    """
-    # The weights are all in the checkpoint: what init_cfg names need not exist here.
-    model_cfg = cfg.model.copy()
-    model_cfg.pop('init_cfg', None)
-    if isinstance(model_cfg.get('backbone'), dict):
-        model_cfg.backbone.pop('init_cfg', None)
-    model = MODELS.build(model_cfg)
-    content = load_checkpoint_file(checkpoint, map_location='cpu')
-    state = content.get('state_dict', content)
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise RuntimeError(
-            f'{checkpoint} does not fit the model of {cfg.filename}. Expected a checkpoint of the '
-            'whole pre-training model (not an exported encoder), trained with the same model '
-            f'settings.\n{error}'
-        ) from error
-    return model.to(device).eval()
+from mmmask3d.inspection.browse import choose
+from mmmask3d.registry import DATASETS
+from mmmask3d.visualization import panel_of_sample, stack_panels, write_png
+from mmmask3d.weights.zoo import get_model
 
 
 @torch.no_grad()
-def draw_reconstruction(
-    model: torch.nn.Module, packed: Mapping, **options: Any
-) -> tuple[np.ndarray, str]:
+def draw_reconstruction(model: Any, packed: Mapping, **options: Any) -> tuple[np.ndarray, str]:
     """Draw what a model makes of a frame of a pre-training data set.
 
     Args:
@@ -118,14 +74,14 @@ def draw_reconstructions(
     loader = cfg.get(f'{split}_dataloader')
     if not loader:
         raise ValueError(f'{cfg.filename} has no {split}_dataloader; choose another --split')
-    model = load_model(cfg, checkpoint, device)
+    model = get_model(cfg, checkpoint, device)
     torch.manual_seed(seed)
     np.random.seed(seed)
     dataset = DATASETS.build(loader.dataset)
     hand_masking_to(dataset, masking_defaults(cfg, model))
 
     folder, files, panels = Path(out_dir), [], []
-    for index in choose_indices(len(dataset), num, indices):
+    for index in choose(len(dataset), num, indices):
         panel, name = draw_reconstruction(
             model, dataset[index], paste_kept=paste_kept, columns=columns
         )
