@@ -50,7 +50,8 @@ def associate(
         if not (free[low] and free[high]):
             continue
         free[low] = free[high] = False
-        pairs.append(tuple(stamps[i][2] for i in sorted((low, high), key=lambda i: stamps[i][1])))
+        one, other = sorted((low, high), key=lambda i: stamps[i][1])
+        pairs.append((stamps[one][2], stamps[other][2]))
         below, above = before[low], after[high]
         if below >= 0:
             after[below] = above

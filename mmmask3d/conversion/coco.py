@@ -57,7 +57,8 @@ def coco_content(
         categories: Names by id.
         description: Of the data set.
     """
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for image_id, (file_name, width, height, found) in enumerate(frames, 1):
         images.append({'id': image_id, 'file_name': file_name, 'width': width, 'height': height})
         for annotation in found:

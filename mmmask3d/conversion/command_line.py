@@ -8,6 +8,7 @@ from pathlib import Path
 from mmmask3d.atomic_file import replacing
 from mmmask3d.conversion.converter import Converter
 from mmmask3d.conversion.job import ConversionError, JobOptions, Result, convert
+from mmmask3d.conversion.numbers import at_least_one
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.storage import StorageError
 from mmmask3d.conversion.workers import WorkerError
@@ -26,12 +27,15 @@ def build_parser(converter: type[Converter], prog: str | None = None) -> argpars
     """Build the parser of a converter: shared options and those of the data set."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description=converter.__doc__.splitlines()[0],
+        description=(converter.__doc__ or '').splitlines()[0],
         formatter_class=_Formatter,
     )
     converter.add_folders(parser)
     parser.add_argument(
-        '--workers', type=int, default=2, help='processes; the files are the same for any number'
+        '--workers',
+        type=at_least_one,
+        default=2,
+        help='processes; the files are the same for any number',
     )
     parser.add_argument(
         '--size',
@@ -49,7 +53,7 @@ def build_parser(converter: type[Converter], prog: str | None = None) -> argpars
         default='raise',
         help='damaged frames: convert the others and fail, or leave them out',
     )
-    parser.add_argument('--limit', type=int, metavar='N', help='the first N frames only')
+    parser.add_argument('--limit', type=at_least_one, metavar='N', help='the first N frames only')
     parser.add_argument(
         '--contact-sheet', type=Path, metavar='PNG', help='draw some of the frames into a picture'
     )
@@ -74,10 +78,6 @@ def run(
     """
     parser = build_parser(converter, prog)
     args = parser.parse_args(arguments)
-    if args.workers < 1:
-        parser.error(f'--workers must be at least 1, got {args.workers}')
-    if args.limit is not None and args.limit < 1:
-        parser.error(f'--limit must be at least 1, got {args.limit}')
     if args.size and not all(1 <= side <= _LARGEST_SIDE for side in args.size):
         parser.error(f'--size must lie between 1 and {_LARGEST_SIDE}, got {args.size}')
     options = JobOptions(

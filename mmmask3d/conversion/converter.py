@@ -85,7 +85,7 @@ class Converter:
         self.source: Path = args.source
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+    def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
         """Add the options of this data set to those that all converters share."""
 
     @classmethod

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
+from typing import Any
 
 import cv2
 import numpy as np
@@ -51,6 +52,8 @@ class CheckedBytes(bytes):
         shape: What they decode to, (H, W, 3).
     """
 
+    shape: tuple[int, ...]
+
     def __new__(cls, content: bytes, shape: tuple[int, ...]) -> 'CheckedBytes':  # noqa: D102
         self = super().__new__(cls, content)
         self.shape = shape
@@ -76,7 +79,7 @@ def store_depth(depth: np.ndarray, valid: np.ndarray, scale: float) -> np.ndarra
 
 def bring_to_size(
     images: Mapping[str, np.ndarray | bytes], size: tuple[int, int] | None, where: str
-) -> dict[str, np.ndarray | CheckedBytes]:
+) -> dict[str, Any]:
     """Bring all images of a frame to one size: colour by area, everything else nearest.
 
     Args:
@@ -100,15 +103,16 @@ def bring_to_size(
     if size is None:
         leading = next(kind for kind in ('depth', 'rgb', *arrays) if kind in arrays)
         size = arrays[leading].shape[1::-1]
-    result: dict[str, np.ndarray | CheckedBytes] = {}
+    result: dict[str, Any] = {}
     for kind, array in arrays.items():
         original = images[kind]
-        if array.shape[1::-1] == size:
-            is_file = isinstance(original, bytes)
-            result[kind] = CheckedBytes(original, array.shape) if is_file else original
-        else:
+        if array.shape[1::-1] != size:
             hint = orientation_hint(original) if isinstance(original, bytes) else ''
             result[kind] = _resized(kind, array, size, where, hint)
+        elif isinstance(original, bytes):
+            result[kind] = CheckedBytes(original, array.shape)
+        else:
+            result[kind] = array
     return result
 
 

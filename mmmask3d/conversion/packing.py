@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -260,11 +261,7 @@ def _batches(files: Mapping[str, Path], limit: int) -> Iterator[list[str]]:
         yield some
 
 
-def _put(
-    environment: 'lmdb.Environment',  # noqa: F821
-    files: Sequence[tuple[bytes, bytes]],
-    append: bool = True,
-) -> None:
+def _put(environment: Any, files: Sequence[tuple[bytes, bytes]], append: bool = True) -> None:
     """Write files in one transaction, with a larger map as often as it is full."""
     import lmdb
 

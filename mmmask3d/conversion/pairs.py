@@ -1,7 +1,6 @@
 """Colour and depth files that belong together, found by patterns or named in a list."""
 
 import argparse
-import math
 import os
 import re
 import zlib
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmmask3d.conversion.association import associate
+from mmmask3d.conversion.numbers import above_zero
 from mmmask3d.conversion.paths import SourceError, path_inside, safe_name
 from mmmask3d.datasets.frame_files import PICTURE_SUFFIXES, existing, files_below, same_form
 from mmmask3d.datasets.text_lists import index_fields, numbered_lines
@@ -145,7 +145,7 @@ class PairFinder:
             self.depth = Pattern(args.depth, '--depth')
 
     @staticmethod
-    def add_arguments(parser: argparse._ArgumentGroup) -> None:
+    def add_arguments(parser: argparse._ActionsContainer) -> None:
         """Add the options that say which files belong together."""
         parser.add_argument(
             '--rgb',
@@ -212,7 +212,7 @@ class PairFinder:
             SourceError: No file, or two of one name, match a pattern; or a line of the list
                 does not name two files inside the source.
         """
-        found = self._listed() if self.list else self._matched()
+        found = self._listed(self.list) if self.list else self._matched()
         found.pairs.sort(key=lambda pair: natural(pair.name))
         return found
 
@@ -231,10 +231,7 @@ class PairFinder:
         for name, partner in together.items():
             sure = '' if confidence is None else confidence.get(partner)
             if sure is None:
-                problems.append(
-                    f'{depth[partner]}: no confidence map of this name in --confidence '
-                    f'{self.confidence.text!r}'
-                )
+                problems.append(f'{depth[partner]}: --confidence matches no map of this name')
                 continue
             try:
                 pairs.append(Pair(safe_name(name), colour[name], depth[partner], sure))
@@ -315,10 +312,11 @@ class PairFinder:
         except OSError as error:
             raise SourceError(f'{error.filename}: cannot be listed ({error.strerror}).') from error
 
-    def _listed(self) -> Found:
-        pairs, names = [], {}
-        for number, line in numbered_lines(_read(self.list), self.list, SourceError):
-            where = f'{self.list}:{number}'
+    def _listed(self, path: Path) -> Found:
+        pairs: list[Pair] = []
+        names: dict[str, int] = {}
+        for number, line in numbered_lines(_read(path), path, SourceError):
+            where = f'{path}:{number}'
             fields = index_fields(line)
             if not fields:
                 continue
@@ -340,7 +338,7 @@ class PairFinder:
             names[name] = number
             pairs.append(Pair(name, colour, *others))
         if not pairs:
-            raise SourceError(f'{self.list}: names no pair of files.')
+            raise SourceError(f'{path}: names no pair of files.')
         return Found(pairs, [])
 
 
@@ -385,14 +383,6 @@ def _times(names: Collection[str]) -> dict[str, dict[float, str]]:
         if other != name:
             raise SourceError(f'--max-difference: {other!r} and {name!r} have the same time.')
     return found
-
-
-def above_zero(text: str) -> float:
-    """Parse a number above 0 for ``argparse``."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f'expected a number above 0, got {text}')
-    return value
 
 
 def _read(path: Path) -> bytes:

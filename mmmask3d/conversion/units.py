@@ -18,7 +18,7 @@ def stored_per_metre(text: str) -> float:
     )
 
 
-def add_argument(parser: argparse._ArgumentGroup, default: float) -> None:
+def add_argument(parser: argparse._ActionsContainer, default: float) -> None:
     """Add ``--unit`` for a layout that does not prove its unit.
 
     Args:

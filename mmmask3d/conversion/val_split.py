@@ -16,7 +16,7 @@ def share(text: str) -> float:
     return value
 
 
-def add_argument(parser: argparse._ArgumentGroup) -> None:
+def add_argument(parser: argparse._ActionsContainer) -> None:
     """Add ``--val``."""
     parser.add_argument(
         '--val',

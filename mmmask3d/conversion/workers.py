@@ -32,7 +32,7 @@ class WorkerError(RuntimeError):
     """A worker process was killed."""
 
 
-_converter: Converter | None = None  # of this process
+_converter: Converter  # of this process
 
 
 def _start_worker(converter: Converter) -> None:
@@ -185,7 +185,7 @@ def _convert_frame(root: Path, size: tuple[int, int] | None, opened: Any, ref: F
         _remove_frame(root, ref)
         raise
     height, width = next(iter(images.values())).shape[:2]
-    record = {
+    record: dict[str, Any] = {
         'name': ref.name,
         'files': files,
         'size': [width, height],

@@ -7,6 +7,7 @@ the loader, the checker and the converters cannot disagree about what a reading 
 from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
+from typing import Any
 
 import cv2
 import numpy as np
@@ -354,6 +355,38 @@ def to_readings(
             return depth, valid  # only 0 is no reading, and it is 0 already
         return zero_where_invalid(depth, valid), valid
     return _to_readings(raw, depth_scale, depth_invalid, min_depth, max_depth, depth_kind)
+
+
+def check_reading_settings(
+    depth_scale: Any, depth_invalid: Any, min_depth: Any, max_depth: Any, depth_kind: Any
+) -> None:
+    """Refuse arguments of :func:`to_readings` that leave no reading or mean nothing.
+
+    Raises:
+        ValueError: Says which and what is expected.
+    """
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+    if depth_kind not in ('metric', 'relative'):
+        raise ValueError(f"depth_kind must be 'metric' or 'relative', got {depth_kind!r}.")
+    if not (is_number(depth_scale) and 0 < depth_scale < np.inf):
+        raise ValueError(
+            f'depth_scale is the number of stored units per metre and must be > 0, got '
+            f'{depth_scale!r}.'
+        )
+    if not (isinstance(depth_invalid, list | tuple) and all(map(is_number, depth_invalid))):
+        raise ValueError(
+            f'depth_invalid holds stored values that mean "no reading", such as (0, 65535); got '
+            f'{depth_invalid!r}.'
+        )
+    farthest = np.inf if max_depth is None else max_depth
+    if not (is_number(min_depth) and is_number(farthest) and 0 <= min_depth < farthest):
+        raise ValueError(
+            f'expected numbers with 0 <= min_depth < max_depth (metres), got {min_depth!r} and '
+            f'{max_depth!r}.'
+        )
 
 
 @lru_cache(maxsize=64)

@@ -1,7 +1,6 @@
 """Pairs of colour and depth files as an mmengine data set."""
 
 import logging
-import math
 import os
 import pickle
 import posixpath
@@ -16,6 +15,7 @@ from mmengine.fileio.backends import LocalBackend
 from mmengine.logging import print_log
 
 from mmmask3d.datasets.confidence import check_threshold
+from mmmask3d.datasets.depth_io import check_reading_settings
 from mmmask3d.datasets.frame_error import FrameError
 from mmmask3d.datasets.frame_files import (
     PICTURE_SUFFIXES,
@@ -138,25 +138,7 @@ class RGBDDataset(BaseDataset):
             )
         if min_confidence is not None:
             min_confidence = check_threshold(min_confidence, 'RGBDDataset: min_confidence')
-        if not (math.isfinite(depth_scale) and depth_scale > 0):
-            raise ValueError(
-                f'RGBDDataset: depth_scale is the number of stored units per metre and must be '
-                f'> 0, got {depth_scale}.'
-            )
-        if isinstance(depth_invalid, int | float):
-            raise ValueError(
-                f'RGBDDataset: depth_invalid is a sequence of stored values, got {depth_invalid}. '
-                f'Write ({depth_invalid},).'
-            )
-        if not min_depth >= 0 or (max_depth is not None and not max_depth > min_depth):
-            raise ValueError(
-                f'RGBDDataset: expected 0 <= min_depth < max_depth (metres), got min_depth='
-                f'{min_depth}, max_depth={max_depth}.'
-            )
-        if depth_kind not in ('metric', 'relative'):
-            raise ValueError(
-                f"RGBDDataset: depth_kind must be 'metric' or 'relative', got {depth_kind!r}."
-            )
+        check_reading_settings(depth_scale, depth_invalid, min_depth, max_depth, depth_kind)
         if on_error not in ('raise', 'drop'):
             raise ValueError(f"RGBDDataset: on_error must be 'raise' or 'drop', got {on_error!r}.")
         if not isinstance(seed, int) or seed < 0:
@@ -275,22 +257,18 @@ class RGBDDataset(BaseDataset):
     def _report_left_over(self, paths: Sequence[str]) -> None:
         """Warn of pictures in the folders that are no frames because of their suffix."""
         counts = Counter(os.path.splitext(path)[1] for path in paths)
-        print_log(
+        _warn(
             f'RGBDDataset: {len(paths)} files are no frames, as they end neither in img_suffix='
             f'{self.img_suffix!r} nor in depth_suffix={self.depth_suffix!r}, and are left out: '
             f'{_describe(counts)} ({_examples(paths)}). A second data set with their suffixes '
-            f'reads them (ConcatDataset).',
-            logger='current',
-            level=logging.WARNING,
+            f'reads them (ConcatDataset).'
         )
 
     def _report_links(self, paths: Sequence[str]) -> None:
         """Warn of links to folders that are listed already."""
-        print_log(
+        _warn(
             f'RGBDDataset: {len(paths)} links lead to a folder that is listed already or holds '
-            f'them, and are passed over: {_examples(paths)}.',
-            logger='current',
-            level=logging.WARNING,
+            f'them, and are passed over: {_examples(paths)}.'
         )
 
     def _read_index(self) -> list[Record]:
@@ -340,7 +318,7 @@ class RGBDDataset(BaseDataset):
                 f"{message} Check data_prefix['confidence_path'] and confidence_suffix "
                 f'({self.confidence_suffix!r}); a map has the name of the depth file.'
             )
-        print_log(f'{message} They are left out.', logger='current', level=logging.WARNING)
+        _warn(f'{message} They are left out.')
 
     def _report_missing(
         self,
@@ -371,7 +349,7 @@ class RGBDDataset(BaseDataset):
                 f'({self.depth_suffix!r}) and the index (a single name has no suffix)'
                 + ('.' if num_complete == 0 else ", or set on_error='drop' to leave them out.")
             )
-        print_log(f'{message} They are left out.', logger='current', level=logging.WARNING)
+        _warn(f'{message} They are left out.')
 
     def _parse_index(self) -> Iterator[Record]:
         local = self.backend_args is None
@@ -601,11 +579,11 @@ class RGBDDataset(BaseDataset):
         if self._unreadable[index]:
             return
         self._unreadable[index] = True
-        print_log(
-            f'RGBDDataset: frame {index} is dropped ({self.num_unreadable} so far): {error}',
-            logger='current',
-            level=logging.WARNING,
-        )
+        _warn(f'RGBDDataset: frame {index} is dropped ({self.num_unreadable} so far): {error}')
+
+
+def _warn(text: str) -> None:
+    print_log(text, logger='current', level=logging.WARNING)
 
 
 def _join(folder: str, name: str) -> str:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -202,16 +201,6 @@ def test_an_output_file_that_changed_is_made_again(toy, source, tmp_path, read_t
     assert not path.is_symlink()
     if damage == 'a link':
         assert (tmp_path / 'theirs').read_bytes() == b'theirs'
-
-
-def test_other_options_are_refused(toy, source, tmp_path, read_tree):
-    converted(toy, source, tmp_path / 'out')
-    before = read_tree(tmp_path / 'out', state=True)
-    with pytest.raises(StorageError, match=r'options\.shift 0 \(asked for: 1\)'):
-        converted(toy, source, tmp_path / 'out', shift=1)
-    with pytest.raises(StorageError, match=r'size None \(asked for: \[8, 6\]\)'):
-        converted(toy, source, tmp_path / 'out', size=(8, 6))
-    assert read_tree(tmp_path / 'out', state=True) == before
 
 
 def test_a_limit_takes_the_first_frames_and_is_lifted(toy, source, tmp_path, read_tree):
@@ -480,19 +469,3 @@ def test_results_do_not_pile_up(toy, tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------- no room
-
-
-def test_a_limit_of_the_process_in_the_middle(toy, source, tmp_path, read_tree):
-    """As on a full disk: no file larger than 600 bytes."""
-
-    def work():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
-        converted(toy, source, tmp_path / 'out')
-
-    pid = forked(work)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
-    assert not list((tmp_path / 'out').glob('*/scene*/*'))
-    assert temporary(tmp_path / 'out') == []
-    assert converted(toy, source, tmp_path / 'out').made == 12
-    converted(toy, source, tmp_path / 'whole')
-    assert read_tree(tmp_path / 'out') == read_tree(tmp_path / 'whole')

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmmask3d.conversion.pairs import Pair, PairFinder, Pattern, above_zero, natural
+from mmmask3d.conversion.numbers import above_zero
+from mmmask3d.conversion.pairs import Pair, PairFinder, Pattern, natural
 from mmmask3d.conversion.paths import SourceError
 
 
@@ -201,7 +202,7 @@ def test_a_map_has_the_name_of_depth(tmp_path):
     found = with_maps.find()
     assert found.pairs == [Pair('1', 'rgb/1.jpg', 'depth/1.png', 'sure/c_1.png')]
     (problem,) = found.problems
-    assert problem.startswith('depth/2.png: no confidence map of this name')
+    assert problem.startswith('depth/2.png: --confidence matches no map of this name')
     assert with_maps.options()['confidence'] == 'sure/c_*.png'
     assert [p.confidence for p in finder(tmp_path).find().pairs] == ['', '']
 

@@ -204,12 +204,11 @@ def test_workers(root, arguments):
     assert data[0]['data_samples'].frame == alone[0]
 
 
-@pytest.mark.parametrize('method', ['fork', 'spawn'])
-def test_one_backend_in_several_processes(root, arguments, method):
+def test_one_backend_in_several_processes(root, arguments):
     backend = PackedLmdbBackend(arguments['db_path'], arguments['data_root'])
     path = f'{root}/splits/train.txt'
     text = backend.get(path)
-    context = multiprocessing.get_context(method)
+    context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         for _ in range(2):
             assert pool.submit(backend.get, path).result(timeout=300) == text

@@ -17,7 +17,6 @@ from mmmask3d.datasets.depth_io import decode_colour, decode_depth
 Y, X = np.mgrid[:9, :13]
 RAMP = 7 * Y + X
 RGB = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
-TYPES = ['u1', 'i1', 'u2', 'i2', 'u4', 'i4', 'u8', 'i8', 'f2', 'f4', 'f8']
 
 
 def tiff(*arrays, **options):
@@ -63,12 +62,12 @@ def packed(bits):
     ],
     ids=str,
 )
-@pytest.mark.parametrize('dtype', TYPES)
-def test_depth_of_every_type_comes_as_it_was_written(dtype, options):
-    depth = RAMP.astype(dtype) if dtype[0] == 'u' else (RAMP - 5).astype(dtype)
-    got = decode_depth(tiff(depth, **options), 'd.tif')
-    assert got.dtype.newbyteorder('=') == depth.dtype
-    np.testing.assert_array_equal(got, depth)
+def test_depth_of_every_type_comes_as_it_was_written(options):
+    for dtype in ('u1', 'i1', 'u2', 'i2', 'u4', 'i4', 'u8', 'i8', 'f2', 'f4', 'f8'):
+        depth = RAMP.astype(dtype) if dtype[0] == 'u' else (RAMP - 5).astype(dtype)
+        got = decode_depth(tiff(depth, **options), 'd.tif')
+        assert got.dtype.newbyteorder('=') == depth.dtype
+        np.testing.assert_array_equal(got, depth)
 
 
 @pytest.mark.parametrize('dtype', ['u1', 'i1', 'u2', 'i2', 'i4', 'f4', 'f8'])

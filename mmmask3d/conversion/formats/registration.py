@@ -179,6 +179,6 @@ def _splat(
             inside = (column < right) & (row < bottom)
             inside &= (column >= 0) & (column < width) & (row >= 0) & (row < height)
             np.minimum.at(target, row[inside] * width + column[inside], z[inside])
-    target = target.reshape(height, width)
-    found = np.isfinite(target)
-    return np.where(found, target, np.float32(0)), found
+    nearest = target.reshape(height, width)
+    found = np.isfinite(nearest)
+    return np.where(found, nearest, np.float32(0)), found

@@ -168,7 +168,10 @@ class SensReader:
             )
         header = SensHeader(
             name.decode('ascii', 'backslashreplace').rstrip('\0'),
-            *matrices,
+            matrices[0],
+            matrices[1],
+            matrices[2],
+            matrices[3],
             (sides[0], sides[1]),
             (sides[2], sides[3]),
             scale,
@@ -214,10 +217,11 @@ class SensReader:
         data = self._bytes(
             entry.offset, _FRAME_BYTES + entry.colour_bytes + entry.depth_bytes, where
         )
-        *times, _, _ = _AFTER_POSE.unpack_from(data, _POSE_BYTES)
+        colour_time, depth_time, _, _ = _AFTER_POSE.unpack_from(data, _POSE_BYTES)
         pose = np.frombuffer(data, '<f4', 16).reshape(4, 4).copy()
         middle = _FRAME_BYTES + entry.colour_bytes
-        return SensFrame(where, pose, *times, data[_FRAME_BYTES:middle], data[middle:])
+        images = data[_FRAME_BYTES:middle], data[middle:]
+        return SensFrame(where, pose, colour_time, depth_time, *images)
 
     def depth(self, frame: SensFrame) -> np.ndarray:
         """Decompress the depth map.

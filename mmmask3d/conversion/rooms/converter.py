@@ -12,6 +12,7 @@ import numpy as np
 
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.frame import Frame
+from mmmask3d.conversion.numbers import at_least_one
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.rooms.sensor import Sensor, measure
 from mmmask3d.datasets.classes import INDOOR_STUFF, NYU13_CLASSES
@@ -47,10 +48,6 @@ class RoomsConverter(Converter):
     def _check(self, out: Path) -> None:
         if self.seed < 0:
             raise SourceError(f'--seed must be 0 or more, got {self.seed}.')
-        if self.rooms < 1 or self.views < 1:
-            raise SourceError(
-                f'--rooms and --views must be at least 1, got {self.rooms} and {self.views}.'
-            )
         if not 0 <= self.val_rooms < self.rooms:
             raise SourceError(
                 f'--val-rooms must be 0 or more and leave a room for training: got '
@@ -78,11 +75,11 @@ class RoomsConverter(Converter):
         parser.add_argument('--out', type=Path, default=Path('data/rooms'), help='folder to fill')
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+    def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
         """See :meth:`Converter.add_arguments`."""
         parser.add_argument('--seed', type=int, default=0, help='of everything random')
-        parser.add_argument('--rooms', type=int, default=60, help='number of rooms')
-        parser.add_argument('--views', type=int, default=8, help='frames per room')
+        parser.add_argument('--rooms', type=at_least_one, default=60, help='number of rooms')
+        parser.add_argument('--views', type=at_least_one, default=8, help='frames per room')
         parser.add_argument('--val-rooms', type=int, default=12, help='the last rooms, for val')
 
     def options(self) -> dict:
@@ -122,7 +119,7 @@ class RoomsConverter(Converter):
         _, jpeg = cv2.imencode(
             '.jpg', frame.colour[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
         )
-        images = {
+        images: dict[str, np.ndarray | bytes] = {
             'rgb': jpeg.tobytes(),
             'depth': depth,
             'semantic': frame.semantic,

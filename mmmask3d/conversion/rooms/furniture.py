@@ -6,7 +6,7 @@ on z = 0 around the origin with its front towards +y (metres).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -241,7 +241,7 @@ def scatter(
     z: float,
     count: int,
     tallest: float = 1.0,
-    makers: list[Callable[[Rng], Assembly]] | None = None,
+    makers: Sequence[Callable[[Rng], Assembly]] = (),
 ) -> None:
     """Put small things onto a surface at height ``z`` without overlap.
 

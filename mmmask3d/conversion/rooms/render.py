@@ -368,13 +368,13 @@ class Renderer:
             return np.ascontiguousarray(values.T, np.float32).reshape(-1, height, width)
 
         geometry = planes(points), planes(normals), image(0.01 + 0.012 * depth)
-        light = _smooth(planes(np.concatenate([direct, gloss, indirect], 1)), *geometry, 1)
+        lit = _smooth(planes(np.concatenate([direct, gloss, indirect], 1)), *geometry, 1)
         # Indirect light varies slowly but is noisy: it is averaged over a wider surrounding.
-        indirect = _smooth(_smooth(light[6:], *geometry, 4), *geometry, 12)
-        arriving, gloss = (light[:3] + indirect).transpose(1, 2, 0), light[3:6].transpose(1, 2, 0)
+        indirect = _smooth(_smooth(lit[6:], *geometry, 4), *geometry, 12)
+        arriving, shine = (lit[:3] + indirect).transpose(1, 2, 0), lit[3:6].transpose(1, 2, 0)
         footprint = depth / camera.focal / np.sqrt(np.maximum(cosine, 0.02))
         albedo = self.albedo(hits, footprint)
-        radiance = image(albedo / np.pi) * arriving + gloss
+        radiance = image(albedo / np.pi) * arriving + shine
         radiance += image(albedo * self.emission[material][:, None])
         outside = np.flatnonzero(self.glass[material] | ~hits.hit)
         if outside.size:

@@ -5,13 +5,21 @@ The room is a box with the floor at z = 0, 0 <= x <= width and 0 <= y <= depth, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from mmmask3d.conversion.rooms import furniture, palette
-from mmmask3d.conversion.rooms.shapes import Adder, Assembly, Material, box, quad, yaw_matrix
+from mmmask3d.conversion.rooms.shapes import (
+    Adder,
+    Assembly,
+    Material,
+    Vector,
+    box,
+    quad,
+    yaw_matrix,
+)
 
 Rng = np.random.Generator
 
@@ -98,13 +106,13 @@ class _Room:
         self.solids: list[np.ndarray] = []
         self.lights: list[Light] = []
 
-    def reserve(self, low: Sequence[float], high: Sequence[float]) -> None:
+    def reserve(self, low: Vector, high: Vector) -> None:
         """Keep a box free of furniture without putting anything there."""
         corners = np.stack([np.asarray(low, float), np.asarray(high, float)])
         self.taken.append(np.sort(corners, axis=0))
 
     def place(
-        self, piece: Assembly, offset: Sequence[float], yaw: float = 0.0, gap: float = 0.01
+        self, piece: Assembly, offset: Vector, yaw: float = 0.0, gap: float = 0.01
     ) -> np.ndarray | None:
         """Put a piece down if it fits; return its (2, 3) bounds, or None if something is there."""
         turned = Assembly()

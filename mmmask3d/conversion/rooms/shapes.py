@@ -17,6 +17,9 @@ import trimesh
 
 from mmmask3d.datasets.classes import NYU13_CLASSES
 
+#: Three numbers: a position, a size.
+Vector = Sequence[float] | np.ndarray
+
 
 @dataclass(frozen=True)
 class Material:
@@ -104,7 +107,8 @@ def _gridded_box() -> tuple[np.ndarray, np.ndarray]:
     """Return a cube of half size 1 whose sides are 6 x 6 cells, as the start of a rounded box."""
     mesh = trimesh.creation.box((2.0, 2.0, 2.0))
     steps = np.linspace(-1.0, 1.0, 7)
-    vertices, faces = [], []
+    vertices: list[np.ndarray] = []
+    faces: list[np.ndarray] = []
     for axis in range(3):
         first, second = (axis + 1) % 3, (axis + 2) % 3
         for sign in (-1.0, 1.0):
@@ -145,8 +149,8 @@ def _shape(
     vertices: np.ndarray,
     faces: np.ndarray,
     material: Material,
-    centre: Sequence[float],
-    size: Sequence[float],
+    centre: Vector,
+    size: Vector,
     vertex_normals: np.ndarray | None = None,
 ) -> Shape:
     """Return a mesh around the origin, moved to its centre."""
@@ -155,27 +159,26 @@ def _shape(
         normals = np.repeat(flat[:, None], 3, axis=1)
     else:
         normals = vertex_normals[faces]
-    uv = _box_uv(vertices, faces, flat) + np.float32(_shift_of(centre, size))
+    uv = _box_uv(vertices, faces, flat) + _shift_of(centre, size)
     vertices = vertices + np.asarray(centre, float)
     return Shape(vertices, faces, uv, normals.astype(np.float32), material)
 
 
-def _shift_of(centre: Sequence[float], size: Sequence[float]) -> tuple[float, float]:
+def _shift_of(centre: Vector, size: Vector) -> np.ndarray:
     """Return a texture offset that differs between the parts of one piece of furniture."""
     x, y, z = (float(v) for v in centre)
     a, b, c = (float(v) for v in size)
-    return ((x * 7.3 + z * 3.1 + a * 1.7) % 11.0, (y * 5.9 + z * 2.3 + b * 4.1 + c) % 13.0)
+    shift = (x * 7.3 + z * 3.1 + a * 1.7) % 11.0, (y * 5.9 + z * 2.3 + b * 4.1 + c) % 13.0
+    return np.array(shift, np.float32)
 
 
-def box(size: Sequence[float], centre: Sequence[float], material: Material) -> Shape:
+def box(size: Vector, centre: Vector, material: Material) -> Shape:
     """Return a box of (x, y, z) size in metres around ``centre``."""
     vertices, faces = _unit_box()
     return _shape(vertices * np.asarray(size, float), faces, material, centre, size)
 
 
-def panel(
-    size: Sequence[float], centre: Sequence[float], material: Material, front: str = '+y'
-) -> Shape:
+def panel(size: Vector, centre: Vector, material: Material, front: str = '+y') -> Shape:
     """Return a box whose texture coordinates run 0..1 over the side named by ``front``.
 
     Used for pictures, screens, rugs and book covers, whose texture is laid out as one image: u goes
@@ -190,9 +193,7 @@ def panel(
     return replace(shape, vertices=moved, uv=uv.astype(np.float32))
 
 
-def cushion(
-    size: Sequence[float], centre: Sequence[float], radius: float, material: Material
-) -> Shape:
+def cushion(size: Vector, centre: Vector, radius: float, material: Material) -> Shape:
     """Return a box with edges rounded by ``radius`` metres and smooth normals."""
     half = np.asarray(size, float) / 2
     radius = min(radius, 0.999 * float(half.min()))
@@ -210,7 +211,7 @@ def cushion(
     return _shape(rounded, faces, material, centre, size, normals)
 
 
-def ellipsoid(size: Sequence[float], centre: Sequence[float], material: Material) -> Shape:
+def ellipsoid(size: Vector, centre: Vector, material: Material) -> Shape:
     """Return an ellipsoid with (x, y, z) diameters in metres."""
     vertices, faces = _unit_sphere()
     radii = np.asarray(size, float) / 2
@@ -221,7 +222,7 @@ def ellipsoid(size: Sequence[float], centre: Sequence[float], material: Material
 
 def lathe(
     profile: Sequence[tuple[float, float]],
-    centre: Sequence[float],
+    centre: Vector,
     material: Material,
     sections: int = 20,
 ) -> Shape:
@@ -253,8 +254,8 @@ def lathe(
     angle = angle[:, :1] + (angle - angle[:, :1] + np.pi) % (2 * np.pi) - np.pi
     reach = np.linalg.norm(corners[..., :2], axis=-1)
     along = np.where(np.abs(flat[:, None, 2]) > 0.9, reach, corners[..., 2])
-    uv = np.stack([angle * line[:, 0].max(), along], axis=-1) + np.float32(
-        _shift_of(centre, (line[:, 0].max(), *line[-1]))
+    uv = np.stack([angle * line[:, 0].max(), along], axis=-1) + _shift_of(
+        centre, (line[:, 0].max(), *line[-1])
     )
     return Shape(
         vertices + np.asarray(centre, float),
@@ -268,7 +269,7 @@ def lathe(
 def cylinder(
     radius: float,
     height: float,
-    base: Sequence[float],
+    base: Vector,
     material: Material,
     top: float | None = None,
 ) -> Shape:
@@ -278,28 +279,28 @@ def cylinder(
     return lathe(profile, base, material)
 
 
-def rod(start: Sequence[float], end: Sequence[float], radius: float, material: Material) -> Shape:
+def rod(start: Vector, end: Vector, radius: float, material: Material) -> Shape:
     """Return a thin cylinder between two points: slanted legs, lamp arms, twigs."""
-    start, end = np.asarray(start, float), np.asarray(end, float)
-    axis = end - start
+    foot = np.asarray(start, float)
+    axis = np.asarray(end, float) - foot
     length = float(np.linalg.norm(axis))
     shape = cylinder(radius, length, (0.0, 0.0, 0.0), material)
     rotation = trimesh.geometry.align_vectors([0.0, 0.0, 1.0], axis / length)[:3, :3]
-    return shape.moved(rotation, start)
+    return shape.moved(rotation, foot)
 
 
 def quad(
-    corner: Sequence[float],
-    first: Sequence[float],
-    second: Sequence[float],
+    corner: Vector,
+    first: Vector,
+    second: Vector,
     material: Material,
     uv_start: tuple[float, float] = (0.0, 0.0),
 ) -> Shape:
     """Return a flat rectangle spanned by two edges; u follows the first edge, v the second."""
-    corner, first, second = (np.asarray(v, float) for v in (corner, first, second))
-    vertices = np.stack([corner, corner + first, corner + first + second, corner + second])
+    origin, right, up = (np.asarray(v, float) for v in (corner, first, second))
+    vertices = np.stack([origin, origin + right, origin + right + up, origin + up])
     faces = np.array([[0, 1, 2], [0, 2, 3]])
-    width, height = np.linalg.norm(first), np.linalg.norm(second)
+    width, height = np.linalg.norm(right), np.linalg.norm(up)
     plane = np.array([[0, 0], [width, 0], [width, height], [0, height]]) + uv_start
     normals = np.repeat(_face_normals(vertices, faces)[:, None], 3, axis=1)
     return Shape(
@@ -335,7 +336,7 @@ class Assembly:
 
         return add
 
-    def merge(self, other: Assembly, offset: Sequence[float] = (0, 0, 0), yaw: float = 0.0) -> None:
+    def merge(self, other: Assembly, offset: Vector = (0, 0, 0), yaw: float = 0.0) -> None:
         """Add another assembly, turned by ``yaw`` radians and shifted by ``offset`` metres."""
         rotation, shift = yaw_matrix(yaw), np.asarray(offset, float)
         first = len(self.things)

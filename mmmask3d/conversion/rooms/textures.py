@@ -43,8 +43,8 @@ def noise(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     rows = -(-x.size // columns)
     maps = np.zeros((2, rows * columns), np.float32)
     maps[0, : x.size], maps[1, : y.size] = x, y
-    maps = maps.reshape(2, rows, columns)
-    found = cv2.remap(_noise_tile(), maps[0], maps[1], cv2.INTER_LINEAR)
+    block = maps.reshape(2, rows, columns)
+    found = cv2.remap(_noise_tile(), block[0], block[1], cv2.INTER_LINEAR)
     return found.reshape(-1)[: x.size]
 
 

@@ -135,7 +135,7 @@ class CityscapesConverter(Converter):
             self.categories = {label.id: label.name for label in LABELS if label.is_thing}
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+    def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
         """Add the options of this data set."""
         parser.add_argument(
             '--splits',

@@ -12,7 +12,8 @@ import numpy as np
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.formats.source_image import read_colour
 from mmmask3d.conversion.frame import Frame, store_depth
-from mmmask3d.conversion.pairs import PairFinder, above_zero, spread
+from mmmask3d.conversion.numbers import above_zero
+from mmmask3d.conversion.pairs import PairFinder, spread
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.units import UNITS, stored_per_metre
 from mmmask3d.conversion.val_split import add_argument as add_val_argument
@@ -50,7 +51,7 @@ class PairsConverter(Converter):
         self.suffixes = {'rgb': '.jpg' if jpeg else '.png', 'depth': '.png'}
 
     @classmethod
-    def add_arguments(cls, parser: argparse._ArgumentGroup) -> None:
+    def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
         """See :class:`Converter`."""
         PairFinder.add_arguments(parser)
         add_val_argument(parser)
@@ -209,7 +210,7 @@ class FolderConverter(PairsConverter):
             self.depth_scale = _MILLIMETRES
 
     @classmethod
-    def add_arguments(cls, parser: argparse._ArgumentGroup) -> None:
+    def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
         """See :class:`Converter`."""
         super().add_arguments(parser)
         parser.add_argument(
@@ -334,7 +335,7 @@ class FolderConverter(PairsConverter):
         return Frame(images, extra=extra, unsure=unsure)
 
     def _check_in_place(
-        self, colour: Path, depth: Path, shape: tuple[int, int], locator: tuple[str, str]
+        self, colour: Path, depth: Path, shape: tuple[int, ...], locator: Sequence[str]
     ) -> None:
         content = colour.read_bytes()
         found = decode_colour(content, str(colour)).shape[:2]

@@ -21,7 +21,7 @@ from mmmask3d.conversion.formats.mat73 import (
     read_text,
 )
 from mmmask3d.conversion.frame import Frame, store_depth
-from mmmask3d.conversion.pairs import above_zero
+from mmmask3d.conversion.numbers import above_zero
 from mmmask3d.conversion.paths import SourceError, require
 from mmmask3d.conversion.sources.nyuv2_classes import (
     CATEGORY_SETS,
@@ -99,7 +99,7 @@ class NYUv2Converter(Converter):
         self.own_map13 = read_map13(args.map13) if args.map13 else None
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+    def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
         """See :meth:`Converter.add_arguments`."""
         parser.add_argument(
             '--splits', type=Path, help=f'{SPLITS}, if not in the folder of {LABELLED}'
@@ -221,7 +221,7 @@ class NYUv2Converter(Converter):
             )
         raw, filled = maps['rawDepths'], maps['depths']
         instance, categories = number_instances(labels, maps['instances'], source.category, where)
-        images = {
+        images: dict[str, np.ndarray | bytes] = {
             'rgb': np.ascontiguousarray(image[..., ::-1]),
             # False where it is not a number.
             'depth': store_depth(raw, (raw > 0) & (raw < self.max_depth), self.depth_scale),

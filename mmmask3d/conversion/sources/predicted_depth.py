@@ -37,7 +37,7 @@ class PredictedDepthConverter(PairsConverter):
         self.suffixes = {**self.suffixes, 'depth': '.png' if self.as_png else '.npy'}
 
     @classmethod
-    def add_arguments(cls, parser: argparse._ArgumentGroup) -> None:
+    def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
         """See :class:`~mmmask3d.conversion.converter.Converter`."""
         super().add_arguments(parser)
         parser.add_argument(

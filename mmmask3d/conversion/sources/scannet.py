@@ -13,6 +13,7 @@ import numpy as np
 from mmmask3d.conversion import units
 from mmmask3d.conversion.converter import Converter, Plan
 from mmmask3d.conversion.frame import Frame
+from mmmask3d.conversion.numbers import add_every
 from mmmask3d.conversion.paths import SourceError, require
 from mmmask3d.conversion.sources.scannet_labels import read_label_map
 from mmmask3d.conversion.sources.scannet_lists import (
@@ -21,7 +22,7 @@ from mmmask3d.conversion.sources.scannet_lists import (
     read_given_lists,
     read_splits,
 )
-from mmmask3d.conversion.sources.scannet_scenes import FramesScene, Scene, SensScene
+from mmmask3d.conversion.sources.scannet_scenes import FramesScene, SensScene
 from mmmask3d.datasets.classes import NYU40_CLASSES, SCANNET18_CLASSES, SCANNET20_CLASSES
 from mmmask3d.datasets.depth_io import FrameError
 from mmmask3d.datasets.frame_files import folders_in
@@ -37,7 +38,7 @@ class ScanNetConverter(Converter):
     title = 'ScanNet'
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+    def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
         """See :meth:`Converter.add_arguments`."""
         parser.add_argument(
             '--splits',
@@ -64,9 +65,7 @@ class ScanNetConverter(Converter):
             metavar='TSV',
             help='scannetv2-labels.combined.tsv; for label archives, not for scannet_frames_25k',
         )
-        parser.add_argument(
-            '--every', type=int, default=25, metavar='N', help='take every Nth frame of a stream'
-        )
+        add_every(parser, 25, 'a stream')
         # Of scannet_frames_25k and what is laid out like it; streams state theirs.
         units.add_argument(parser, default=units.UNITS['mm'])
         parser.add_argument(
@@ -83,8 +82,6 @@ class ScanNetConverter(Converter):
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
-        if args.every < 1:
-            raise SourceError(f'--every must be at least 1, got {args.every}.')
         self.every = args.every
         self.unit: float = args.unit
         self.low_label_seed = args.low_label_seed
@@ -99,10 +96,12 @@ class ScanNetConverter(Converter):
             self.categories = dict(enumerate(SCANNET18_CLASSES, 1))
         splits = read_splits(args.splits)
         self.given_lists = read_given_lists(args.scene_lists, splits)
-        self.scenes = self._find_scenes(splits, args.unlisted)
+        self.scenes: list[SensScene | FramesScene] = self._find_scenes(splits, args.unlisted)
         self.label_map = self._label_map(args.label_map)
 
-    def _find_scenes(self, splits: Mapping[str, str], unlisted: str) -> list[Scene]:
+    def _find_scenes(
+        self, splits: Mapping[str, str], unlisted: str
+    ) -> list[SensScene | FramesScene]:
         require(self.source, 'ScanNet', 'Correct the path.')
         roots = [root for root in map(self.source.joinpath, _ROOTS) if root.is_dir()]
         folders = [
@@ -138,7 +137,7 @@ class ScanNetConverter(Converter):
             )
         return scenes
 
-    def _scene(self, folder: Path, split: str) -> Scene:
+    def _scene(self, folder: Path, split: str) -> SensScene | FramesScene:
         streams = (folder / f'{folder.name}.sens').exists() or not (folder / 'color').is_dir()
         read = split != 'test'  # ScanNet keeps the labels of the test scenes to itself
         labels = dict(
@@ -170,19 +169,21 @@ class ScanNetConverter(Converter):
             'every': self.every if streams else None,
             'unit': None if all(isinstance(s, SensScene) for s in self.scenes) else self.unit,
             'labels': self.labels,
-            'label_map_crc32': None if self.label_map is None else zlib.crc32(self.label_map),
+            'label_map_crc32': (
+                None if self.label_map is None else zlib.crc32(self.label_map.tobytes())
+            ),
         }
 
-    def sources(self) -> Sequence[Scene]:
+    def sources(self) -> Sequence[SensScene | FramesScene]:
         """See :meth:`Converter.sources`: the scenes."""
         return self.scenes
 
-    def plan(self, source: Scene) -> Plan:
+    def plan(self, source: SensScene | FramesScene) -> Plan:
         """See :meth:`Converter.plan`."""
         return source.plan(self.every)
 
     @contextmanager
-    def open(self, source: Scene) -> Iterator[Any]:
+    def open(self, source: SensScene | FramesScene) -> Iterator[Any]:
         """See :meth:`Converter.open`."""
         with source.open(self.label_map) as opened:
             yield opened

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmmask3d.conversion.converter import FrameRef, Plan
 from mmmask3d.conversion.formats.archive import Archive
+from mmmask3d.conversion.formats.matrix import read_matrix
 from mmmask3d.conversion.formats.sens import SensEntry, SensReader
 from mmmask3d.conversion.formats.source_image import decode_map, read_image_header
 from mmmask3d.conversion.frame import Frame, store_depth
@@ -24,7 +25,6 @@ from mmmask3d.conversion.sources.scannet_labels import (
 )
 from mmmask3d.datasets.depth_io import FrameError, decode_depth
 from mmmask3d.datasets.frame_files import by_stem, files_in
-from mmmask3d.datasets.text_lists import decode_text
 
 _NUMBER = re.compile(r'\d{1,9}')
 _MILLIMETRES = 1000.0
@@ -137,7 +137,7 @@ def member(kind: str, number: int) -> str:
 class _OpenSens:
     reader: SensReader
     archives: Mapping[str, Archive]
-    label_map: np.ndarray | None
+    label_map: Any
 
     def read(self, entry: SensEntry) -> Frame:
         reader = self.reader
@@ -200,7 +200,8 @@ class FramesScene(Scene):
 
     def plan(self, every: int) -> Plan:
         """All frames: the set is thinned out as distributed."""
-        plan, taken = Plan(), {}
+        plan = Plan()
+        taken: dict[int, str] = {}
         files = self._files()
         for stem in sorted(set().union(*files.values())):
             lacking = [kind for kind, found in files.items() if stem not in found]
@@ -229,7 +230,7 @@ class FramesScene(Scene):
 
     def _intrinsic(self, kind: str) -> np.ndarray | None:
         path = self.folder / f'intrinsics_{kind}.txt'
-        return _read_matrix(path) if path.exists() else None
+        return read_matrix(path) if path.exists() else None
 
     def camera(self, number: int) -> dict:
         """Calibration, with the image sizes it belongs to.
@@ -278,22 +279,12 @@ class _OpenFrames:
             frame.images['instance'], frame.categories = split_joint_ids(joint, where)
         pose = scene.folder / 'pose' / Path(names['color']).with_suffix('.txt')
         if pose.exists():
-            frame.extra = _pose(_read_matrix(pose))
+            frame.extra = _pose(read_matrix(pose))
         return frame
 
     def _content(self, kind: str, names: Mapping[str, str]) -> tuple[bytes, str]:
         path = self.scene.folder / kind / names[kind]
         return path.read_bytes(), str(path)
-
-
-def _read_matrix(path: Path) -> np.ndarray:
-    try:
-        values = [float(v) for v in decode_text(path.read_bytes(), path).split()]
-    except ValueError as error:
-        raise FrameError(f'{path}: cannot be read as a matrix ({error}).') from error
-    if len(values) != 16:
-        raise FrameError(f'{path}: {len(values)} numbers, expected 16 of a 4 x 4 matrix.')
-    return np.array(values).reshape(4, 4)
 
 
 def _pose(matrix: np.ndarray) -> dict:

@@ -1,7 +1,6 @@
 """7-Scenes: Kinect sequences, whose depth is registered to colour here."""
 
 import argparse
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,11 @@ import numpy as np
 
 from mmmask3d.conversion import units
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
+from mmmask3d.conversion.formats.matrix import read_matrix
 from mmmask3d.conversion.formats.registration import Camera, register_depth
 from mmmask3d.conversion.formats.source_image import read_colour, read_map
 from mmmask3d.conversion.frame import Frame, store_depth
+from mmmask3d.conversion.numbers import add_every
 from mmmask3d.conversion.paths import SourceError, require, safe_name
 from mmmask3d.datasets.depth_io import FrameError
 from mmmask3d.datasets.frame_files import by_stem, files_in, folders_in
@@ -85,16 +86,12 @@ class SevenScenesConverter(Converter):
         self.jpeg: bool = args.jpeg
         self.register: bool = args.register
         self.suffixes = {'rgb': '.jpg' if args.jpeg else '.png', 'depth': '.png'}
-        if self.every < 1:
-            raise SourceError(f'--every must be at least 1, got {self.every}.')
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+    def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
         """Add the options of this data set."""
         units.add_argument(parser, default=_STORED_PER_METRE)
-        parser.add_argument(
-            '--every', type=int, default=1, metavar='N', help='take every Nth frame of a sequence'
-        )
+        add_every(parser, 1, 'a sequence')
         parser.add_argument(
             '--jpeg', action='store_true', help='store colour as JPEG, which is much smaller'
         )
@@ -203,7 +200,9 @@ class SevenScenesConverter(Converter):
                 )
         extra = {}
         if pose is not None:
-            to_world = _read_pose(folder / pose)
+            to_world = read_matrix(folder / pose)
+            if not np.isfinite(to_world).all():
+                raise FrameError(f'{folder / pose}: expected finite numbers.')
             # The poses are those of the depth camera, whose view registered depth has left.
             extra['camera_to_world'] = (
                 to_world @ np.linalg.inv(depth_to_colour()) if self.register else to_world
@@ -231,18 +230,3 @@ def depth_to_colour() -> np.ndarray:
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = ROTATION, TRANSLATION
     return matrix
-
-
-def _read_pose(path: Path) -> np.ndarray:
-    """(4, 4) camera to world, metres."""
-    rows: list[list[float]] = []
-    for line, text in read_lines(path, FrameError):
-        try:
-            rows.append([float(field) for field in text.split()])
-        except ValueError as error:
-            raise FrameError(f'{path}:{line}: expected numbers ({error}).') from error
-        if len(rows[-1]) != 4 or not all(map(math.isfinite, rows[-1])):
-            raise FrameError(f'{path}:{line}: expected 4 finite numbers, found {text!r}.')
-    if len(rows) != 4:
-        raise FrameError(f'{path}: expected 4 rows of a pose, found {len(rows)}.')
-    return np.array(rows)

@@ -23,7 +23,7 @@ from mmmask3d.conversion.formats.mat73 import (
 )
 from mmmask3d.conversion.formats.source_image import decode_map, read_image_header
 from mmmask3d.conversion.frame import Frame
-from mmmask3d.conversion.pairs import above_zero
+from mmmask3d.conversion.numbers import above_zero
 from mmmask3d.conversion.paths import SourceError, path_inside, require, safe_name
 from mmmask3d.datasets.classes import SUNRGBD37_CLASSES
 from mmmask3d.datasets.depth_io import FrameError
@@ -79,7 +79,7 @@ class SUNRGBDConverter(Converter):
             self.classes = {'label37': SUNRGBD37_CLASSES}
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+    def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
         """See :meth:`Converter.add_arguments`."""
         parser.add_argument('--toolbox', type=Path, help=f'{TOOLBOX}, if not in the source')
         parser.add_argument(
@@ -135,7 +135,7 @@ class SUNRGBDConverter(Converter):
                 ]
                 for path in paths if self.filled else paths[:2]:
                     require(path, f'a file of the frame {inside}', _DOCS)
-                frame = Listed(*paths, index)
+                frame = Listed(paths[0], paths[1], paths[2], index)
                 plan.frames.append(FrameRef(safe_name(inside), frame, split[inside]))
             except SourceError as error:
                 plan.problems.append(str(error))
@@ -161,7 +161,10 @@ class SUNRGBDConverter(Converter):
     def read(self, opened: tuple[h5py.File, np.ndarray] | None, locator: Listed) -> Frame:
         """See :meth:`Converter.read`; the colour file is kept as it is."""
         depth = read_depth(locator.depth, self.max_depth)
-        images = {'rgb': read_image(locator.image, depth.shape), 'depth': depth}
+        images: dict[str, np.ndarray | bytes] = {
+            'rgb': read_image(locator.image, depth.shape),
+            'depth': depth,
+        }
         if self.filled:
             images['depth_filled'] = read_depth(locator.filled, self.max_depth, depth.shape)
         if opened is not None:

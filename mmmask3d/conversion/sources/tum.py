@@ -7,12 +7,14 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mmmask3d.conversion import units
 from mmmask3d.conversion.association import associate
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.formats.source_image import read_colour, read_map
 from mmmask3d.conversion.frame import Frame
+from mmmask3d.conversion.numbers import above_zero, add_every
 from mmmask3d.conversion.paths import SourceError, path_inside, safe_name
 from mmmask3d.datasets.depth_io import FrameError
 from mmmask3d.datasets.frame_files import walk
@@ -97,20 +99,14 @@ class TUMConverter(Converter):
         self.jpeg: bool = args.jpeg
         self.val: tuple[str, ...] = tuple(args.val)
         self.suffixes = {'rgb': '.jpg' if args.jpeg else '.png', 'depth': '.png'}
-        if not (math.isfinite(self.max_difference) and self.max_difference > 0):
-            raise SourceError(f'--max-difference must be > 0 s, got {self.max_difference}.')
-        if not math.isfinite(self.offset):
-            raise SourceError(f'--offset must be a finite number of seconds, got {self.offset}.')
-        if self.every < 1:
-            raise SourceError(f'--every must be at least 1, got {self.every}.')
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+    def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
         """Add the options of this data set."""
         units.add_argument(parser, default=_STORED_PER_METRE)
         parser.add_argument(
             '--max-difference',
-            type=float,
+            type=above_zero,
             default=0.02,
             metavar='S',
             help='colour and depth of a frame are closer in time than this, in seconds',
@@ -122,7 +118,7 @@ class TUMConverter(Converter):
             metavar='S',
             help='seconds added to the time stamps of depth',
         )
-        parser.add_argument('--every', type=int, default=1, metavar='N', help='take every Nth pair')
+        add_every(parser, 1, 'a sequence')
         parser.add_argument(
             '--val',
             nargs='+',
@@ -191,7 +187,7 @@ class TUMConverter(Converter):
             )
         frames = []
         for i, j in pairs[:: self.every]:
-            extra = {'time': colour[i].time, 'depth_time': depth[j].time}
+            extra: dict[str, Any] = {'time': colour[i].time, 'depth_time': depth[j].time}
             pose = _nearest(poses, colour[i].time, self.max_difference)
             if pose:
                 # Position in metres, then the quaternion x, y, z, w: camera to world.

@@ -300,7 +300,6 @@ def test_a_room_without_a_place_for_a_camera_is_named(tmp_path, capsys, monkeypa
     ('options', 'message'),
     [
         (['--val-rooms=3'], 'leave a room for training: got 3 of 3 rooms'),
-        (['--rooms=0'], 'at least 1, got 0 and 2'),
         (['--seed=-1'], '--seed must be 0 or more, got -1'),
         (['--size', '64', '16'], 'between 32 and 2048 pixels, got 64 x 16'),
     ],

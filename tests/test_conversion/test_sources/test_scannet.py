@@ -3,8 +3,6 @@
 import importlib.util
 import json
 import pickle
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 from mmengine.registry import init_default_scope
 from pycocotools.coco import COCO
 
-from mmmask3d.conversion.command_line import build_parser, run
+from mmmask3d.conversion.command_line import build_parser
 from mmmask3d.conversion.job import ConversionError, JobOptions, convert
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.sources.scannet import ScanNetConverter
@@ -29,7 +27,6 @@ writer = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(writer)
 
 ROOT = Path(__file__).parents[3]
-TOOL = ROOT / 'tools/dataset_converters/scannet.py'
 # ScanNet id, NYU-40 id, label of the benchmark (see test_scannet_labels.py for the source).
 IDS = [(0, 0, 0), (1, 1, 1), (2, 5, 5), (3, 2, 2), (8, 15, 0), (22, 23, 0), (131, 39, 20)]
 SPLITS = {
@@ -334,19 +331,6 @@ def test_another_depth_scale(lists, tmp_path):
     np.testing.assert_array_equal(metres, [[0, 1000, 0]])
 
 
-def test_workers_of_the_tool_make_the_same(streams, lists, label_map, tmp_path):
-    options = ['--splits', lists, '--label-map', label_map, '--every', '2', '--size', '12', '9']
-    one, two = tmp_path / 'one', tmp_path / 'two'
-    assert run(ScanNetConverter, [*map(str, [streams, one, *options, '--workers', '1'])]) == 0
-    subprocess.run([sys.executable, TOOL, streams, two, *options, '--workers', '2'], check=True)
-    files = {p.relative_to(one) for p in one.rglob('*') if p.is_file()}
-    assert len(files) > 60
-    for file in files:
-        if file.parts[0] != '.conversion':
-            assert (one / file).read_bytes() == (two / file).read_bytes(), file
-    assert read(one / 'label20/scene0000_00/000000.png').shape == (9, 12)
-
-
 # -------------------------------------------------------------------- scannet_frames_25k
 
 
@@ -570,8 +554,6 @@ def test_what_is_missing_is_said_at_once(streams, frames_25k, lists, label_map, 
         make(streams, lists)
     with pytest.raises(SourceError, match='Tasks/Benchmark'):
         make(streams, tmp_path)
-    with pytest.raises(SourceError, match='every must be at least 1'):
-        make(streams, lists, '--every', 0)
     with pytest.raises(SourceError, match='absent does not exist'):
         make(tmp_path / 'absent', lists)
     with pytest.raises(SourceError, match='folders named like this one'):
