@@ -20,6 +20,7 @@ INSTALL := $(PIP) install -c requirements/constraints.txt -c requirements/runtim
 
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+COVERAGE ?=
 
 checksum = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
 
@@ -50,9 +51,9 @@ demo: $(BASE_STAMP) $(PACKAGE_STAMP) ## Pre-train, fine-tune and draw on generat
 	$(PY) tools/demo.py $(DEMO_ARGS)
 
 .PHONY: test
-test: $(BASE_STAMP) $(PACKAGE_STAMP) $(TEST_STAMP) $(OPS_STAMP) lint ## Lint, then run every test (PYTEST_ARGS=...)
+test: $(BASE_STAMP) $(PACKAGE_STAMP) $(TEST_STAMP) $(OPS_STAMP) lint ## Lint, then run every test (PYTEST_ARGS=..., COVERAGE=1)
 	$(PY) -m mmmask3d.preflight --for segmentation --for detection
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest $(if $(COVERAGE),--cov) $(PYTEST_ARGS)
 
 .PHONY: test-gpu
 test-gpu: $(BASE_STAMP) $(PACKAGE_STAMP) $(TEST_STAMP) ## Run the tests that need an NVIDIA GPU

@@ -134,7 +134,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self._unused_keys -= set(fitting)
         return self.custom_keys[max(fitting, key=lambda key: (len(key), key))] if fitting else {}
 
-    def _lr_scale(self, name: str, backbones: dict[str, nn.Module]) -> float:
+    def _lr_scale(self, name: str, backbones: dict[str, Any]) -> float:
         scale = self._custom(name).get('lr_mult', 1.0)
         for prefix, backbone in backbones.items():
             if name.startswith(prefix):

@@ -112,7 +112,7 @@ class ProbeHook(Hook):
         )
         classes = self._datasets[0].metainfo.get('classes')
         count = None if classes is None else len(classes)
-        figures = {}
+        figures: dict[str, float] = {}
         for method in self.methods:
             found = means(fit_probe(train, method, count).score(val, count))
             figures |= {f'{self.name}/{method}_{key}': value for key, value in found.items()}

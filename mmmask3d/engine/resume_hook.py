@@ -29,7 +29,8 @@ def capture_rng_state() -> dict[str, Any]:
     Only tensors and plain Python objects, so that ``torch.load(weights_only=True)`` reads it.
     """
     version, internal, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    state: Any = np.random.get_state()
+    name, keys, position, has_gauss, cached = state
     return {
         'python': [version, list(internal), gauss],
         'numpy': [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
@@ -182,6 +183,8 @@ class AtomicCheckpointHook(CheckpointHook):
 
     Takes ``CheckpointHook``'s arguments. ``backend_args`` of the user's own keep their meaning.
     """
+
+    backend_args: dict | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

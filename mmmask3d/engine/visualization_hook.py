@@ -97,7 +97,7 @@ class ReconstructionVisualizationHook(Hook):
     ) -> None:
         if self._drawn >= self.num_frames or not is_main_process():
             return
-        for image, sample in zip(data_batch['inputs']['img'], outputs, strict=True):
+        for image, sample in zip(data_batch['inputs']['img'], outputs or (), strict=True):
             if self._drawn >= self.num_frames:
                 return
             picture = panel_of_sample(image, sample, self.bgr, **self.panel)

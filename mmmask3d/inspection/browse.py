@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -193,7 +194,7 @@ def draw_pipeline(
 
 
 def _draw_sample(
-    dataset: object, split: str, index: int, draw: int, seed: int, columns: int | None
+    dataset: Any, split: str, index: int, draw: int, seed: int, columns: int | None
 ) -> Drawn:
     try:
         packed = dataset[EpochIndex(index, draw, seed=seed)]
@@ -217,7 +218,7 @@ def _draw_sample(
     name = str(meta.get('frame', index))
     panel = reconstruction_panel(
         rgb,
-        patch_size=(height // rows, width // tokens),
+        patch_size=height // rows,
         depth=depth,
         valid=valid,
         rgb_mask=rgb_mask,

@@ -49,7 +49,7 @@ def _unit(source: Source, readable: Sequence[Measures], found: Findings) -> None
     median, near = _typical(readable)
     # The step of integers may prove the scale: what came in mm and was stored at 5000 per metre
     # is a multiple of 5.
-    step = int(np.gcd.reduce([m.depth.step for m in readable]))
+    step = int(np.gcd.reduce([m.readings.step for m in readable]))
     why = _doubt(scale, median, near, step)
     if not why:
         return
@@ -65,7 +65,7 @@ def _unit(source: Source, readable: Sequence[Measures], found: Findings) -> None
             'all stored values are multiples of 8, as in SUN RGB-D, whose bits are rotated: '
             f'convert by (d >> 3) | (d << 13), which makes it {stored / 8000:.2f} m in millimetres',
         )
-    if all(m.depth.stored_type == 'uint8' for m in readable):
+    if all(m.readings.stored_type == 'uint8' for m in readable):
         proposals.append("8-bit maps are mostly relative: depth_kind='relative', depth_scale=255")
     impossible = not _IMPOSSIBLE_NEAREST <= median <= _IMPOSSIBLE_FARTHEST
     found.add(
@@ -81,9 +81,10 @@ def _unit(source: Source, readable: Sequence[Measures], found: Findings) -> None
 
 def _typical(readable: Sequence[Measures]) -> tuple[float, float]:
     """Median over the frames of the median depth, and of the depth that few are nearer than."""
-    return tuple(
-        float(np.median([getattr(m.depth, name) for m in readable])) for name in ('median', 'near')
+    median, near = (
+        float(np.median([getattr(m.readings, k) for m in readable])) for k in ('median', 'near')
     )
+    return median, near
 
 
 def _doubt(scale: float, median: float, near: float, step: int) -> str:
@@ -103,7 +104,7 @@ def _doubt(scale: float, median: float, near: float, step: int) -> str:
 
 
 def _holes(readable: Sequence[Measures], found: Findings) -> None:
-    invalid = np.array([m.depth.invalid for m in readable])
+    invalid = np.array([m.readings.invalid for m in readable])
     low, middle, high = np.quantile(invalid, [0.05, 0.5, 0.95])
     found.add(
         'holes',
@@ -117,8 +118,8 @@ def _holes(readable: Sequence[Measures], found: Findings) -> None:
         'warning',
         f'depth maps without a reading at more than {_MOSTLY_HOLES:.0%} of the pixels',
         'Look at them; they teach little. Leave them out of the index, or check max_depth.',
-        [m for m in readable if m.depth.invalid > _MOSTLY_HOLES],
-        lambda m: f'{m.depth.invalid:.1%} without a reading',
+        [m for m in readable if m.readings.invalid > _MOSTLY_HOLES],
+        lambda m: f'{m.readings.invalid:.1%} without a reading',
     )
     if len(readable) >= _LEAST_FRAMES and np.mean(invalid == 0) >= _MOST:
         found.add(
@@ -131,15 +132,16 @@ def _holes(readable: Sequence[Measures], found: Findings) -> None:
 
 
 def _steps(source: Source, readable: Sequence[Measures], found: Findings) -> None:
-    few = [m for m in readable if m.depth.distinct is not None and m.depth.distinct <= _FEW_VALUES]
+    steps = [m.readings.distinct for m in readable if m.readings.distinct is not None]
+    few = [n for n in steps if n <= _FEW_VALUES]
     if len(few) < _MOST * len(readable):
         return
-    eight = all(m.depth.stored_type == 'uint8' for m in readable)
+    eight = all(m.readings.stored_type == 'uint8' for m in readable)
     cure = " If each map was scaled by itself, set depth_kind='relative'." if source.metric else ''
     found.add(
         'quantised',
         'warning' if source.metric else 'note',
-        f'the depth maps hold at most {max(m.depth.distinct for m in few)} different values'
+        f'the depth maps hold at most {max(few)} different values'
         + (' (8 bits)' if eight else ', though more bits are stored'),
         'Steps of 8 bits are visible as terraces; use the originals where they exist.' + cure,
     )
@@ -147,7 +149,7 @@ def _steps(source: Source, readable: Sequence[Measures], found: Findings) -> Non
 
 def _limits(source: Source, readable: Sequence[Measures], found: Findings) -> None:
     if source.metric:
-        limit = [m for m in readable if m.depth.at_limit > _AT_LIMIT]
+        limit = [m for m in readable if m.readings.at_limit > _AT_LIMIT]
         found.add_frames(
             'limit-value',
             'warning',
@@ -155,7 +157,7 @@ def _limits(source: Source, readable: Sequence[Measures], found: Findings) -> No
             'Usually that value (65535 of 16 bits) means "no reading": depth_invalid=(0, 65535), '
             'or set max_depth.',
             limit,
-            lambda m: f'{m.depth.at_limit:.1%} of the pixels are {m.depth.stored_high:g}',
+            lambda m: f'{m.readings.at_limit:.1%} of the pixels are {m.readings.stored_high:g}',
         )
         if not limit:  # which says the same
             _clipping(readable, found)
@@ -165,10 +167,10 @@ def _limits(source: Source, readable: Sequence[Measures], found: Findings) -> No
                 'note',
                 f'depth maps with readings beyond {_FAR:g} m, in a set that is an indoor one',
                 'Indoors these are errors of the sensor: set max_depth.',
-                [m for m in readable if m.depth.high > _FAR],
-                lambda m: f'up to {m.depth.high:.1f} m',
+                [m for m in readable if m.readings.high > _FAR],
+                lambda m: f'up to {m.readings.high:.1f} m',
             )
-    beyond = float(np.mean([m.depth.beyond for m in readable]))
+    beyond = float(np.mean([m.readings.beyond for m in readable]))
     if beyond > 0:
         found.add(
             'beyond-limit',
@@ -179,7 +181,7 @@ def _limits(source: Source, readable: Sequence[Measures], found: Findings) -> No
 
 
 def _confidence(source: Source, readable: Sequence[Measures], found: Findings) -> None:
-    unsure = [m.depth.unsure for m in readable if m.depth.unsure is not None]
+    unsure = [m.readings.unsure for m in readable if m.readings.unsure is not None]
     if unsure:
         found.add(
             'low-confidence',
@@ -198,15 +200,15 @@ def _confidence(source: Source, readable: Sequence[Measures], found: Findings) -
 
 
 def _clipping(readable: Sequence[Measures], found: Findings) -> None:
-    value, frames = Counter(m.depth.high for m in readable).most_common(1)[0]
+    value, frames = Counter(m.readings.high for m in readable).most_common(1)[0]
     clipped = [
         m
         for m in readable
-        if m.depth.high == value
-        and m.depth.at_highest > _CLIPPED
+        if m.readings.high == value
+        and m.readings.at_highest > _CLIPPED
         # Coarse steps of the sensor far away fill the last value as much as the one before.
-        and m.depth.at_highest > _HEAPED * m.depth.at_next
-        and m.depth.low < value
+        and m.readings.at_highest > _HEAPED * m.readings.at_next
+        and m.readings.low < value
     ]
     if frames > 1 and len(clipped) > 1:
         found.add(

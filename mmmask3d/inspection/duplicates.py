@@ -42,16 +42,16 @@ def near_pairs(
         nobody's.
     """
     within = others is None
-    others = thumbnails if within else others
+    there = thumbnails if others is None else others
     nearest = np.full(len(thumbnails), -1)
-    if not len(others):
+    if not len(there):
         return nearest
-    square = (others**2).sum(1)
+    square = (there**2).sum(1)
     other_flat = square / thumbnails.shape[1] < FLAT**2
     for start in range(0, len(thumbnails), _BLOCK):
         block = thumbnails[start : start + _BLOCK]
         own = (block**2).sum(1)
-        distance = own[:, None] + square - 2 * block @ others.T
+        distance = own[:, None] + square - 2 * block @ there.T
         distance[:, other_flat] = np.inf
         if within:
             distance[np.arange(len(block)), start + np.arange(len(block))] = np.inf
@@ -60,6 +60,11 @@ def near_pairs(
         close &= own / block.shape[1] >= FLAT**2
         nearest[start : start + _BLOCK][close] = best[close]
     return nearest
+
+
+def thumbnails(measures: Sequence[Measures]) -> np.ndarray:
+    """Those of frames that have one, float32 (n, d)."""
+    return np.stack([m.thumbnail for m in measures if m.thumbnail is not None])
 
 
 def check_duplicates(measures: Sequence[Measures], found: Findings) -> None:
@@ -101,7 +106,7 @@ def check_duplicates(measures: Sequence[Measures], found: Findings) -> None:
     if len(compared) < 2:
         return
     taken = [compared[i] for i in spread_indices(len(compared), MOST_COMPARED)]
-    near = near_pairs(np.stack([m.thumbnail for m in taken])) >= 0
+    near = near_pairs(thumbnails(taken)) >= 0
     if near.any():
         some = '' if len(taken) == len(compared) else f' of {len(taken)} compared'
         found.add(

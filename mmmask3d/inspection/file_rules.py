@@ -134,7 +134,7 @@ def _constant(measures: Sequence[Measures], found: Findings) -> None:
         'depth maps of one value all over',
         'There is nothing to learn from them: leave these frames out of the index.',
         [m for m in measures if m.depth is not None and m.depth.low == m.depth.high],
-        lambda m: f'{m.depth.low:g} everywhere',
+        lambda m: f'{m.readings.low:g} everywhere',
     )
 
 

@@ -112,6 +112,12 @@ class Measures:
     labels: dict[str, dict[int, int]] = field(default_factory=dict)
     unlabelled: list[str] = field(default_factory=list)
 
+    @property
+    def readings(self) -> DepthMeasures:
+        """``depth`` of a frame whose depth map was read."""
+        assert self.depth is not None
+        return self.depth
+
 
 def measure(source: Source, index: int, edges: bool = False) -> tuple[Measures, EdgePair | None]:
     """Read a frame and all that belongs to it.
@@ -176,12 +182,12 @@ def _read_depth(
     except FrameError as error:
         found.problems.append(_from(error, 'unreadable', found.depth_path))
         return None
-    settings = [info[k] for k in ('depth_scale', 'depth_invalid', 'min_depth')]
-    depth, valid = to_readings(raw, *settings, info['max_depth'], info['depth_kind'])
+    settings = {k: info[k] for k in ('depth_scale', 'depth_invalid', 'min_depth', 'depth_kind')}
+    depth, valid = to_readings(raw, max_depth=info['max_depth'], **settings)
     if valid.any():
         unlimited = valid
         if info['max_depth'] is not None:
-            unlimited = to_readings(raw, *settings, None, info['depth_kind'])[1]
+            unlimited = to_readings(raw, **settings)[1]
         beyond = float(np.count_nonzero(unlimited & ~valid) / raw.size)
         sure = _sure(found, info, valid, backend_args)
         if sure is None:

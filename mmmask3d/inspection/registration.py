@@ -13,7 +13,7 @@ frame, averaged over the frames, and three questions are asked in turn:
 3. Is that displacement beyond the tolerance, within it, or do the draws disagree?
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,7 +140,7 @@ class Correlator:
         return np.roll(full, (self.radius, self.radius), (0, 1))[:side, :side]
 
     def surfaces(
-        self, contours: EdgePair, colour: EdgePair, log_scales: Sequence[float] = LOG_SCALES
+        self, contours: EdgePair, colour: EdgePair, log_scales: Iterable[float] = LOG_SCALES
     ) -> np.ndarray:
         """Agreement at each scale and shift, float32 (scales, 2 * radius + 1, 2 * radius + 1)."""
         spectrum = self.colour_spectrum(colour)

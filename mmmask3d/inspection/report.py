@@ -15,7 +15,6 @@ from mmmask3d.datasets.transforms.loading import LoadRGBD
 from mmmask3d.inspection.check import CheckedSet
 from mmmask3d.inspection.findings import LEVELS, Finding
 from mmmask3d.inspection.measures import spread_indices
-from mmmask3d.inspection.registration import Registration
 from mmmask3d.version import __version__
 from mmmask3d.visualization.colours import depth_to_rgb
 from mmmask3d.visualization.contact_sheet import frame_strip
@@ -234,7 +233,7 @@ def _set_section(one: CheckedSet) -> list[Markup]:
         content.append(
             element(
                 'figure',
-                picture(agreement_map(one.registration), 'agreement by shift'),
+                picture(agreement_map(one.registration.map), 'agreement by shift'),
                 element(
                     'figcaption',
                     'Agreement of depth contours and colour edges by shift of depth, at '
@@ -255,11 +254,11 @@ def _label_line(one: CheckedSet, kind: str, pixels: dict[str, int]) -> str:
     )
 
 
-def agreement_map(result: Registration, enlarge: int = 9) -> np.ndarray:
+def agreement_map(agreement: np.ndarray, enlarge: int = 9) -> np.ndarray:
     """The agreement by shift as a picture, RGB uint8, with the best place and "as it is" marked."""
-    shown = depth_to_rgb(result.map, cmap='viridis')
+    shown = depth_to_rgb(agreement, cmap='viridis')
     shown = np.ascontiguousarray(shown.repeat(enlarge, axis=0).repeat(enlarge, axis=1))
-    down, right = np.unravel_index(result.map.argmax(), result.map.shape)
+    down, right = np.unravel_index(agreement.argmax(), agreement.shape)
     centre = (int((right + 0.5) * enlarge), int((down + 0.5) * enlarge))
     cv2.circle(shown, centre, enlarge, (255, 0, 0), 2)
     middle = shown.shape[0] // 2
@@ -269,7 +268,8 @@ def agreement_map(result: Registration, enlarge: int = 9) -> np.ndarray:
 
 def _examples(one: CheckedSet) -> list[Markup]:
     """Frames with their contours, those with a shift of their own first."""
-    states = {i: f.state for i, f in zip(one.judged, one.registration.frames, strict=True) if f}
+    judged = one.registration.frames if one.registration else ()
+    states = {i: f.state for i, f in zip(one.judged, judged, strict=True) if f}
     order = sorted(states, key=lambda i: (states[i] != 'elsewhere', i))
     if order and 'elsewhere' not in states.values():
         order = [order[i] for i in spread_indices(len(order), _EXAMPLES)]

@@ -329,7 +329,9 @@ def _layout(root: str) -> _Layout:
                 manifest['suffixes'],
                 manifest['classes'],
                 int(manifest['frames']),
-                *(dict(manifest.get(key, {})) for key in ('folders', 'first_ids', 'ignore_ids')),
+                dict(manifest.get('folders', {})),
+                dict(manifest.get('first_ids', {})),
+                dict(manifest.get('ignore_ids', {})),
                 manifest.get('depth', {}).get('depth', {}).get('unsure_share'),
             )
         except (AttributeError, KeyError, TypeError) as error:
@@ -439,8 +441,8 @@ def rgbd_configs(dataset: Mapping, where: str) -> Iterator[Mapping]:
 def _reading_settings(leaf: Mapping) -> dict:
     """Settings that decide which frames are read and how, without pipeline and seeds."""
     # `_scope_` is what mmengine adds to a config that inherits from a package.
-    left_out = ('type', '_scope_', 'pipeline', 'test_mode', 'on_error', 'seed')
-    left_out += ('max_refetch', 'lazy_init')
+    left_out = {'type', '_scope_', 'pipeline', 'test_mode', 'on_error', 'seed'}
+    left_out |= {'max_refetch', 'lazy_init'}
     return {key: value for key, value in dict(leaf).items() if key not in left_out}
 
 

@@ -3,9 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from mmmask3d.inspection.duplicates import MOST_COMPARED, near_pairs
+from mmmask3d.inspection.duplicates import MOST_COMPARED, near_pairs, thumbnails
 from mmmask3d.inspection.findings import Finding, Findings
 from mmmask3d.inspection.measures import Measures, spread_indices
 from mmmask3d.inspection.sources import Source
@@ -107,7 +105,7 @@ def _compare(
             f'name: {len(same)}',
             _LEAK,
             [m.img_path for m in same],
-            [f'same as {trained[m.img_hash]}' for m in same],
+            [f'same as {trained[str(m.img_hash)]}' for m in same],
         )
     own = [m for m in own if m.thumbnail is not None]
     other = [m for m in other if m.thumbnail is not None and m.img_hash not in trained]
@@ -115,7 +113,7 @@ def _compare(
         return
     own = [own[i] for i in spread_indices(len(own), MOST_COMPARED)]
     other = [other[i] for i in spread_indices(len(other), MOST_COMPARED)]
-    near = near_pairs(np.stack([m.thumbnail for m in other]), np.stack([m.thumbnail for m in own]))
+    near = near_pairs(thumbnails(other), thumbnails(own))
     alike = [(m, own[i]) for m, i in zip(other, near, strict=True) if i >= 0]
     if alike:
         found.add(

@@ -65,12 +65,8 @@ def base_of(source: str, out: str | os.PathLike) -> str:
     """What ``_base_`` says in a config at ``out``: a package's name, or a relative path."""
     if '::' in source:
         return source
-    source, folder = Path(source).expanduser().resolve(), Path(out).expanduser().resolve().parent
-    try:
-        relative = os.path.relpath(source, folder)
-    except ValueError:  # another drive
-        return source.as_posix()
-    return Path(relative).as_posix()
+    folder = Path(out).expanduser().resolve().parent
+    return Path(os.path.relpath(Path(source).expanduser().resolve(), folder)).as_posix()
 
 
 def render_config(swap: Swap, base: str, checkpoint: str | None) -> str:

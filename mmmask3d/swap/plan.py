@@ -467,7 +467,9 @@ def _optimiser_changes(
                 )
         new_optimizer = {**new_optimizer, **kept, 'lr': lr}
     decay = options.layer_decay
-    paramwise = dict(layer_decay_rate=_layer_decay(arch) if decay is None else decay)
+    paramwise: dict[str, Any] = dict(
+        layer_decay_rate=_layer_decay(arch) if decay is None else decay
+    )
     custom, dropped = _custom_keys(old.get('paramwise_cfg') or {})
     if custom:
         paramwise['custom_keys'] = custom
@@ -529,7 +531,8 @@ def _schedule_changes(
 ) -> list[Change]:
     """Let every rate go to its own end, and warm up."""
     old = [schedule] if isinstance(schedule, Mapping) else list(schedule or [])
-    new, reasons = copy.deepcopy(old), []
+    new: list[Any] = copy.deepcopy(old)
+    reasons = []
     absolute = [entry for entry in new if entry.get('eta_min') and not _is_of_momentum(entry)]
     if absolute:
         for entry in absolute:

@@ -104,7 +104,9 @@ def _backbones_at(model: nn.Module, path: str) -> dict[str, nn.Module]:
     A model may keep its backbone under another name than its config does, or several of them; then
     all are taken.
     """
-    found = {n: m for n, m in model.named_modules() if isinstance(m, Mask3DPyramid)}
+    found: dict[str, nn.Module] = {
+        n: m for n, m in model.named_modules() if isinstance(m, Mask3DPyramid)
+    }
     if not found:
         raise SwapError(
             f'{type(model).__name__} shows no Mask3DPyramid among its modules, though {path} is '
@@ -148,16 +150,14 @@ def is_trained(cfg: Config) -> bool:
     return bool(cfg.get('optim_wrapper') and cfg.get('train_cfg'))
 
 
-def predict_once(model: nn.Module, cfg: Config, size: Sequence[int], seed: int = 0) -> Any:
+def predict_once(model: Any, cfg: Config, size: Sequence[int], seed: int = 0) -> Any:
     """One prediction of a random image or video."""
     model.eval()
     with torch.no_grad():
         return model.test_step(random_batch(model, cfg, size, training=False, seed=seed))
 
 
-def backward_once(
-    model: nn.Module, cfg: Config, size: Sequence[int], seed: int = 0
-) -> dict[str, float]:
+def backward_once(model: Any, cfg: Config, size: Sequence[int], seed: int = 0) -> dict[str, float]:
     """Losses of a random batch, and their gradients in the model.
 
     Raises:
@@ -203,7 +203,7 @@ def _fit_to_one_process(value: Any, kept: Sequence[str] | None) -> None:
         for entry in value:
             _fit_to_one_process(entry, None)
         return
-    if not isinstance(value, Mapping) or kept == []:
+    if not isinstance(value, dict) or kept == []:
         return
     init = value.get('init_cfg')
     if isinstance(init, Mapping) and init.get('type') == 'Pretrained':
@@ -246,7 +246,7 @@ def _compare(old_backbone: Mapping, path: str, proof: Proof) -> Any:
     return hook
 
 
-def _look_at_gradients(backbones: Mapping[str, nn.Module], proof: Proof) -> None:
+def _look_at_gradients(backbones: Mapping[str, Any], proof: Proof) -> None:
     norms = []
     for prefix, module in backbones.items():
         named = [(n, p) for n, p in module.named_parameters(prefix) if p.requires_grad]

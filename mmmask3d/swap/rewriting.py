@@ -78,7 +78,11 @@ def rewrite(
         draft.write_text(render_config(plan, base, options.checkpoint), encoding='utf-8')
         final = load_config(draft)
         check_as_written(final, plan)
-        if proof is not None and any(change.key == 'optim_wrapper' for change in plan.changes):
+        if (
+            proof
+            and proof.model is not None
+            and any(change.key == 'optim_wrapper' for change in plan.changes)
+        ):
             check_optimiser(final, proof.model)
         target.touch(exist_ok=False)  # fails if somebody has written it meanwhile
         os.replace(draft, target)

@@ -202,11 +202,11 @@ def to_timm(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
             ('layers.{i}.ffn.w3', 'blocks.{i}.mlp.fc2'),
         ]
     )
-    out = OrderedDict((_rename(k, table), v) for k, v in state.items() if not k.startswith('ln2.'))
-    if None in out:
-        unknown = [k for k in state if _rename(k, table) is None]
+    names = {k: _rename(k, table) for k in state if not k.startswith('ln2.')}
+    unknown = [k for k, name in names.items() if name is None]
+    if unknown:
         raise WeightFormatError(f'timm has no counterpart of {some(unknown)}')
-    return out
+    return OrderedDict((str(name), state[k]) for k, name in names.items())
 
 
 # --------------------------------------------------------------------------------------------
@@ -421,15 +421,16 @@ def _fold_normalisation(out: Conversion, mean: Sequence[float], std: Sequence[fl
     With ``x = (p - m) / s`` in place of ``(p - mean) / std`` the source's input is
     ``x * s / std + (m - mean) / std`` per channel, which a convolution without padding absorbs.
     """
-    own_mean, own_std = (torch.tensor(v).double() for v in (IMAGENET_MEAN, IMAGENET_STD))
-    mean, std = (torch.tensor(v).double() for v in (mean, std))
+    own_mean, own_std, given_mean, given_std = (
+        torch.tensor(v).double() for v in (IMAGENET_MEAN, IMAGENET_STD, mean, std)
+    )
     weight = out.state['patch_embed.projection.weight'].double()
-    offset = torch.einsum('ochw,c->o', weight, (own_mean - mean) / std)
+    offset = torch.einsum('ochw,c->o', weight, (own_mean - given_mean) / given_std)
     bias = out.state.get('patch_embed.projection.bias')
     if bias is None:
         out.backbone['patch_cfg'] = dict(bias=True)
         bias = torch.zeros_like(offset)
     out.state['patch_embed.projection.bias'] = (bias.double() + offset).float()
-    scaled = weight * (own_std / std)[:, None, None]
+    scaled = weight * (own_std / given_std)[:, None, None]
     out.state['patch_embed.projection.weight'] = scaled.float()
     out.notes.append("the patch embedding now takes ImageNet's normalisation")

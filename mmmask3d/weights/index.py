@@ -79,7 +79,6 @@ def read_zoo(root: Path = _PACKAGE / '.mim') -> dict[str, ZooEntry]:
 
 def list_models(
     pattern: str | None = None,
-    exclude_patterns: str | Sequence[str] | None = None,
     task: str | None = None,
     pretrained: bool | None = None,
 ) -> list[str]:
@@ -87,17 +86,12 @@ def list_models(
 
     Args:
         pattern: Wildcards as in a shell; anything may follow, as in mmpretrain.
-        exclude_patterns: The same, one or several, for names to leave out.
         task: Only models with results of this task.
         pretrained: Only models with weights (True) or without (False).
     """
     names = set(read_zoo())
     if pattern is not None:
         names = set(fnmatch.filter(names, f'{pattern}*'))
-    if isinstance(exclude_patterns, str):
-        exclude_patterns = [exclude_patterns]
-    for excluded in exclude_patterns or ():
-        names -= set(fnmatch.filter(names, f'{excluded}*'))
     zoo = read_zoo()
     if task is not None:
         names = {n for n in names if any(r.get('Task') == task for r in zoo[n].results)}

@@ -236,7 +236,7 @@ def verify(encoder: Conversion, target: str) -> tuple[OrderedDict[str, Tensor], 
     """
     backbone, grid, state = encoder.backbone, encoder.grid, encoder.state
     # Ours is built in any case: it is what the others are compared with.
-    ours = export.build_encoder({**backbone, 'out_type': 'raw'}, grid)
+    ours: Any = export.build_encoder({**backbone, 'out_type': 'raw'}, grid)
     export.load_strictly(ours, state, 'mmmask3d.Mask3DViT')
     size = (grid[0] * backbone['patch_size'], grid[1] * backbone['patch_size'])
     if target == 'huggingface':
@@ -259,7 +259,7 @@ def verify(encoder: Conversion, target: str) -> tuple[OrderedDict[str, Tensor], 
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = ours.eval()(image)[0]
-        found = theirs.eval().forward_features(image)
+        found = theirs.eval().forward_features(image)  # type: ignore[operator]
     difference = float((found - expected).abs().max() / expected.abs().max())
     if not difference < 1e-4:
         raise ValueError(

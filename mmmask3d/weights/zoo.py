@@ -4,7 +4,7 @@ import copy
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -123,7 +123,7 @@ def _start_from(model: Config, adapter: str) -> None:
     encoder.init_cfg = dict(type='Pretrained', checkpoint=adapter)
 
 
-def init_quietly(model: nn.Module) -> None:
+def init_quietly(model: Any) -> None:
     """Initialise a model without the three lines that mmengine prints for every tensor."""
     logger = MMLogger.get_current_instance()
     level = logger.level
@@ -149,7 +149,7 @@ def fill(model: nn.Module, location: str, config: Mapping | None = None) -> dict
     checkpoint = read_checkpoint(location)
     given = checkpoint.get('state_dict', checkpoint)
     metadata = getattr(given, '_metadata', None) or OrderedDict()
-    state = OrderedDict(
+    state: Any = OrderedDict(
         (k.removeprefix('module.'), v) for k, v in given.items() if isinstance(v, Tensor)
     )
     meta = read_meta(checkpoint)
@@ -178,7 +178,8 @@ def fill(model: nn.Module, location: str, config: Mapping | None = None) -> dict
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise CheckpointError(f'{location} does not fit: {error}') from error
-    for module in model.modules():
+    modules: Iterable[Any] = model.modules()
+    for module in modules:
         if hasattr(module, '_is_init'):
             module._is_init = True  # or a Runner would initialise it again
     return meta

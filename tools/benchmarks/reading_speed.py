@@ -12,16 +12,14 @@ What is compared, in turn and in one process with one thread, as a data worker h
 Every pass goes over the same frames, with other crops, flips and masks each time; a pass before the
 first is not counted, so the files come from the page cache. Ratios are formed within a pass, from
 CPU time, which does not depend on what else the machine does; given are median and range over the
-passes. With `--profile`, also the functions of one pass that take the most time (cProfile).
+passes.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import cProfile
 import gc
-import pstats
 import statistics
 import sys
 import time
@@ -52,7 +50,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--packed', type=Path, metavar='LMDB', help='the same files, packed')
     parser.add_argument('--frames', type=int, default=100, help='frames per pass')
     parser.add_argument('--passes', type=int, default=7, help='passes that count')
-    parser.add_argument('--profile', action='store_true', help='also say where the time goes')
     add_config_overrides(parser)
     folder = parser.add_argument_group('of a folder (a config says it itself)')
     folder.add_argument('--img-suffix', default='.jpg')
@@ -235,12 +232,6 @@ def main(argv: list[str] | None = None) -> int:
         f'{cv2.__version__}, page cache warm; median (range)'
     )
     print(table(result))
-    if args.profile:
-        for name in datasets:
-            with cProfile.Profile(time.process_time) as profile:
-                variants[name](args.passes + 1)
-            print(f'\nWhere the time of the {name} goes:')
-            pstats.Stats(profile).sort_stats('cumulative').print_stats(30)
     return 0
 
 
