@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import threading
@@ -185,13 +186,19 @@ def _play(command, cwd, log):
     runpy.run_path(sys.argv[0], run_name='__main__')
 
 
+def start_copy(command, log, cwd=None):
+    """Start a script in a copy of this process, in which the packages are imported already."""
+    copy = multiprocessing.get_context('fork').Process(target=_play, args=(command, cwd, log))
+    copy.start()
+    return copy
+
+
 def run_copy(command, log, cwd=None):
-    """Run a script in a copy of this process, in which the packages are imported already.
+    """Run a script as `start_copy` does.
 
     Returns its exit code; what it writes goes to the file `log`.
     """
-    copy = multiprocessing.get_context('fork').Process(target=_play, args=(command, cwd, log))
-    copy.start()
+    copy = start_copy(command, log, cwd)
     copy.join()
     return copy.exitcode
 
@@ -205,6 +212,30 @@ def run_script(tmp_path_factory):
         code = run_copy(command, log, cwd)
         assert code == 0, log.read_text()[-3000:]
         return log.read_text()
+
+    return run
+
+
+@pytest.fixture
+def run_ranks(tmp_path, monkeypatch):
+    """Function `run_ranks(script, *arguments)`: exit code and output of each of two ranks."""
+
+    def run(*command):
+        with socket.socket() as server:
+            server.bind(('127.0.0.1', 0))
+            port = server.getsockname()[1]
+        common = dict(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+        ranks = []
+        for rank in range(2):
+            for name, value in dict(common, RANK=rank, LOCAL_RANK=rank).items():
+                monkeypatch.setenv(name, str(value))
+            log = tmp_path / f'rank_{rank}.txt'
+            ranks.append((start_copy((*command, '--launcher', 'pytorch'), log), log))
+        for copy, _ in ranks:
+            copy.join(timeout=300)
+            copy.kill()
+            copy.join()
+        return [(copy.exitcode, log.read_text()) for copy, log in ranks]
 
     return run
 

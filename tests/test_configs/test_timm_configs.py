@@ -31,6 +31,10 @@ def build(path):
         narrow['auxiliary_head'] = dict(in_channels=48, norm_cfg=dict(type='BN'))
         for key, value in narrow.items():
             cfg.model[key].update(value)
+    if 'roi_head' in cfg.model:  # a few regions instead of a thousand
+        cfg.model.train_cfg.rpn_proposal.max_per_img = 24
+        cfg.model.train_cfg.rcnn.sampler.num = 12
+        cfg.model.roi_head.bbox_head.fc_out_channels = 64
     torch.manual_seed(0)
     return MODELS.build(cfg.model).train(), cfg
 

@@ -37,31 +37,28 @@ def call(load_tool):
 ONE_EPOCH = 'train_cfg.max_epochs=1'
 
 
-def test_train_then_test_in_processes_of_their_own(tiny_config, tmp_path):
+def test_train_then_test(tiny_config, tmp_path, run_script):
     """Work directory from the config's name, in the current folder; options reach the run."""
-    done = run(
-        *(sys.executable, TOOLS / 'train.py', tiny_config, '--cfg-options', ONE_EPOCH),
-        'optim_wrapper.optimizer.lr=5e-4',
-        'masking.depth_ratio=0.75',
+    said = run_script(
+        *(TOOLS / 'train.py', tiny_config, '--cfg-options', ONE_EPOCH),
+        *('optim_wrapper.optimizer.lr=5e-4', 'masking.depth_ratio=0.75'),
         cwd=tmp_path,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
     work = tmp_path / 'work_dirs/tiny'
     assert [p.name for p in work.glob('*.pth')] == ['epoch_1.pth']
     cfg = Config.fromfile(work / 'tiny.py')
     assert cfg.optim_wrapper.optimizer.lr == 5e-4
     assert cfg.masking == dict(rgb_ratio=0.5, depth_ratio=0.75)
-    assert 'Depth of removed patches' in done.stdout
-    assert 'Traceback' not in done.stderr
+    assert 'Depth of removed patches' in said
+    assert 'Traceback' not in said
 
     out = tmp_path / 'metrics.json'
     checkpoint = work / 'epoch_1.pth'
-    done = run(
-        *(sys.executable, TOOLS / 'test.py', tiny_config, checkpoint),
+    run_script(
+        *(TOOLS / 'test.py', tiny_config, checkpoint),
         *('--work-dir', tmp_path / 'tested', '--out', out),
         *('--cfg-options', 'masking.depth_ratio=0.75'),
     )
-    assert done.returncode == 0, done.stderr[-3000:]
     metrics = json.loads(out.read_text())
     assert metrics['masked_depth/frames_metric'] == 8
     assert 0 < metrics['masked_depth/rmse'] < 10
@@ -189,9 +186,17 @@ def free_port():
         return str(server.getsockname()[1])
 
 
+def stand_in(folder, program):
+    """A PATH on which a program prints its arguments."""
+    path = folder / program
+    path.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    path.chmod(0o755)
+    return f'{folder}{os.pathsep}{os.environ["PATH"]}'
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='would take GPUs; the CPU stands in for them')
 def test_two_processes(tiny_config, tmp_path):
-    """dist_train.sh and dist_test.sh: 8 frames, 2 processes, batches of 2: 2 iterations each."""
+    """dist_train.sh: 8 frames, 2 processes, batches of 2: 2 iterations each."""
     work = tmp_path / 'run'
     done = run(
         *('bash', TOOLS / 'dist_train.sh', tiny_config, 2, '--work-dir', work),
@@ -203,15 +208,24 @@ def test_two_processes(tiny_config, tmp_path):
     assert checkpoint['resume_state']['world_size'] == 2
     assert len(checkpoint['resume_state']['rng']) == 2
     assert all(torch.isfinite(v).all() for v in checkpoint['state_dict'].values())
+    scalars = next(work.rglob('scalars.json')).read_text().splitlines()
+    assert json.loads(scalars[-1])['masked_depth/frames_metric'] == 8  # of both processes
 
-    out = tmp_path / 'metrics.json'
+
+def test_launcher_of_tests_passes_everything_on(tmp_path):
+    """The words after `python`, by a stand-in that prints them."""
     done = run(
-        *('bash', TOOLS / 'dist_test.sh', tiny_config, work / 'epoch_2.pth', 2),
-        *('--work-dir', tmp_path / 'tested', '--out', out),
-        PORT=free_port(),
+        *('bash', TOOLS / 'dist_test.sh', 'a b.py', 'c.pth', 2, '--out', 'metrics.json'),
+        PATH=stand_in(tmp_path, 'python'),
+        PORT='29512',
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(out.read_text())['masked_depth/frames_metric'] == 8
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert {'torch.distributed.run', '--nproc_per_node=2', '--master_port=29512'} <= set(lines)
+    assert lines[-7:] == [
+        *(str(TOOLS / 'test.py'), 'a b.py', 'c.pth'),
+        *('--launcher', 'pytorch', '--out', 'metrics.json'),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -226,13 +240,9 @@ def test_launchers_stop_when_arguments_are_missing(script, arguments):
 
 
 def test_slurm_launcher_passes_everything_on(tmp_path):
-    """With a stand-in for srun that prints its arguments."""
-    stand_in = tmp_path / 'srun'
-    stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    stand_in.chmod(0o755)
     done = run(
         *('bash', TOOLS / 'slurm_train.sh', 'gpus', 'job', 'a b.py', 'work', '--resume'),
-        PATH=f'{tmp_path}{os.pathsep}{os.environ["PATH"]}',
+        PATH=stand_in(tmp_path, 'srun'),
         GPUS='16',
         SRUN_ARGS='--time=1:00 --mem=8G',
     )

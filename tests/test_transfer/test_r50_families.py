@@ -14,7 +14,7 @@ from mmengine.optim import build_optim_wrapper
 from mmmask3d.engine.run_config import load_config
 from mmmask3d.models import Mask3DPyramid
 from mmmask3d.swap import proof as swap_proof
-from mmmask3d.swap.backbone import SwapError, probe_backbone
+from mmmask3d.swap.backbone import SwapError
 from mmmask3d.swap.config import base_of, read_config, render_config
 from mmmask3d.swap.plan import SwapOptions, plan_swap, refine_swap
 
@@ -166,7 +166,6 @@ def prove(family, cfg, plan, new, path, predict=True):
         assert [m[1:] for m in maps] == [
             tuple(-(-side // stride) for side in image) for stride in strides
         ]
-        assert maps == [shape[1:] for shape in probe_backbone(plan.old_backbone, image)[1]]
     return proof
 
 
