@@ -342,19 +342,6 @@ def test_what_mmengine_writes(tmp_path, vit_state):
         assert torch.equal(loaded['state_dict'][key], value)
 
 
-def test_checkpoint_of_a_real_run(tiny_config, tmp_path):
-    runner = Runner.from_cfg(runner_config(tiny_config, tmp_path))
-    runner.train()
-    loaded = load_checkpoint_file(tmp_path / 'work/epoch_2.pth')
-    assert loaded['meta']['epoch'] == 2
-    assert loaded['meta']['iter'] == 8
-    assert set(loaded) >= {'state_dict', 'optimizer', 'param_schedulers', 'message_hub'}
-    histories = loaded['message_hub']['log_scalars']
-    assert isinstance(histories['train/loss_depth'], HistoryBuffer)
-    for key, value in runner.model.state_dict().items():
-        assert torch.equal(loaded['state_dict'][key], value)
-
-
 def test_config_objects_in_meta_are_refused_with_the_cure(tmp_path, vit_state, trace):
     """Old checkpoints hold ConfigDict objects: the message says how to keep the weights."""
     old, new = tmp_path / 'old.pth', tmp_path / 'new.pth'

@@ -125,7 +125,7 @@ def test_a_whole_fraction_of_the_size_covers_blocks():
         np.testing.assert_array_equal(found, np.kron(small, np.ones((factor, factor), np.uint8)))
 
 
-@pytest.mark.parametrize('shape', [(5, 6), (6, 4), (8, 6), (8, 18), (9, 13), (2, 3), (15, 22)])
+@pytest.mark.parametrize('shape', [(8, 6), (8, 18), (9, 13), (2, 3)])
 def test_other_sizes_are_refused(shape):
     message = rf'c\.png: a confidence map of 4x6 .* depth is {shape[0]}x{shape[1]}'
     with pytest.raises(FrameError, match=message):

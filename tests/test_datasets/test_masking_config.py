@@ -1,11 +1,7 @@
 """`masking` of a config reaches the masks of every pipeline, however the config is run."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import mmpretrain
 import pytest
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -256,36 +252,3 @@ def test_a_plain_runner_refuses_mistakes_before_training(tiny_config, tmp_path):
     with pytest.raises(ValueError, match=r'test_dataloader.*=4 contradicts .*patch_size=8'):
         runner.train()
     assert not counts.seen['train']
-
-
-def test_the_train_tool_of_mmpretrain(tiny_config, tmp_path):
-    """Whose --cfg-options know nothing of masking."""
-    tool = Path(mmpretrain.__file__).parent / '.mim/tools/train.py'
-    (tmp_path / 'watch.py').write_text(
-        'from mmengine.hooks import Hook\n'
-        'from mmengine.registry import HOOKS\n'
-        '@HOOKS.register_module()\n'
-        'class Watch(Hook):\n'
-        '    def before_train_iter(self, runner, batch_idx, data_batch=None):\n'
-        "        masks = data_batch['inputs']\n"
-        "        print('removed', [masks[k].float().mean().item() for k in "
-        "('rgb_mask', 'depth_mask')])\n"
-    )
-    with tiny_config.open('a') as file:
-        file.write("\ncustom_imports = dict(imports=['watch', 'mmmask3d'])\n")
-        file.write("custom_hooks = [dict(type='Watch')]\n")
-    done = subprocess.run(
-        [sys.executable, tool, tiny_config, '--work-dir', tmp_path / 'work']
-        + [
-            '--no-persistent-workers',
-            '--cfg-options',
-            'masking.depth_ratio=1.0',
-            'masking.rgb_ratio=0.25',
-            'train_cfg.max_epochs=1',
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{ROOT}', 'OMP_NUM_THREADS': '1'},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count('removed [0.25, 1.0]') == 4  # 8 frames in batches of 2
