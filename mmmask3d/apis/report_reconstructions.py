@@ -24,8 +24,9 @@ def pretraining_config(source: str) -> Config | None:
     """
     text = read_meta(read_checkpoint(source)).get('cfg')
     cfg = Config(parse_config_text(text)) if text else None
-    whole = cfg is not None and str(cfg.get('model', {}).get('type')).endswith('MaskedRGBD')
-    return cfg if whole and cfg.get('val_dataloader') else None
+    if cfg is None or not cfg.get('val_dataloader'):
+        return None
+    return cfg if str(cfg.get('model', {}).get('type')).endswith('MaskedRGBD') else None
 
 
 def reconstruct_frames(

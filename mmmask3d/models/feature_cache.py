@@ -74,6 +74,6 @@ class FeatureCache:
 
 
 def _digest(image: Tensor) -> bytes:
-    content = hashlib.blake2b(image.contiguous().numpy(), digest_size=16)
+    content = hashlib.blake2b(image.contiguous().numpy().tobytes(), digest_size=16)
     content.update(str(tuple(image.shape)).encode())
     return content.digest()

@@ -253,7 +253,8 @@ class Mask3DViT(VisionTransformer):
             if frozen is None:
                 tokens, grid = self._embed(x)
             else:
-                tokens, grid = frozen, tuple(-(-side // self.patch_size) for side in x.shape[-2:])
+                rows, columns = (-(-side // self.patch_size) for side in x.shape[-2:])
+                tokens, grid = frozen, (rows, columns)
             outs = self._run_layers(tokens, wanted, grid, frozen is not None)
             return tuple(self._format_output(out, grid) for out in outs)
         if self.window_size:

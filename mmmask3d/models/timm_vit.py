@@ -242,13 +242,13 @@ class TimmViT(BaseModule):
         """
         wanted = self.out_indices if layers is None else layer_indices(layers, self.num_layers)
         size = x.shape[-2:]
-        tokens, rope, start = frozen, None, 0
-        if frozen is None or self._has_rope:
-            embedded, rope = self._embed(x)
+        rope, start = None, 0 if frozen is None else self.frozen_stages
         if frozen is None:
-            tokens = embedded
+            tokens, rope = self._embed(x)
         else:
-            start = self.frozen_stages
+            tokens = frozen
+            if self._has_rope:
+                rope = self._embed(x)[1]
         if keep_ids is not None:
             grid_of(size[0], size[1], self.patch_size)
             tokens, rope = self._keep(tokens, rope, keep_ids)

@@ -76,7 +76,7 @@ def encoder_settings(checkpoint: str, arch: str | dict | None = None) -> dict[st
     check_arch(arch)
     if checkpoint.startswith(TIMM):
         return _timm_settings(dict(model=checkpoint.removeprefix(TIMM), pretrained=True), arch)
-    loaded = read_checkpoint(checkpoint)
+    loaded: Mapping = read_checkpoint(checkpoint)
     if is_adapter(loaded):
         loaded = merged(loaded, None, checkpoint)
     state = encoder_state_dict(loaded, checkpoint)

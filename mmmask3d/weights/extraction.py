@@ -1,6 +1,6 @@
 """The encoder of a pre-training checkpoint as a separate file that is proved to load."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mmmask3d.checkpoints.files import load_checkpoint_file
 from mmmask3d.config_files import read_config_file
@@ -23,7 +23,7 @@ def extract(
     these weights are, if not where the config or the adapter says.
     """
     source = str(checkpoint_path)
-    checkpoint = load_checkpoint_file(source)
+    checkpoint: Mapping = load_checkpoint_file(source)
     config = read_config_file(config_path).to_dict() if config_path else None
     if adapter:
         return adapters.write_adapter(checkpoint, config, source, out, base)

@@ -86,16 +86,17 @@ def get_model(
             raise ZooError('pretrained=True needs the name of a model in the zoo; give a file.')
         pretrained = f'{SCHEME}{name}'
         weights_file(pretrained)  # before anything is built
+    weights = os.fspath(pretrained) if pretrained else None
     if kwargs:
         cfg.merge_from_dict({'model': kwargs})
-    if pretrained and is_adapter(read_checkpoint(pretrained)):
-        _start_from(cfg.model, os.fspath(pretrained))
-        pretrained = False
+    if weights and is_adapter(read_checkpoint(weights)):
+        _start_from(cfg.model, weights)
+        weights = None
     if cfg.get('data_preprocessor') is not None:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     built = build_model(cfg.model, cfg.get('default_scope') or 'mmmask3d')
-    if pretrained:
-        meta = fill(built, os.fspath(pretrained), cfg.model)
+    if weights:
+        meta = fill(built, weights, cfg.model)
         if meta.get('dataset_meta'):
             built.dataset_meta = meta['dataset_meta']
     else:

@@ -71,10 +71,18 @@ def _material(
 ) -> Material:
     """A material of a look; where fewer than three colours are given, the last one is repeated."""
     kind, scale, amount, specular, shininess, own = _LOOKS[look]
-    drawn = [_draw(rng, value) for value in (scale, amount, specular, shininess)]
-    infrared = _draw(rng, own) if infrared is None else infrared
     three = (*colours, *[colours[-1]] * (3 - len(colours)))
-    return Material(texture or kind, three, *drawn, infrared, emission, glass=look == 'glass')
+    return Material(
+        texture or kind,
+        three,
+        _draw(rng, scale),
+        _draw(rng, amount),
+        _draw(rng, specular),
+        _draw(rng, shininess),
+        _draw(rng, own) if infrared is None else infrared,
+        emission,
+        glass=look == 'glass',
+    )
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
