@@ -280,6 +280,12 @@ def origin(meta: Mapping, config: Mapping | None) -> dict:
     }
 
 
+def without_anchor(model: Mapping, state: Mapping[str, Tensor]) -> tuple[dict, OrderedDict]:
+    """A pre-trainer's config and tensors without its anchor, which serves its training alone."""
+    config = {k: v for k, v in model.items() if k not in ('anchor', 'cache_gib')}
+    return config, OrderedDict((k, v) for k, v in state.items() if not k.startswith('anchor.'))
+
+
 def describe_method(config: Mapping) -> dict:
     """Return what the encoder was trained to do, in plain values, from the run's config."""
     model = config.get('model', {})
@@ -287,6 +293,9 @@ def describe_method(config: Mapping) -> dict:
     heads = model.get('heads')
     if isinstance(heads, Mapping):
         method['targets'] = [str(name) for name in heads]
+    if anchor := model.get('anchor'):
+        teacher = anchor.get('teacher') or {}
+        method['anchor'] = str(teacher.get('model') or teacher.get('type') or 'its own start')
     pipeline = _pipeline(config.get('train_dataloader', {}).get('dataset', {}))
     for step in pipeline:
         if is_masking(step):

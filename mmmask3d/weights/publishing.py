@@ -133,7 +133,7 @@ def _model_state(checkpoint: Mapping, config: Mapping, source: str) -> tuple[dic
         for k, v in checkpoint['state_dict'].items()
         if isinstance(v, Tensor)
     )
-    model = without_init(config['model'])
+    model, state = export.without_anchor(without_init(config['model']), state)
     scope = config.get('default_scope') or 'mmmask3d'
     meta = {
         'format': MODEL_FORMAT,

@@ -21,7 +21,7 @@ from mmmask3d.models.encoder_loading import check_settings
 from mmmask3d.models.encoder_names import some
 from mmmask3d.models.encoder_record import parse_config_text, read_meta
 from mmmask3d.models.pos_embed import GRID_KEY
-from mmmask3d.weights.export import plain_values
+from mmmask3d.weights.export import plain_values, without_anchor
 from mmmask3d.weights.index import SCHEME, ZooError, find_entry, weights_file
 
 # Settings of a model that change what it computes and no shape.
@@ -62,6 +62,8 @@ def get_model(
 ) -> nn.Module:
     """Build a model of the zoo or of a config, in evaluation mode.
 
+    A pre-trainer is built without its anchor, which serves training alone.
+
     Args:
         model: Name in the zoo, path of a config file, or a config (a dict too).
         pretrained: True for the published weights; a path or URL for others, which must fill the
@@ -92,6 +94,7 @@ def get_model(
     if weights and is_adapter(read_checkpoint(weights)):
         _start_from(cfg.model, weights)
         weights = None
+    cfg.model = without_anchor(cfg.model, {})[0]
     if cfg.get('data_preprocessor') is not None:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     built = build_model(cfg.model, cfg.get('default_scope') or 'mmmask3d')
@@ -156,6 +159,8 @@ def fill(model: nn.Module, location: str, config: Mapping | None = None) -> dict
     meta = read_meta(checkpoint)
     if GRID_KEY in meta:  # safetensors keeps it here only
         metadata = OrderedDict({'backbone': {'version': 1, GRID_KEY: meta[GRID_KEY]}})
+    if getattr(model, 'anchor', True) is None:
+        _, state = without_anchor({}, state)
     state._metadata = metadata
     own = model.state_dict()
     missing, unknown = [k for k in own if k not in state], [k for k in state if k not in own]

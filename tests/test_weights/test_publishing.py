@@ -316,3 +316,29 @@ def test_all_files_or_none(checkpoint, tmp_path, monkeypatch):
     with pytest.raises(OSError, match='No space'):
         publish(source, folder / 'mine', **STATED)
     assert list(folder.iterdir()) == []
+
+
+def test_an_anchor_is_neither_published_nor_built(tmp_path):
+    """It serves training alone; its projection is in the checkpoint of a run and nowhere else."""
+    config = run_config()
+    teacher = dict(type='Mask3DViT', arch={**ARCH, 'embed_dims': 48}, patch_size=8)
+    config['model'] |= dict(anchor=dict(type='FeatureAnchor', teacher=teacher), cache_gib=0.1)
+    trained = MODELS.build(config['model'])
+    trained.init_weights()
+    state, path = trained.state_dict(), tmp_path / 'epoch_5.pth'
+    own = {key: value for key, value in state.items() if not key.startswith('anchor.')}
+    assert len(state) == len(own) + 2
+    torch.save({'state_dict': state, 'meta': {'cfg': Config(config).pretty_text}}, path)
+    written = publish(path, tmp_path / 'mine', part='model', **STATED)
+    published = load_checkpoint_file(written['weights'])
+    card = json.loads((tmp_path / written['card']).read_text())
+    assert published['state_dict'].keys() == own.keys()
+    assert not {'anchor', 'cache_gib'} & card['model'].keys()
+    assert card['method']['anchor'] == 'Mask3DViT'
+    for weights in (path, written['weights']):
+        model = get_model(config, pretrained=weights)
+        assert model.anchor is None
+        assert model.state_dict().keys() == own.keys()
+        for key, value in model.state_dict().items():
+            assert torch.equal(value, own[key]), key
+    assert config['model']['anchor']['teacher'] == teacher  # the caller's config stays
