@@ -46,14 +46,19 @@ def reconstruct_frames(
     run = pretraining_config(source)
     if run is None:
         return {}
+    # Model and steps are those of the run, which may be unknown in the scope of the frames.
+    scope = run.get('default_scope', 'mmmask3d')
+    init_default_scope(scope)
     model = get_model(run, source, device)
     found: dict[int, np.ndarray] = {}
     for cfg in configs:
         init_default_scope(cfg.get('default_scope', 'mmmask3d'))
+        dataset = DATASETS.build(with_pipeline(cfg.val_dataloader.dataset, []))
+        if 'depth_path' not in dataset.get_data_info(0):  # labels alone
+            continue
+        init_default_scope(scope)
         pipeline = run.val_dataloader.dataset.pipeline
         dataset = DATASETS.build(with_pipeline(cfg.val_dataloader.dataset, pipeline))
-        if 'depth_path' not in dataset.get_data_info(0):
-            continue
         hand_masking_to(dataset, masking_defaults(run, model))
         for index in range(len(dataset)):
             number = frames.get(os.path.realpath(dataset.get_data_info(index)['img_path']))
