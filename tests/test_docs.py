@@ -102,6 +102,7 @@ NOT_RUN = [
     ('docs/report_card.md', 'mmmask3d report', 'test_report_encoder.py runs it on tiny rooms'),
     ('docs/report_card.md', 'ProbeHook', 'test_probe_hook_of_report_card runs it'),
     ('docs/results.md', 'mini', 'hours of training'),
+    ('docs/results.md', 'backbone_speed.py', 'needs a clone of MultiMAE'),
     ('docs/training.md', 'mmmask3d train', 'trains: test_train_and_test_tools.py does it in small'),
     ('docs/training.md', 'dist_train.sh', 'needs GPUs, machines or Slurm'),
     ('docs/training.md', 'LoRAEncoder', 'needs weights: test_lora.py builds small ones'),

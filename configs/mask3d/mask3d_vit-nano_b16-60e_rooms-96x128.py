@@ -11,7 +11,7 @@ model = dict(
     ),
     depth_encoder=dict(embed_dims=64, num_heads=4),
     fusion=dict(embed_dims=64),
-    decoders=dict(depth=dict(num_heads=4)),
+    decoders=dict(depth=dict(_delete_=True, type='DepthDecoder', num_layers=2, num_heads=4)),
 )
 train_cfg = dict(max_epochs=60, val_interval=20)
 default_hooks = dict(checkpoint=dict(interval=5), logger=dict(interval=25))

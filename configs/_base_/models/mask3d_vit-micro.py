@@ -11,5 +11,5 @@ model = dict(
     ),
     depth_encoder=dict(embed_dims=96, num_layers=1),
     fusion=dict(embed_dims=96),
-    decoders=dict(depth=dict(num_heads=3)),
+    decoders=dict(depth=dict(embed_dims=96, num_heads=3)),
 )

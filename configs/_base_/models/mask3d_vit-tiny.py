@@ -4,5 +4,5 @@ model = dict(
     backbone=dict(arch='deit-tiny'),
     depth_encoder=dict(embed_dims=192, num_heads=3),
     fusion=dict(embed_dims=192),
-    decoders=dict(depth=dict(num_layers=2, num_heads=6)),
+    decoders=dict(depth=dict(embed_dims=192, num_layers=2, num_heads=6)),
 )
