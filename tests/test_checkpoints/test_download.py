@@ -280,18 +280,6 @@ def test_a_folder_that_cannot_be_written(server, tmp_path):
         download(server.url(sha=SHA), folder=tmp_path / 'file')
 
 
-def test_several_at_once_download_once(server, cache):
-    server.stall = 0.3
-    found, threads = [], []
-    for _ in range(4):
-        threads.append(threading.Thread(target=lambda: found.append(download(server.url(sha=SHA)))))
-        threads[-1].start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 4
-    assert len(server.seen) == 1
-
-
 @pytest.mark.parametrize('bad', ['#sha256=123', '#md5=00', f'#sha256={SHA}0'])
 def test_a_fragment_that_is_no_hash(bad, cache):
     with pytest.raises(DownloadError, match='expected nothing or sha256='):

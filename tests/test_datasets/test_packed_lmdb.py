@@ -2,10 +2,8 @@
 
 import copy
 import json
-import multiprocessing
 import pickle
 import unicodedata
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -204,17 +202,6 @@ def test_workers(root, arguments):
     assert data[0]['data_samples'].frame == alone[0]
 
 
-def test_one_backend_in_several_processes(root, arguments):
-    backend = PackedLmdbBackend(arguments['db_path'], arguments['data_root'])
-    path = f'{root}/splits/train.txt'
-    text = backend.get(path)
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        for _ in range(2):
-            assert pool.submit(backend.get, path).result(timeout=300) == text
-    assert backend.get(path) == text
-
-
 def test_several_backends_share_a_database(root, arguments):
     backend = PackedLmdbBackend(arguments['db_path'], arguments['data_root'])
     others = [
@@ -275,23 +262,6 @@ def test_a_damaged_frame_is_dropped_a_damaged_database_is_not(root, arguments, t
 
 
 # ---------------------------------------------------------------- other libraries' readers
-
-
-def test_loaders_of_mmcv_and_mmseg(root, arguments):
-    transforms = pytest.importorskip('mmseg.datasets.transforms')
-    from mmcv.transforms import LoadImageFromFile
-
-    path = f'{root}/rgb/c.png'
-    loaded = LoadImageFromFile(backend_args=arguments)(dict(img_path=path))
-    np.testing.assert_array_equal(loaded['img'], cv2.imread(path))
-    labels = np.arange(24 * 32, dtype=np.uint8).reshape(24, 32) % 14
-    (root / 'label13').mkdir()
-    assert cv2.imwrite(f'{root}/label13/c.png', labels)
-    packed = dict(arguments, db_path=arguments['db_path'].replace('frames', 'labelled'))
-    pack(root, Path(packed['db_path']))
-    info = dict(seg_map_path=f'{root}/label13/c.png', reduce_zero_label=False, seg_fields=[])
-    loaded = transforms.LoadAnnotations(backend_args=packed)(info)
-    np.testing.assert_array_equal(loaded['gt_seg_map'], labels)
 
 
 @pytest.fixture

@@ -165,9 +165,9 @@ def test_crop_of_the_decoded_frame(box_and_shape, size, seed):
 # ---------------------------------------------------------------- quality and place of colour
 
 
-@pytest.mark.parametrize('size', [(120, 90), (80, 60), (48, 36), (25, 19)])
+@pytest.mark.parametrize('size', [(120, 90), (48, 36), (25, 19)])
 @pytest.mark.parametrize('box', [(0, 0, 240, 320), (17, 28, 191, 251)])
-@pytest.mark.parametrize('blur', [0.7, 2.0, 6.0])
+@pytest.mark.parametrize('blur', [0.7, 6.0])
 def test_reduced_decoding_is_as_good_as_resampling(size, box, blur):
     """Closer to the mean over the pixels than bilinear resizing of the decoded frame is.
 
@@ -188,7 +188,7 @@ def test_reduced_decoding_is_as_good_as_resampling(size, box, blur):
 
 
 @pytest.mark.parametrize('shape', [(480, 640), (530, 730), (427, 561)])
-@pytest.mark.parametrize('seed', range(4))
+@pytest.mark.parametrize('seed', range(2))
 def test_colour_and_depth_stay_together_below_a_pixel(shape, seed):
     """Ramps in colour say where a pixel comes from, to a fraction of one of the output's."""
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]]

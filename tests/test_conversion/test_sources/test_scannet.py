@@ -385,21 +385,6 @@ def test_one_folder_of_scenes(frames_25k, lists, tmp_path):
     assert [s.name for s in converter.sources()] == SPLITS['train'] + SPLITS['val']
 
 
-def test_both_ways_agree(streams, frames_25k, lists, label_map, tmp_path):
-    """Labels and annotations of one frame, whether from archives or from scannet_frames_25k."""
-    one, two = tmp_path / 'one', tmp_path / 'two'
-    convert(make(streams, lists, '--label-map', label_map), one)
-    convert(make(frames_25k, lists), two)
-    found = []
-    for out in (one, two):
-        coco = COCO(str(out / 'annotations/instances_train.json'))
-        image = next(i for i, v in coco.imgs.items() if v['file_name'] == 'scene0001_00/000000.jpg')
-        annotations = coco.loadAnns(coco.getAnnIds([image]))
-        found.append(sorted((a['category_id'], a['segmentation']['counts']) for a in annotations))
-    assert found[0] == found[1]
-    assert found[0]
-
-
 def config_dataset(config, root, **change):
     """The training data of a config."""
     cfg = load_config(ROOT / 'configs' / config)
