@@ -83,7 +83,7 @@ class Step:
             return False
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / 'log.txt'
-        code = self._execute(log, threads=max(1, usable_cores() // lanes))
+        code = self._execute(log, max(1, usable_cores() // lanes))
         missing = [str(path) for path in self.products if not path.exists()]
         if code or missing:
             what = f'ended with code {code}' if code else f'did not write {", ".join(missing)}'
