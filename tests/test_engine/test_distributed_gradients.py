@@ -71,7 +71,10 @@ def batch(valid_shares):
     shares = torch.tensor(valid_shares).view(-1, 1, 1, 1)
     return dict(
         img=torch.randint(0, 256, (FRAMES, 3, *SIZE), generator=generator, dtype=torch.uint8),
-        depth=1 + 3 * torch.rand(FRAMES, 1, *SIZE, generator=generator),
+        # nearly planes, other ones in each frame: normals are those of planes that fit
+        depth=1
+        + torch.rand(FRAMES, 1, 1, 1, generator=generator) * (1 + torch.arange(SIZE[1]) / SIZE[1])
+        + 0.01 * torch.rand(FRAMES, 1, *SIZE, generator=generator),
         # columns, so that normals and differences of neighbours exist
         valid=(torch.arange(SIZE[1]) < shares * SIZE[1]).expand(FRAMES, 1, *SIZE),
         rgb_mask=mask(),
