@@ -517,6 +517,7 @@ def test_the_pipeline_of_every_pre_training_is_understood(path):
     inferencer = MaskedRGBDInferencer.__new__(MaskedRGBDInferencer)
     inferencer.scope = 'mmmask3d'
     resize = inferencer._init_pipeline(cfg)
-    height, width = cfg.model.backbone.img_size
+    backbone = cfg.model.backbone
+    height, width = backbone.get('module', backbone).img_size  # LoRA's encoder is within
     frame = dict(img=np.zeros((60, 80, 3), np.uint8), depth=np.zeros((60, 80), np.float32))
     assert resize({**frame, 'valid': frame['depth'] > 0})['img'].shape == (height, width, 3)

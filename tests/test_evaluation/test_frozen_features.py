@@ -53,8 +53,7 @@ def plain(images):
 
 def extract_features(encoder, dataset, normalise, batch_size=16, limit=None):
     frames = read_frames([dataset], limit)
-    labels = label_targets(frames)
-    targets = labels if labels.indices else depth_targets(frames)
+    targets = next(iter(label_targets(frames).values()), None) or depth_targets(frames)
     return with_targets(encode(encoder, frames, normalise, None, batch_size), targets)
 
 
