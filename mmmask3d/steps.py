@@ -4,8 +4,7 @@ A step works in a folder named after a hash of its command and settings, which h
 what earlier steps made. So a finished step is not run again, and with another option the work goes
 to another folder: neither result is taken for the other. An interrupted training goes on.
 
-Steps that need nothing of each other run side by side in lanes, and share the cores: their threads
-would otherwise wait for each other in busy loops.
+A step gets as many threads as there are cores, unless ``OMP_NUM_THREADS`` says otherwise.
 """
 
 import argparse
@@ -15,10 +14,8 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +34,6 @@ _SHOWN = (
     'coco/bbox_mAP',
     'coco/segm_mAP',
 )
-
-
-#: Commands at work, which an interruption ends.
-_running: set[subprocess.Popen] = set()
 
 
 class StepFailed(RuntimeError):
@@ -68,13 +61,10 @@ class Step:
         """Whether the command ended well and its products are there."""
         return all(path.exists() for path in (self.folder / 'finished', *self.products))
 
-    def run(self, lanes: int = 1) -> bool:
+    def run(self) -> bool:
         """Run the command unless its result is there; returns whether it was run.
 
         The output goes to ``log.txt`` in the folder, and through ``show`` to the screen.
-
-        Args:
-            lanes: How many commands share the cores, each with its part of them.
 
         Raises:
             StepFailed: The command failed or left no result.
@@ -83,7 +73,7 @@ class Step:
             return False
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / 'log.txt'
-        code = self._execute(log, max(1, usable_cores() // lanes))
+        code = self._execute(log, usable_cores())
         missing = [str(path) for path in self.products if not path.exists()]
         if code or missing:
             what = f'ended with code {code}' if code else f'did not write {", ".join(missing)}'
@@ -108,7 +98,6 @@ class Step:
                 env={'OMP_NUM_THREADS': str(threads), **os.environ, 'PYTHONUNBUFFERED': '1'},
             ) as process,
         ):
-            _running.add(process)
             try:
                 for line in process.stdout or ():
                     file.write(line)
@@ -118,8 +107,6 @@ class Step:
             except BaseException:
                 process.terminate()
                 raise
-            finally:
-                _running.discard(process)
         return process.returncode
 
 
@@ -128,47 +115,6 @@ def usable_cores() -> int:
     if hasattr(os, 'sched_getaffinity'):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def run_lanes(*lanes: Sequence[Step], start: Callable[[Step], object] = lambda step: None) -> int:
-    """Run lanes of steps side by side, the steps of a lane one after the other.
-
-    Args:
-        lanes: Steps of which no lane needs what another one makes.
-        start: Told of each step that is about to run.
-
-    Returns:
-        The number of steps that were run.
-
-    Raises:
-        StepFailed: A step failed. The other lanes have ended the step they were at.
-    """
-    stop = threading.Event()
-
-    def run(lane: Sequence[Step]) -> int:
-        done = 0
-        for item in lane:
-            if stop.is_set():
-                break
-            if not item.finished:
-                start(item)
-            try:
-                done += item.run(len(lanes))
-            except BaseException:
-                stop.set()
-                raise
-        return done
-
-    with ThreadPoolExecutor(len(lanes)) as pool:
-        futures = [pool.submit(run, lane) for lane in lanes]
-        try:
-            return sum(future.result() for future in futures)
-        except BaseException as error:
-            stop.set()
-            if not isinstance(error, StepFailed):  # an interruption: nobody waits for the rest
-                for process in tuple(_running):
-                    process.terminate()
-            raise
 
 
 def step(

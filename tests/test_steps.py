@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mmmask3d.steps import StepFailed, run_lanes, usable_cores
+from mmmask3d.steps import StepFailed, usable_cores
 from mmmask3d.steps import step as describe
 
 # Counts its runs in `count`, and writes `out` unless the file `fail` is there.
@@ -91,63 +91,29 @@ def test_a_command_without_its_product_has_failed(tmp_path):
     assert not step.finished
 
 
-# Says its threads, and waits until the other lane's step is there too, or for a minute.
-MEET = """
-import os, pathlib, sys, time
-folder = pathlib.Path(sys.argv[1])
-(folder / 'out').write_text(os.environ['OMP_NUM_THREADS'])
-end = time.monotonic() + 60
-while len(list(folder.parent.glob('meet*/out'))) < 2 and time.monotonic() < end:
-    time.sleep(0.05)
-sys.exit(time.monotonic() >= end)
-"""
+def test_threads_are_those_of_the_cores_or_what_is_asked_for(tmp_path, monkeypatch):
+    says = "import os, sys; open(sys.argv[1] + '/out', 'w').write(os.environ['OMP_NUM_THREADS'])"
+    for name, asked, expected in (('plain', None, str(usable_cores())), ('asked', '7', '7')):
+        monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+        if asked:
+            monkeypatch.setenv('OMP_NUM_THREADS', asked)
+        step = describe(
+            tmp_path, name, lambda folder: ['-c', says, folder], lambda folder: [folder / 'out']
+        )
+        step.run()
+        assert (step.folder / 'out').read_text() == expected
 
 
-def one(root, name, script):
-    return describe(
-        root, name, lambda folder: ['-c', script, folder], lambda folder: [folder / 'out']
-    )
-
-
-def test_lanes_run_side_by_side_and_share_the_cores(tmp_path, monkeypatch):
-    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
-    lanes = [[one(tmp_path, f'meet{i}', MEET), one(tmp_path, f'then{i}', SCRIPT)] for i in (0, 1)]
-    begun = []
-    assert run_lanes(*lanes, start=begun.append) == 4
-    assert sorted(step.folder.name for step in begun) == sorted(
-        step.folder.name for lane in lanes for step in lane
-    )
-    threads = [int((lane[0].folder / 'out').read_text()) for lane in lanes]
-    assert threads == [max(1, usable_cores() // 2)] * 2
-    assert run_lanes(*lanes, start=begun.append) == 0
-    assert len(begun) == 4
-
-
-def test_threads_that_are_asked_for_stay(tmp_path, monkeypatch):
-    monkeypatch.setenv('OMP_NUM_THREADS', '7')
-    step = one(tmp_path, 'meet', MEET.replace('< 2', '< 1'))
-    step.run()
-    assert (step.folder / 'out').read_text() == '7'
-
-
-def test_a_failure_in_one_lane_stops_the_other_after_its_step(tmp_path):
-    slow = "import sys, time; time.sleep(2); open(sys.argv[1] + '/out', 'w')"
-    failing = [one(tmp_path, 'bad', 'raise SystemExit(3)')]
-    other = [one(tmp_path, 'slow', slow), one(tmp_path, 'never', SCRIPT)]
-    with pytest.raises(StepFailed, match='ended with code 3'):
-        run_lanes(failing, other)
-    assert other[0].finished
-    assert not other[1].folder.exists()
-
-
-def test_an_interruption_ends_the_commands(tmp_path):
+def test_an_interruption_ends_the_command(tmp_path):
     wait = "import sys, time; open(sys.argv[1] + '/begun', 'w'); time.sleep(600)"
-    lanes = [[one(tmp_path, f'wait{i}', wait)] for i in (0, 1)]
+    step = describe(
+        tmp_path, 'wait', lambda folder: ['-c', wait, folder], lambda folder: [folder / 'out']
+    )
 
     def interrupt():
-        while len(list(tmp_path.glob('wait*/begun'))) < 2:
+        while not list(tmp_path.glob('wait*/begun')):
             time.sleep(0.05)
-        os.kill(os.getpid(), 2)
+        os.kill(os.getpid(), signal.SIGINT)
 
     # A shell that starts the tests in the background has them ignore interruptions.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -155,8 +121,8 @@ def test_an_interruption_ends_the_commands(tmp_path):
     begin = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
-            run_lanes(*lanes)
+            step.run()
     finally:
         signal.signal(signal.SIGINT, before)
     assert time.monotonic() - begin < 300
-    assert not any(lane[0].finished for lane in lanes)
+    assert not step.finished
