@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 PRETRAINING = sorted((ROOT / 'configs/mask3d').glob('*.py'))
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # (rgb_ratio, depth_ratio) of the published controls; every other config is Mask3D.
-RATIOS = {'mae': (0.75, 1.0), 'rgb2depth': (0.8, 1.0)}
+RATIOS = {'mae': (0.75, 1.0), 'rgb2depth': (0.8, 1.0), 'anchored': (0.0, 1.0)}
 
 
 def built_steps(cfg):
@@ -40,8 +40,10 @@ def numbers(step):
 @pytest.mark.parametrize('path', PRETRAINING, ids=[p.stem for p in PRETRAINING])
 def test_one_option_reaches_every_pipeline(path):
     cfg = load_config(path)
-    patch_size = cfg.model.backbone.patch_size
-    expected = (patch_size, *RATIOS.get(path.stem.split('_')[0], (0.8, 0.8)), 'random')
+    backbone, encoder = cfg.model.backbone, 'model.backbone'
+    if 'module' in backbone:  # LoRA
+        backbone, encoder = backbone.module, 'model.backbone.module'
+    expected = (backbone.patch_size, *RATIOS.get(path.stem.split('_')[0], (0.8, 0.8)), 'random')
     steps = built_steps(cfg)
     assert len(steps) == (len(LOADERS) if cfg.val_dataloader else 1) + ('kinect' in path.stem)
     assert {numbers(step) for step in steps} == {expected}
@@ -49,7 +51,7 @@ def test_one_option_reaches_every_pipeline(path):
         'masking.rgb_ratio': 0.6,
         'masking.depth_ratio': 0.95,
         'masking.strategy': 'block',
-        'model.backbone.patch_size': 4,
+        f'{encoder}.patch_size': 4,
     }
     changed = built_steps(load_config(path, cfg_options=options))
     assert len(changed) == len(steps)
