@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import logging
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import runpy
 import socket
@@ -182,6 +183,7 @@ def _play(command, cwd, log):
     if cwd is not None:
         os.chdir(cwd)
     cv2.setNumThreads(1)  # a copy of a process that has used its threads may hang
+    multiprocessing.forkserver._forkserver.__init__()  # that of the original is no child of a copy
     sys.argv = [str(part) for part in command]
     runpy.run_path(sys.argv[0], run_name='__main__')
 
