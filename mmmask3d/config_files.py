@@ -28,10 +28,25 @@ def read_config_file(
     cfg = Config.fromfile(path)
     if cfg_options:
         cfg.merge_from_dict(dict(cfg_options))
-    # mmengine puts `_scope_` into every dict with a type that a `_base_ = 'package::...'` brings,
-    # and hands it on to the collate function, which does not know it.
+    # mmengine puts `_scope_` into every dict with a type that a `_base_ = 'package::...'` brings:
+    # the name of the package. Our configs are written for their default scope, mmseg in those of
+    # segmentation, whose components our registries do not know.
+    if cfg.get('default_scope'):
+        _forget_our_scope(cfg._cfg_dict)
+    # Of other packages it would be handed on to the collate function, which does not know it.
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         collate = (cfg.get(name) or {}).get('collate_fn')
         if isinstance(collate, dict):
             collate.pop('_scope_', None)
     return cfg
+
+
+def _forget_our_scope(value: Any) -> None:
+    if isinstance(value, dict):
+        if value.get('_scope_') == 'mmmask3d':
+            del value['_scope_']
+        for inner in value.values():
+            _forget_our_scope(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _forget_our_scope(inner)

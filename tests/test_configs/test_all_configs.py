@@ -186,3 +186,26 @@ def test_documented_configs_build(block, tmp_path):
     with torch.device('meta'):
         model = MODELS.build(shallow(cfg.model))
     assert type(model.backbone).__name__ == cfg.model.backbone.type.split('.')[-1]
+
+
+@pytest.mark.parametrize(
+    'base',
+    [
+        'segmentation/mask3d-tiny_fcn_rooms-240x320.py',
+        'detection/mask3d-tiny_mask-rcnn_rooms-240x320.py',
+        'mask3d/mask3d_vit-tiny_b32-100e_rooms-240x320.py',
+    ],
+)
+def test_a_config_that_inherits_by_the_name_of_the_package(base, tiny_rooms, tmp_path):
+    """mmengine gives what it brings the package's scope, which is not that of mmseg or mmdet."""
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        f"_base_ = 'mmmask3d::{base}'\n"
+        f"val_dataloader = dict(dataset=dict(data_root='{tiny_rooms}'))\n"
+    )
+    cfg = load_config(path)
+    init_default_scope(cfg.default_scope)
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    assert len(dataset) == 2
+    assert dataset[0]['inputs'] is not None
+    assert VISUALIZERS.build({**cfg.visualizer, 'name': base}) is not None
