@@ -129,12 +129,11 @@ class FeatureAnchor(BaseModule):
         teacher: Any = self.teacher
         teacher.to(images.device)
         if self.img_size is not None and images.shape[-2:] != self.img_size:
-            images, frozen = (
-                F.interpolate(images, self.img_size, mode='bicubic', antialias=True),
-                None,
-            )
-        shared = {} if frozen is None or self.teacher_cfg is not None else dict(frozen=frozen)
-        maps = teacher(images, layers=self.layers, **shared)
+            images = F.interpolate(images, self.img_size, mode='bicubic', antialias=True)
+            frozen = None
+        if self.teacher_cfg is not None:
+            frozen = None
+        maps = teacher(images, layers=self.layers, frozen=frozen)
         out = []
         for features in maps:
             if features.shape[-2:] != grid:

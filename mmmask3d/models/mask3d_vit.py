@@ -21,7 +21,7 @@ from mmmask3d.models.encoder import (
     record_grid,
 )
 from mmmask3d.models.encoder_loading import load_encoder
-from mmmask3d.models.patches import gather_tokens, grid_of, patchify
+from mmmask3d.models.patches import gather_tokens, grid_of, keep_tokens, patchify
 from mmmask3d.models.pos_embed import (
     grid_from_metadata,
     infer_grid,
@@ -265,7 +265,10 @@ class Mask3DViT(VisionTransformer):
             )
         if layers is None:
             wanted = (self.num_layers - 1,)
-        tokens = self._embed_kept(x, keep_ids) if frozen is None else self._kept(frozen, keep_ids)
+        if frozen is None:
+            tokens = self._embed_kept(x, keep_ids)
+        else:
+            tokens = keep_tokens(frozen, keep_ids, self.num_extra_tokens)
         outs = self._run_layers(tokens, wanted, after_frozen=frozen is not None)
         return outs[0] if layers is None else tuple(outs)
 
@@ -281,10 +284,6 @@ class Mask3DViT(VisionTransformer):
         """Tokens of all patches, and their grid."""
         x, grid = self.patch_embed(x)
         return self._with_extra_tokens(x + self._positions(grid)), grid
-
-    def _kept(self, tokens: Tensor, keep_ids: Tensor) -> Tensor:
-        extra = self.num_extra_tokens
-        return torch.cat((tokens[:, :extra], gather_tokens(tokens[:, extra:], keep_ids)), dim=1)
 
     def _embed_kept(self, x: Tensor, keep_ids: Tensor) -> Tensor:
         """Tokens of the kept patches alone."""

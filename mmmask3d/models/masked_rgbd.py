@@ -181,8 +181,7 @@ class MaskedRGBD(BaseSelfSupervisor):
     def _encode(
         self, batch: dict[str, Tensor], frozen: Tensor | None = None, **options: Any
     ) -> Any:
-        shared = dict(frozen=frozen) if self.share_frozen else {}
-        return self.backbone(batch['img'], batch['rgb_keep'], **shared, **options)
+        return self.backbone(batch['img'], batch['rgb_keep'], frozen=frozen, **options)
 
     def _encode_depth(self, batch: dict[str, Tensor]) -> Tensor | None:
         """Tokens ``(B, K, C)`` of the kept depth patches; None without a depth branch."""

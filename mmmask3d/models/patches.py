@@ -72,6 +72,12 @@ def gather_tokens(tokens: Tensor, ids: Tensor) -> Tensor:
     return tokens.gather(1, ids.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
+def keep_tokens(tokens: Tensor, ids: Tensor, num_extra_tokens: int) -> Tensor:
+    """Extra tokens and some patches of ``(B, E + N, C)``, by ids ``(B, K)``: ``(B, E + K, C)``."""
+    extra, patches = tokens[:, :num_extra_tokens], tokens[:, num_extra_tokens:]
+    return torch.cat((extra, gather_tokens(patches, ids)), dim=1)
+
+
 def scatter_tokens(tokens: Tensor, ids: Tensor, filler: Tensor, num_patches: int) -> Tensor:
     """Put ``tokens`` ``(B, K, C)`` at ``ids`` ``(B, K)`` of ``(B, num_patches, C)``.
 

@@ -21,7 +21,7 @@ from mmmask3d.models.encoder import (
 )
 from mmmask3d.models.encoder_loading import check_settings, check_tensors, encoder_state
 from mmmask3d.models.mask3d_vit import initialisation
-from mmmask3d.models.patches import gather_tokens, grid_of
+from mmmask3d.models.patches import grid_of, keep_tokens
 from mmmask3d.models.pos_embed import grid_from_metadata
 from mmmask3d.models.windowed_attention import WindowedAttention, global_layers
 from mmmask3d.registry import MODELS
@@ -300,8 +300,7 @@ class TimmViT(BaseModule):
                 f'window_size={self.window_size} is set. Pre-train with window_size=0 and set it '
                 f'for the dense task: the weights are the same.'
             )
-        extra, patches = x.split((self.num_extra_tokens, x.shape[1] - self.num_extra_tokens), 1)
-        x = torch.cat((extra, gather_tokens(patches, keep_ids)), dim=1)
+        x = keep_tokens(x, keep_ids, self.num_extra_tokens)
         if rope is not None:
             from timm.layers import apply_keep_indices_nlc
 
