@@ -48,11 +48,10 @@ def plane_normals(
     # Window sums of 1, x, y, xx, xy, yy and of w, xw, yw, ww over the readings, where w is the
     # inverse depth, and x and y are pixels from the window's centre: across, then down. In float32,
     # twice as fast as float64 and, on generated rooms, within 0.04 degrees of it.
-    step = torch.arange(window, dtype=torch.float32, device=depth.device) - window // 2
-    powers = torch.stack((torch.ones_like(step), step, step.square()))
-    n, sx, sy, sxx, sxy, syy = _moments(inside.float(), powers)
-    sw, sxw, syw, _, _, _ = _moments(inverse, powers)
-    sww = _moments(inverse.square(), powers[:1])[0]
+    half = window // 2
+    n, sx, sy, sxx, sxy, syy = _moments(inside[:, 0].float(), half)
+    sw, sxw, syw, _, _, _ = _moments(inverse[:, 0], half)
+    sww = _sums(_sums(inverse[:, 0].square(), half, -1, 1)[0], half, -2, 1)[0]
     enough = (n >= _MIN_SHARE * window**2) & inside[:, 0]
     # Centred at the readings' mean, the normal equations are two by two.
     n = n.clamp(min=1)
@@ -75,19 +74,33 @@ def plane_normals(
     return torch.where(known, -plane / torch.where(known, length, 1), 0).float(), known
 
 
-def _moments(values: Tensor, powers: Tensor) -> list[Tensor]:
-    """Window sums of ``(B, 1, H, W)`` times 1, x, y, xx, xy, yy, or times 1: ``(B, H, W)`` each."""
-    half, orders = powers.shape[1] // 2, len(powers)
-    with torch.autocast(values.device.type, enabled=False):  # 16 bits would be far too few
-        across = F.conv2d(values, powers[:, None, None], padding=(0, half))
-        sums = [
-            F.conv2d(across[:, i, None], powers[: orders - i, None, :, None], padding=(half, 0))
-            for i in range(orders)
-        ]
-    if orders == 1:
-        return [sums[0][:, 0]]
-    (one, y, yy), (x, xy), (xx,) = (s.unbind(1) for s in sums)
+def _moments(values: Tensor, half: int) -> list[Tensor]:
+    """Window sums of ``(B, H, W)`` times 1, x, y, xx, xy, yy."""
+    one, x, xx = _sums(values, half, -1, 3)
+    (one, y, yy), (x, xy), (xx,) = (
+        _sums(across, half, -2, orders) for across, orders in ((one, 3), (x, 2), (xx, 1))
+    )
     return [one, x, y, xx, xy, yy]
+
+
+def _sums(values: Tensor, half: int, dim: int, orders: int) -> list[Tensor]:
+    """Sums of values times 1, s, ss, as many as ``orders``, over ``2 * half + 1`` neighbours.
+
+    ``s`` is the distance along ``dim``. Pairs at one distance are added; a third of the time that
+    a convolution with one channel takes on a CPU.
+    """
+    length = values.shape[dim]
+    padded = F.pad(values, (half, half) if dim == -1 else (0, 0, half, half))
+    sums = [values.clone()] + [torch.zeros_like(values) for _ in range(orders - 1)]
+    for s in range(1, half + 1):
+        before = padded.narrow(dim, half - s, length)
+        after = padded.narrow(dim, half + s, length)
+        pair = after + before
+        for total, factor in zip(sums[::2], (1, s**2), strict=False):
+            total.add_(pair, alpha=factor)
+        if orders > 1:
+            sums[1].add_(after - before, alpha=s)
+    return sums
 
 
 def normal_figures(predicted: Tensor, normals: Tensor, known: Tensor) -> dict[str, float]:
