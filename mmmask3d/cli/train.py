@@ -54,7 +54,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     from mmengine.runner import Runner
 
     from mmmask3d.engine import ResumedConfigHook, run_config
-    from mmmask3d.engine.dependent_options import check_schedule
 
     def log(message: str) -> None:
         # the runner's logger does not exist yet; one voice is enough with several processes
@@ -64,7 +63,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     overrides = read_overrides(args.cfg_options)
     cfg = run_config.load_config(args.config, args.work_dir, overrides, args.launcher)
     run_config.check_libraries(cfg)
-    check_schedule(cfg)
     if args.amp:
         run_config.enable_amp(cfg)
     run_config.check_amp(cfg, log)

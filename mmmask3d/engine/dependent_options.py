@@ -2,7 +2,7 @@
 
 torch and mmengine refuse many pairs of options with an error about the one that the user did not
 touch: ``num_workers=0`` with the config's ``persistent_workers=True``. Where only one meaning is
-left the other option follows; where there are several, the error names both and what to set.
+left the other option follows.
 """
 
 import inspect
@@ -13,9 +13,6 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
-
-from mmmask3d.registry import LOOPS
 
 #: What only worker processes have a use for, and torch refuses without them.
 _OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
@@ -69,41 +66,3 @@ def _settle_loader(loader: dict[str, Any]) -> None:
     for key, place in (('shuffle', 'sampler'), ('drop_last', 'batch_sampler')):
         if isinstance(loader.get(place), dict) and key in loader:
             loader[place][key] = loader.pop(key)
-
-
-def check_schedule(cfg: Config) -> None:
-    """Check that the length of the training, its loop and its schedules fit each other.
-
-    Raises:
-        ValueError: The loop counts epochs and the length is given in iterations or the reverse; or
-            a scheduler begins when training is over. Says what to set.
-    """
-    train = cfg.get('train_cfg') or {}
-    loop = LOOPS.get(train['type']) if isinstance(train.get('type'), str) else train.get('type')
-    if not inspect.isclass(loop):
-        return
-    by_epoch = issubclass(loop, EpochBasedTrainLoop)
-    if not by_epoch and not issubclass(loop, IterBasedTrainLoop):
-        return
-    length, other = ('max_epochs', 'max_iters') if by_epoch else ('max_iters', 'max_epochs')
-    for wrong in (other, 'by_epoch'):
-        if wrong in train:
-            raise ValueError(
-                f'train_cfg.{wrong}={train[wrong]}: {loop.__name__} counts '
-                f'{"epochs" if by_epoch else "iterations"}. Set train_cfg.{length}, or in a config '
-                f'train_cfg=dict(_delete_=True, type={_counterpart(by_epoch)!r}, {other}=...).'
-            )
-    schedulers = cfg.get('param_scheduler') or []
-    for i, entry in enumerate([schedulers] if isinstance(schedulers, dict) else schedulers):
-        same_unit = isinstance(entry, dict) and entry.get('by_epoch', True) == by_epoch
-        if same_unit and 'end' not in entry and entry.get('begin', 0) >= train.get(length, 0) > 0:
-            raise ValueError(
-                f'train_cfg.{length}={train[length]} ends the training before '
-                f'param_scheduler.{i} ({entry.get("type")}) begins at {entry["begin"]}. Set '
-                f'train_cfg.{length} above {entry["begin"]}, or lower param_scheduler.{i}.begin '
-                'and the end of the entry before it.'
-            )
-
-
-def _counterpart(by_epoch: bool) -> str:
-    return 'IterBasedTrainLoop' if by_epoch else 'EpochBasedTrainLoop'

@@ -73,7 +73,6 @@ class RNGStateHook(Hook):
     def __init__(self) -> None:
         self._gathered: list[dict[str, Any]] | None = None
         self._loaded: dict[str, Any] | None = None
-        self._pending: dict[str, Any] | None = None
         self._training: dict[str, Any] | None = None
 
     def gather(self) -> None:
@@ -138,23 +137,15 @@ class RNGStateHook(Hook):
                 'uninterrupted one.'
             )
             return
-        rng = self._state_of_this_rank(runner, loaded)
         if hasattr(runner.train_loop, 'continue_from'):
-            runner.train_loop.continue_from(loaded, rng)
+            runner.train_loop.continue_from(loaded, self._state_of_this_rank(runner, loaded))
         else:
             runner.logger.warning(
                 f'{type(runner.train_loop).__name__} draws data before the RNG state can be '
-                'restored: the resumed run is not guaranteed to repeat an uninterrupted one. Use '
-                "train_cfg=dict(type='mmmask3d.ResumableEpochBasedTrainLoop', ...) if that "
+                'restored: the run goes on with other random numbers than an uninterrupted one. '
+                "Use train_cfg=dict(type='mmmask3d.ResumableEpochBasedTrainLoop', ...) if that "
                 'matters.'
             )
-            self._pending = rng
-
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Restore late for loops that cannot do it themselves."""
-        if self._pending is not None:
-            restore_rng_state(self._pending)
-            self._pending = None
 
     @staticmethod
     def _state_of_this_rank(runner: Runner, loaded: dict[str, Any]) -> dict[str, Any] | None:

@@ -7,7 +7,6 @@ checkpoint what was learned and how far training came (weights, moments, positio
 that a config can say from the config.
 """
 
-import ast
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmmask3d.engine.resume_hook import CHECKPOINT_KEY
+from mmmask3d.models.encoder_record import parse_config_text
 from mmmask3d.registry import HOOKS
 
 #: Where a checkpoint keeps the names of the parameters in the order of the optimizer's state.
@@ -27,8 +27,6 @@ PARAMETER_NAMES = 'optimizer_parameters'
 #: else in its state follows from the config.
 _MOVING = {'last_step', '_global_step', '_last_value', 'verbose'}
 _MOVING |= {'best', 'num_bad_epochs', 'cooldown_counter'}
-#: State of torch's optimizers that has the shape of its parameter.
-_SHAPED = ('exp_avg', 'exp_avg_sq', 'momentum_buffer')
 #: Entries of a config that decide what is trained and how; the others are not compared.
 _COMPARED = (
     'auto_scale_lr',
@@ -67,6 +65,9 @@ class ResumedConfigHook(Hook):
       iterations, weights averaged by an ``EMAHook`` which is gone, other rates where a scheduler
       follows measured values.
 
+    A strategy (FSDP, DeepSpeed) and several optimizers are restored as they are in the checkpoint;
+    the log says which changes have no effect.
+
     The tool ``train.py`` and ``ResumableEpochBasedTrainLoop`` register it by themselves.
     """
 
@@ -81,10 +82,11 @@ class ResumedConfigHook(Hook):
         """Add the parameters' names; leave out functions, which no safe reader would build."""
         if not isinstance(runner, Runner):
             return
-        if 'optimizer' in checkpoint:
-            names = [_names_of(runner, wrapper) for wrapper in _wrappers(runner).values()]
-            checkpoint[PARAMETER_NAMES] = dict(zip(_wrappers(runner), names, strict=True))
-        for state in _flat(checkpoint.get('param_schedulers')):
+        if 'optimizer' in checkpoint and _has_one_optimizer(runner):
+            checkpoint[PARAMETER_NAMES] = {'': _names(runner)}
+        schedulers = checkpoint.get('param_schedulers') or []
+        several = schedulers.values() if isinstance(schedulers, Mapping) else [schedulers]
+        for state in (state for entries in several for state in entries):
             for key in [key for key, value in state.items() if callable(value)]:
                 del state[key]
 
@@ -99,12 +101,12 @@ class ResumedConfigHook(Hook):
         old, new = stored_config(checkpoint), _plain_config(runner.cfg.pretty_text)
         changed = {} if old is None or new is None else differences(old, new)
         _report(runner, changed, comparable=old is not None)
-        if not isinstance(runner, Runner):
+        if not _has_one_optimizer(runner):
             if any(key.startswith(('optim_wrapper', 'param_scheduler')) for key in changed):
                 runner.logger.warning(
-                    f'{type(runner).__name__} restores the optimizer and its schedule as they are '
-                    'in the checkpoint: these changes have no effect. Start a new run with '
-                    'load_from=<checkpoint> and resume=False for them.'
+                    'The optimizer and its schedule are restored as they are in the checkpoint: '
+                    'these changes have no effect. Start a new run with load_from=<checkpoint> and '
+                    'resume=False for them.'
                 )
             return
         self._score_changed = any(key.startswith(_OF_THE_SCORE) for key in changed)
@@ -133,7 +135,7 @@ class ResumedConfigHook(Hook):
                 'The best score so far was measured otherwise and is forgotten; its checkpoint '
                 'stays where it is.'
             )
-        if not isinstance(runner, Runner) or not runner._resume or runner.iter == 0:
+        if not _has_one_optimizer(runner) or not runner._resume or runner.iter == 0:
             return
         loop = runner.train_loop
         # mmengine takes these from the checkpoint as well
@@ -142,8 +144,7 @@ class ResumedConfigHook(Hook):
             self._replay = False
             before = _rates(runner)
             length = 0 if isinstance(loop, IterBasedTrainLoop) else len(loop.dataloader)
-            for schedulers in _schedulers(runner).values():
-                replay(schedulers, loop.epoch, loop.iter, length)
+            replay(runner.param_schedulers or [], loop.epoch, loop.iter, length)
             runner.logger.warning(
                 f'The schedule is computed for the config as it is now, up to epoch {loop.epoch}, '
                 f'iteration {loop.iter}: the learning rate goes on at {_rates(runner)} (at the '
@@ -190,31 +191,9 @@ def stored_config(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _plain_config(text: str) -> dict[str, Any] | None:
     try:
-        return {
-            line.targets[0].id: _value(line.value)
-            for line in ast.parse(text).body
-            if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)
-        }
+        return parse_config_text(text)
     except (SyntaxError, ValueError):
         return None
-
-
-def _value(node: ast.expr) -> Any:
-    """The value of an expression of the kinds that ``Config.pretty_text`` writes."""
-    match node:
-        case ast.Call(func=ast.Name(id='dict'), args=[ast.Dict() as braces], keywords=[]):
-            return _value(braces)  # keys that are no identifiers
-        case ast.Call(func=ast.Name(id='dict'), args=[]):
-            return {str(entry.arg): _value(entry.value) for entry in node.keywords}
-        case ast.Dict():
-            pairs = zip(node.keys, node.values, strict=True)
-            return {str(_value(key)): _value(value) for key, value in pairs if key is not None}
-        case ast.List() | ast.Tuple() | ast.Set():
-            return [_value(entry) for entry in node.elts]
-        case ast.Constant():
-            return node.value
-        case _:
-            return ast.unparse(node)  # negative numbers, names of classes
 
 
 def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
@@ -236,8 +215,10 @@ def _flattened(value: Any, key: str = '') -> Iterator[tuple[str, Any]]:
     entries: Any = ()
     if isinstance(value, dict):
         entries = value.items()
-    elif isinstance(value, list) and any(isinstance(entry, dict | list) for entry in value):
-        entries = enumerate(value)
+    elif isinstance(value, list | tuple):
+        value = list(value)
+        if any(isinstance(entry, dict | list | tuple) for entry in value):
+            entries = enumerate(value)
     if not entries:
         yield key, value
     for name, entry in entries:
@@ -311,7 +292,7 @@ def _refuse_another_optimizer(changed: Mapping[str, tuple[Any, Any]]) -> None:
 
 
 def _refuse_measured_schedule(runner: Runner) -> None:
-    for scheduler in _flat(_schedulers(runner)):
+    for scheduler in runner.param_schedulers or []:
         if getattr(scheduler, 'need_val_args', False):
             raise RuntimeError(
                 f'The schedule changed, and {type(scheduler).__name__} follows measured values, '
@@ -359,50 +340,38 @@ def _warn_of_what_is_over(runner: Runner) -> None:
             f'train_cfg.{key} higher to go on.'
         )
         return
-    for schedulers in _schedulers(runner).values():
-        if schedulers and all(
-            s.end <= (loop.epoch if s.by_epoch else loop.iter)
-            and not getattr(s, 'need_val_args', False)
-            for s in schedulers
-        ):
-            runner.logger.warning(
-                f'Every entry of param_scheduler has ended by now, but training goes on to '
-                f'{total} {unit}: the learning rate stays at {_rates(runner)}. Leave `end` and '
-                '`T_max` out of the last entry, or set them to the new length.'
-            )
+    schedulers = runner.param_schedulers
+    if schedulers and all(
+        s.end <= (loop.epoch if s.by_epoch else loop.iter)
+        and not getattr(s, 'need_val_args', False)
+        for s in schedulers
+    ):
+        runner.logger.warning(
+            f'Every entry of param_scheduler has ended by now, but training goes on to {total} '
+            f'{unit}: the learning rate stays at {_rates(runner)}. Leave `end` and `T_max` out of '
+            'the last entry, or set them to the new length.'
+        )
 
 
 # ------------------------------------------------------------------------------ optimizer
 
 
-def _wrappers(runner: Runner) -> dict[str, Any]:
-    """Optimizer wrappers by name; the only one is called ''."""
-    wrapper = runner.optim_wrapper
-    return dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {'': wrapper}
-
-
-def _schedulers(runner: Runner) -> dict[str, list[Any]]:
-    schedulers = runner.param_schedulers
-    return schedulers if isinstance(schedulers, dict) else {'': schedulers or []}
-
-
-def _flat(schedulers: Any) -> list[Any]:
-    if isinstance(schedulers, Mapping):
-        return [entry for several in schedulers.values() for entry in several]
-    return schedulers or []
+def _has_one_optimizer(runner: Any) -> bool:
+    return isinstance(runner, Runner) and not isinstance(runner.optim_wrapper, OptimWrapperDict)
 
 
 def _rates(runner: Runner) -> str:
-    rates = {
-        group['lr'] for wrapper in _wrappers(runner).values() for group in wrapper.param_groups
-    }
+    rates = {group['lr'] for group in runner.optim_wrapper.param_groups}
     return ' to '.join(f'{rate:.4g}' for rate in sorted({min(rates), max(rates)}))
 
 
-def _names_of(runner: Runner, wrapper: Any) -> list[str]:
+def _names(runner: Runner) -> list[str]:
+    """Names of the trained parameters, in the order of the optimizer's state."""
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    parameters = [one for group in wrapper.optimizer.param_groups for one in group['params']]
+    parameters = [
+        one for group in runner.optim_wrapper.optimizer.param_groups for one in group['params']
+    ]
     return [names.get(id(one), f'unnamed {i}') for i, one in enumerate(parameters)]
 
 
@@ -411,20 +380,15 @@ def _schedule_changed(runner: Runner, checkpoint: Mapping[str, Any]) -> bool:
 
     A scheduler that follows measured values goes on from them with the settings of the config.
     """
-    stored = checkpoint['param_schedulers']
-    stored = stored if isinstance(stored, Mapping) else {'': stored}
-    current = _schedulers(runner)
-    if stored.keys() != current.keys():
+    stored, schedulers = checkpoint['param_schedulers'], runner.param_schedulers or []
+    if len(schedulers) != len(stored):
         return True
-    for name, schedulers in current.items():
-        if len(schedulers) != len(stored[name]):
+    for scheduler, state in zip(schedulers, stored, strict=True):
+        ours, theirs = _settings(scheduler.state_dict()), _settings(state)
+        if getattr(scheduler, 'need_val_args', False) and ours.keys() == theirs.keys():
+            state.update(ours)
+        elif ours != theirs:
             return True
-        for scheduler, state in zip(schedulers, stored[name], strict=True):
-            ours, theirs = _settings(scheduler.state_dict()), _settings(state)
-            if getattr(scheduler, 'need_val_args', False) and ours.keys() == theirs.keys():
-                state.update(ours)
-            elif ours != theirs:
-                return True
     return _initial_values(runner.optim_wrapper.state_dict()) != _initial_values(
         checkpoint['optimizer']
     )
@@ -434,12 +398,10 @@ def _settings(scheduler: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in scheduler.items() if k not in _MOVING and not callable(v)}
 
 
-def _initial_values(optimizers: Mapping[str, Any]) -> list[dict[str, float]]:
+def _initial_values(optimizer: Mapping[str, Any]) -> list[dict[str, float]]:
     """What the schedulers of each group of parameters start from."""
-    several = [optimizers] if 'param_groups' in optimizers else optimizers.values()
     return [
         {key: value for key, value in group.items() if key.startswith('initial_')}
-        for optimizer in several
         for group in optimizer['param_groups']
     ]
 
@@ -447,35 +409,25 @@ def _initial_values(optimizers: Mapping[str, Any]) -> list[dict[str, float]]:
 def _configured_optimizer(
     runner: Runner, checkpoint: Mapping[str, Any], keep_rates: bool, keep_scaler: bool
 ) -> dict[str, Any]:
-    """The optimizers' state for loading: moments of the checkpoint, settings of the config.
+    """The optimizer's state for loading: moments of the checkpoint, settings of the config.
 
     Args:
-        runner: Its optimizers are as the config builds them.
+        runner: Its optimizer is as the config builds it.
         checkpoint: As loaded.
         keep_rates: Take what schedulers set from the checkpoint.
         keep_scaler: Take the state of the loss scaling from the checkpoint.
     """
-    stored = checkpoint['optimizer']
-    wrappers = _wrappers(runner)
-    single = list(wrappers) == ['']
-    result = {}
-    for name, wrapper in wrappers.items():
-        if not single and name not in stored:
-            raise RuntimeError(f'The checkpoint holds no optimizer {name!r}. {_REMEDY}')
-        theirs = stored if single else stored[name]
-        state = wrapper.state_dict()
-        names = (checkpoint.get(PARAMETER_NAMES) or {}).get(name)
-        state['state'] = _moments_by_index(runner, wrapper, theirs, names)
-        if 'loss_scaler' in theirs and 'loss_scaler' in state and keep_scaler:
-            state['loss_scaler'] = theirs['loss_scaler']
-        if keep_rates:
-            scheduled = {s.param_name for s in _schedulers(runner).get(name, [])}
-            if 'momentum' in scheduled:  # Adam's is the first of its betas
-                scheduled.add('betas')
-            for ours, group in zip(_groups(state), _groups(theirs), strict=True):
-                ours.update({key: group[key] for key in scheduled if key in group})
-        result[name] = state
-    return result[''] if single else result
+    stored, state = checkpoint['optimizer'], runner.optim_wrapper.state_dict()
+    state['state'] = _moments_by_index(runner, stored, checkpoint)
+    if 'loss_scaler' in stored and 'loss_scaler' in state and keep_scaler:
+        state['loss_scaler'] = stored['loss_scaler']
+    if keep_rates:
+        scheduled = {scheduler.param_name for scheduler in runner.param_schedulers or []}
+        if 'momentum' in scheduled:  # Adam's is the first of its betas
+            scheduled.add('betas')
+        for ours, group in zip(_groups(state), _groups(stored), strict=True):
+            ours.update({key: group[key] for key in scheduled if key in group})
+    return dict(state)
 
 
 def _groups(optimizer: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -485,37 +437,24 @@ def _groups(optimizer: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _moments_by_index(
-    runner: Runner, wrapper: Any, stored: Mapping[str, Any], names: list[str] | None
+    runner: Runner, stored: Mapping[str, Any], checkpoint: Mapping[str, Any]
 ) -> dict[int, Any]:
     """Moments in the order of this run's parameters."""
-    ours = _names_of(runner, wrapper)
+    ours, names = _names(runner), checkpoint.get(PARAMETER_NAMES, {}).get('')
     if names is None:  # a checkpoint without names: the groups must be the same
         sizes = [len(group['params']) for group in stored['param_groups']]
-        found = [len(group['params']) for group in wrapper.optimizer.param_groups]
+        found = [len(group['params']) for group in runner.optim_wrapper.optimizer.param_groups]
         if sizes != found:
             raise RuntimeError(
                 f'The optimizer in the checkpoint has groups of {sizes} parameters, that of this '
                 f'config groups of {found}, and the checkpoint does not name them. {_REMEDY}'
             )
         names = ours
-    parameters = [one for group in wrapper.optimizer.param_groups for one in group['params']]
     by_name = {name: stored['state'][i] for i, name in enumerate(names) if i in stored['state']}
-    moments = {}
-    for i, (name, parameter) in enumerate(zip(ours, parameters, strict=True)):
-        if name not in by_name:
-            continue
-        for key, value in by_name[name].items():
-            shape = tuple(getattr(value, 'shape', ()))
-            if key in _SHAPED and shape != parameter.shape:
-                raise RuntimeError(
-                    f'The optimizer state {key} in the checkpoint has shape {shape} where {name} '
-                    f'has {tuple(parameter.shape)}: its parameters come in another order. {_REMEDY}'
-                )
-        moments[i] = by_name[name]
     new = sorted(set(ours) - set(names))
     if new:
         runner.logger.warning(
             f'{len(new)} parameters were not trained before and start without moments: '
             f'{", ".join(new[:3])}{", ..." if len(new) > 3 else ""}.'
         )
-    return moments
+    return {i: by_name[name] for i, name in enumerate(ours) if name in by_name}

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -11,7 +10,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.structures import BaseDataElement
 
 from mmmask3d.registry import HOOKS
-from mmmask3d.visualization import panel_of_sample, write_png
+from mmmask3d.visualization import panel_of_sample
 
 
 @HOOKS.register_module()
@@ -26,7 +25,6 @@ class ReconstructionVisualizationHook(Hook):
         num_frames: Frames per validation; always the same ones, as validation does not shuffle.
         interval: Draw at every ``interval``-th validation of this process, the first included,
             and at the last of a training.
-        out_dir: Also write PNG files ``<name>_<step>.png`` into this folder.
         bgr: Whether the pipeline packs BGR images, as mmcv loads them.
         panel: Options of :func:`~mmmask3d.visualization.reconstruction_panel`, such as
             ``dict(paste_kept=True)`` or ``dict(vmin=0.5, vmax=5.0)``.
@@ -38,7 +36,6 @@ class ReconstructionVisualizationHook(Hook):
         self,
         num_frames: int = 4,
         interval: int = 1,
-        out_dir: str | None = None,
         bgr: bool = True,
         panel: dict | None = None,
     ) -> None:
@@ -49,7 +46,6 @@ class ReconstructionVisualizationHook(Hook):
             )
         self.num_frames = num_frames
         self.interval = interval
-        self.out_dir = None if out_dir is None else Path(out_dir)
         self.bgr = bgr
         self.panel = panel or {}
         self._validations = 0
@@ -103,8 +99,6 @@ class ReconstructionVisualizationHook(Hook):
             picture = panel_of_sample(image, sample, self.bgr, **self.panel)
             name = f'{mode}_{self._drawn:02d}_{_file_name(sample)}'
             runner.visualizer.add_image(name, picture, step)
-            if self.out_dir is not None:
-                write_png(self.out_dir / f'{name}_{step}.png', picture)
             self._drawn += 1
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmmask3d.engine.dependent_options import check_schedule, settle_dependent_options
+from mmmask3d.engine.dependent_options import settle_dependent_options
 
 
 def settled(**entries):
@@ -66,52 +66,3 @@ def test_precision_follows_the_wrapper():
     assert settled(optim_wrapper=dict(dtype='bfloat16', optimizer={})).optim_wrapper == dict(
         optimizer={}
     )
-
-
-RESUMABLE = 'mmmask3d.ResumableEpochBasedTrainLoop'
-
-
-@pytest.mark.parametrize(
-    ('train', 'message'),
-    [
-        (
-            dict(type=RESUMABLE, max_epochs=3, max_iters=7),
-            'train_cfg.max_iters=7: ResumableEpochBasedTrainLoop counts epochs. Set '
-            "train_cfg.max_epochs, or in a config .*type='IterBasedTrainLoop', max_iters=",
-        ),
-        (
-            dict(type='IterBasedTrainLoop', max_iters=7, max_epochs=3),
-            'train_cfg.max_epochs=3: IterBasedTrainLoop counts iterations. Set '
-            "train_cfg.max_iters, .*type='EpochBasedTrainLoop', max_epochs=",
-        ),
-        (dict(type='IterBasedTrainLoop', max_iters=7, by_epoch=True), 'train_cfg.by_epoch=True'),
-    ],
-)
-def test_length_in_the_unit_of_the_loop(train, message):
-    with pytest.raises(ValueError, match=message):
-        check_schedule(Config(dict(train_cfg=train)))
-
-
-def test_training_that_ends_within_its_warm_up():
-    warm_up, main = dict(type='LinearLR', end=5), dict(type='CosineAnnealingLR', begin=5)
-
-    def check(epochs, schedule, loop=RESUMABLE):
-        length = 'max_iters' if 'Iter' in loop else 'max_epochs'
-        train = {'type': loop, length: epochs}
-        check_schedule(Config(dict(train_cfg=train, param_scheduler=schedule)))
-
-    for schedule in ([warm_up, main], main):
-        place = 1 if isinstance(schedule, list) else 0
-        with pytest.raises(
-            ValueError,
-            match=rf'max_epochs=5 ends .* param_scheduler.{place} \(CosineAnnealingLR\) begins at '
-            r'5\. Set train_cfg.max_epochs above 5',
-        ):
-            check(5, schedule)
-        check(6, schedule)
-    check(5, [warm_up, dict(main, end=9)])  # mmengine's business: it has an end of its own
-    check(5, [warm_up, dict(main, by_epoch=False)])  # how long an epoch is, is not known yet
-    with pytest.raises(ValueError, match='max_iters=4 ends'):
-        check(4, [dict(main, by_epoch=False)], 'IterBasedTrainLoop')
-    check_schedule(Config(dict(train_cfg=None)))
-    check_schedule(Config(dict(train_cfg=dict(by_epoch=True, max_epochs=3))))

@@ -69,11 +69,10 @@ class Rates(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         wrapper = runner.optim_wrapper
         if isinstance(wrapper, OptimWrapperDict):
-            groups = [g for one in wrapper.values() for g in one.param_groups]
-        else:
-            groups = wrapper.param_groups
+            wrapper = wrapper['head']
         self.seen[runner.iter] = [
-            (g['lr'], g['betas'][0] if 'betas' in g else g['momentum']) for g in groups
+            (g['lr'], g['betas'][0] if 'betas' in g else g['momentum'])
+            for g in wrapper.param_groups
         ]
         self.frames[runner.iter] = data_batch['inputs'][:, 0].mul(FRAMES).tolist()
 
@@ -355,10 +354,6 @@ def test_groups_that_cannot_be_matched(tmp_path, three):
     torch.save(checkpoint, three)
     with pytest.raises(RuntimeError, match=r'groups of \[6\] .* groups of \[1, 1, .*load_from='):
         train(config(tmp_path / 'run', 6, COSINE, **LAYER_DECAY), three)
-    checkpoint['optimizer']['state'][0]['exp_avg'] = torch.zeros(3)
-    torch.save(checkpoint, three)
-    with pytest.raises(RuntimeError, match=r'exp_avg .* shape \(3,\) where .* has \(2, 2\)'):
-        train(config(tmp_path / 'run', 6, COSINE), three)
 
 
 def test_another_optimiser_is_refused(tmp_path, three):
@@ -490,68 +485,45 @@ def test_best_score_of_another_metric_is_forgotten(tmp_path, three):
     assert 'The best score so far was measured otherwise' in runner.warned
 
 
-def test_several_optimisers(tmp_path, monkeypatch):
-    """Each by its name: rates, moments, schedules."""
-
+def test_several_optimisers_are_restored_as_they_are(tmp_path, monkeypatch):
     class Constructor:
         def __init__(self, optim_wrapper_cfg, paramwise_cfg=None):
-            self.cfg = optim_wrapper_cfg
+            self.lr = optim_wrapper_cfg['lr']
 
         def __call__(self, model):
             return OptimWrapperDict(
-                **{
-                    name: OptimWrapper(
-                        torch.optim.AdamW(getattr(model, name).parameters(), lr=self.cfg[name])
-                    )
-                    for name in ('head', 'backbone')
-                }
+                head=OptimWrapper(torch.optim.AdamW(model.head.parameters(), lr=self.lr))
             )
 
-    class TwoSteps(Toy):
+    class OneStep(Toy):
         def train_step(self, data, optim_wrapper):
-            loss = self(**data)['loss']
-            loss.backward()
-            for one in optim_wrapper.values():
-                one.step()
-                one.zero_grad()
-            return {'loss': loss}
+            return super().train_step(data, optim_wrapper['head'])
 
     monkeypatch.setitem(OPTIM_WRAPPER_CONSTRUCTORS._module_dict, 'Constructor', Constructor)
-    monkeypatch.setitem(MODELS._module_dict, 'Toy', TwoSteps)
-
-    def two(folder, epochs, lr):
-        cfg = config(folder, epochs, COSINE)
-        cfg.optim_wrapper = dict(constructor='Constructor', head=lr, backbone=1e-3)
-        return cfg
-
-    straight = train(two(tmp_path / 'straight', 6, 0.02)).rates.seen
-    train(two(tmp_path / 'run', 3, 0.01))
-    runner = train(two(tmp_path / 'run', 6, 0.02), newest(tmp_path / 'run'))
-    assert runner.rates.seen == {i: straight[i] for i in range(3 * EPOCH, 6 * EPOCH)}
-    for wrapper in runner.optim_wrapper.values():
-        assert {int(s['step']) for s in wrapper.optimizer.state.values()} == {6 * EPOCH}
+    monkeypatch.setitem(MODELS._module_dict, 'Toy', OneStep)
+    cfg = config(tmp_path / 'run', 3, COSINE)
+    cfg.optim_wrapper = dict(constructor='Constructor', lr=0.01)
+    train(cfg)
+    cfg.merge_from_dict({'optim_wrapper.lr': 0.02, 'train_cfg.max_epochs': 4})
+    runner = train(cfg, tmp_path / 'run/epoch_3.pth')
+    assert 'restored as they are in the checkpoint: these changes have no effect' in runner.warned
+    assert runner.optim_wrapper['head'].param_groups[0]['initial_lr'] == 0.01
+    assert runner.iter == 4 * EPOCH
 
 
 # ---------------------------------------------------------------- the stored config
 
 
 def test_stored_config_is_read_and_not_run(tmp_path):
-    text = Config(
-        dict(
-            a=[dict(type='X', size=(1, -2)), None],
-            train_cfg={'with.dot': True, 'x': float('inf')},
-            kind=int,
-        )
-    ).pretty_text
-    assert stored_config({'meta': {'cfg': text}}) == {
-        'a': [{'type': 'X', 'size': [1, '-2']}, None],
-        'train_cfg': {'with.dot': True, 'x': 'inf'},
-        'kind': 'int',
-    }
     marker = tmp_path / 'ran'
     hostile = f"model = dict(a=open({str(marker)!r}, 'w'))"
-    assert 'open' in stored_config({'meta': {'cfg': hostile}})['model']['a']
+    assert stored_config({'meta': {'cfg': hostile}}) is None
     assert not marker.exists()
+    text = Config(dict(a=[dict(type='X', size=(1, -2)), None], b={'with.dot': True})).pretty_text
+    assert stored_config({'meta': {'cfg': text}}) == {
+        'a': [{'type': 'X', 'size': (1, -2)}, None],
+        'b': {'with.dot': True},
+    }
     assert stored_config({'meta': {'cfg': 'no python ('}}) is None
     assert stored_config({}) is None
 
