@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmmask3d.cli.options import read_overrides
+from mmmask3d.cli.options import natural, positive_int, read_overrides
 from mmmask3d.cli.source_options import add_source_arguments
 from mmmask3d.cli.start import start
 
@@ -21,16 +21,20 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add_source_arguments(parser)
     parser.add_argument('--out-dir', required=True, help='folder for sheets and page')
     parser.add_argument('--split', help='frames of this split only, such as train')
-    parser.add_argument('--num', type=int, default=12, help='frames, spread over the set')
+    parser.add_argument('--num', type=positive_int, default=12, help='frames, spread over the set')
     parser.add_argument('--index', type=int, nargs='+', help='frames by index instead')
-    parser.add_argument('--rows', type=int, default=6, help='frames on a sheet (default: 6)')
-    parser.add_argument('--columns', type=int, help='pictures per row (default: all in one row)')
+    parser.add_argument(
+        '--rows', type=positive_int, default=6, help='frames on a sheet (default: 6)'
+    )
+    parser.add_argument(
+        '--columns', type=positive_int, help='pictures per row (default: all in one row)'
+    )
     group = parser.add_argument_group('what the network sees (config only)')
     group.add_argument(
         '--pipeline', action='store_true', help='draw after the pipeline, with masks'
     )
-    group.add_argument('--draws', type=int, default=3, help='draws per frame (default: 3)')
-    group.add_argument('--seed', type=int, default=0, help='seed of the run')
+    group.add_argument('--draws', type=positive_int, default=3, help='draws per frame (default: 3)')
+    group.add_argument('--seed', type=natural, default=0, help='seed of the run')
     return parser
 
 
@@ -42,12 +46,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """
     parser = build_parser(prog)
     args = parser.parse_args(argv)
-    for name in ('num', 'rows', 'draws', 'columns'):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            parser.error(f'--{name} must be at least 1, got {value}')
-    if args.seed < 0:
-        parser.error(f'--seed must be 0 or more, got {args.seed}')
     if args.pipeline and not args.source.endswith('.py'):
         parser.error('--pipeline needs a config file (.py): it has one.')
     if args.pipeline and args.split not in (None, 'train', 'val', 'test'):

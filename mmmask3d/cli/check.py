@@ -10,7 +10,7 @@ Exit code: 0 without errors, 1 with errors (--strict: or warnings), 2 if nothing
 import argparse
 from collections.abc import Sequence
 
-from mmmask3d.cli.options import read_overrides
+from mmmask3d.cli.options import natural, number, positive_int, read_overrides
 from mmmask3d.cli.source_options import add_source_arguments
 from mmmask3d.cli.start import start
 
@@ -26,22 +26,22 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument('--split', help='frames of this split only, such as train')
     parser.add_argument('--json', metavar='FILE', help='write the report as JSON')
     parser.add_argument('--html', metavar='FILE', help='write the report as one HTML page')
-    parser.add_argument('--workers', type=int, default=2, help='threads (default: 2)')
+    parser.add_argument('--workers', type=positive_int, default=2, help='threads (default: 2)')
     parser.add_argument(
         '--registration-frames',
-        type=int,
+        type=natural,
         default=100,
         metavar='N',
         help='frames per set to judge registration by (default: 100); 0 skips it',
     )
     parser.add_argument(
         '--tolerance',
-        type=float,
+        type=number(float, lambda value: 0 < value < 1, 'a share between 0 and 1'),
         default=0.01,
         metavar='SHARE',
         help='displacement that counts as registered, share of the width (default: %(default)s)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the statistics of registration')
+    parser.add_argument('--seed', type=natural, default=0, help='of the statistics of registration')
     parser.add_argument('--strict', action='store_true', help='exit code 1 for warnings as well')
     parser.add_argument('--quiet', action='store_true', help='no progress bars')
     return parser
@@ -55,14 +55,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """
     parser = build_parser(prog)
     args = parser.parse_args(argv)
-    if args.workers < 1:
-        parser.error(f'--workers must be at least 1, got {args.workers}')
-    if args.registration_frames < 0:
-        parser.error(f'--registration-frames must be 0 or more, got {args.registration_frames}')
-    if not 0 < args.tolerance < 1:
-        parser.error(f'--tolerance is a share between 0 and 1, got {args.tolerance}')
-    if args.seed < 0:
-        parser.error(f'--seed must be 0 or more, got {args.seed}')
     start()
 
     from mmmask3d.inspection.check import CheckOptions, check_sets

@@ -10,13 +10,14 @@ docs/weights.md lists what is supported and what is refused.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
-from mmmask3d.cli.start import start
+from mmmask3d.cli.options import number, positive, positive_int, weights_file
+from mmmask3d.cli.start import errors_in_a_line, start
 
 SOURCES = ('mae', 'timm', 'dinov2', 'multimae', 'mmpretrain', 'huggingface')
+_COLOUR = 'a number for colours in 0..1; divide one for colours in 0..255 by 255'
 TARGETS = ('mmmask3d', 'timm', 'mmpretrain', 'huggingface')
 
 
@@ -26,7 +27,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser.add_argument(
         'source', help='file to read, or model.safetensors.index.json; never unpickled'
     )
-    parser.add_argument('out', help='file to write, .pth or .safetensors')
+    parser.add_argument('out', type=weights_file, help='file to write, .pth or .safetensors')
     parser.add_argument('--from', dest='kind', choices=('auto', *SOURCES), default='auto')
     parser.add_argument(
         '--to', dest='target', choices=TARGETS,
@@ -38,61 +39,52 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         '--grid', type=int, nargs=2, metavar=('ROWS', 'COLUMNS'),
         help='patch grid of the source, if it is neither recorded nor square',
     )  # fmt: skip
-    parser.add_argument('--num-heads', type=int, help='attention heads, where not known by size')
     parser.add_argument(
-        '--patch-size', type=int, metavar='PIXELS', help='resample the patch embedding (FlexiViT)'
+        '--num-heads', type=positive_int, help='attention heads, where not known by size'
     )
-    parser.add_argument('--norm-eps', type=float, help='of the layer norms; 1e-6 by default')
-    for name in ('mean', 'std'):
+    parser.add_argument(
+        '--patch-size',
+        type=positive_int,
+        metavar='PIXELS',
+        help='resample the patch embedding (FlexiViT)',
+    )
+    parser.add_argument('--norm-eps', type=positive, help='of the layer norms; 1e-6 by default')
+    for name, low in (('mean', 0.0), ('std', 1e-6)):
+        colour = number(float, partial(_is_colour, low), _COLOUR)
         parser.add_argument(
-            f'--input-{name}', type=float, nargs=3, metavar=('R', 'G', 'B'),
+            f'--input-{name}', type=colour, nargs=3, metavar=('R', 'G', 'B'),
             help=f"the source's {name} of colours in 0..1; the patch embedding is rewritten to "
             "take ImageNet's",
         )  # fmt: skip
     args = parser.parse_args(argv)
-    if Path(args.out).suffix not in ('.pth', '.safetensors'):
-        parser.error(f'{args.out}: the suffix must be .pth or .safetensors')
     if (args.input_mean is None) != (args.input_std is None):
         parser.error('--input-mean and --input-std go together')
-    for name, low in (('mean', 0), ('std', 1e-6)):
-        values = getattr(args, f'input_{name}')
-        if values is not None and not all(low <= value <= 1 for value in values):
-            parser.error(
-                f'--input-{name} {" ".join(map(str, values))}: expected numbers for colours in '
-                '0..1; divide those for colours in 0..255 by 255'
-            )
-    for name in ('num_heads', 'patch_size'):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            parser.error(f'--{name.replace("_", "-")} {value}: expected at least 1')
-    if args.norm_eps is not None and not args.norm_eps > 0:
-        parser.error(f'--norm-eps {args.norm_eps}: expected a positive number')
     return args
 
 
+def _is_colour(low: float, value: float) -> bool:
+    return low <= value <= 1
+
+
+@errors_in_a_line
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Run the command; 0 when the file was written and verified."""
     args = parse_args(argv, prog)
     start()
 
-    from mmmask3d.checkpoints.files import CheckpointError
     from mmmask3d.weights.translation import translate
 
-    try:
-        lines = translate(
-            args.source,
-            args.out,
-            args.target,
-            kind=args.kind,
-            prefix=args.prefix,
-            grid=None if args.grid is None else (args.grid[0], args.grid[1]),
-            num_heads=args.num_heads,
-            norm_eps=args.norm_eps,
-            patch_size=args.patch_size,
-            norm=None if args.input_mean is None else (args.input_mean, args.input_std),
-        )
-    except (OSError, KeyError, ValueError, ImportError, CheckpointError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
+    lines = translate(
+        args.source,
+        args.out,
+        args.target,
+        kind=args.kind,
+        prefix=args.prefix,
+        grid=None if args.grid is None else (args.grid[0], args.grid[1]),
+        num_heads=args.num_heads,
+        norm_eps=args.norm_eps,
+        patch_size=args.patch_size,
+        norm=None if args.input_mean is None else (args.input_mean, args.input_std),
+    )
     print('\n  '.join(lines))
     return 0

@@ -8,11 +8,10 @@ shows how to run the file.
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 
-from mmmask3d.cli.options import add_config_overrides, read_overrides
-from mmmask3d.cli.start import start
+from mmmask3d.cli.options import add_config_overrides, positive_int, read_overrides
+from mmmask3d.cli.start import errors_in_a_line, start
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -22,7 +21,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser.add_argument('checkpoint', help='its checkpoint; for an encoder also an exported one')
     parser.add_argument('out', help='file to write, .onnx')
     parser.add_argument(
-        '--size', type=int, nargs=2, required=True, metavar=('HEIGHT', 'WIDTH'),
+        '--size', type=positive_int, nargs=2, required=True, metavar=('HEIGHT', 'WIDTH'),
         help='size of the images in pixels; the file takes no other',
     )  # fmt: skip
     parser.add_argument('--dynamic-batch', action='store_true', help='take batches of any size')
@@ -31,29 +30,22 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         help='export the maps of the backbone, also of a segmentor or detector',
     )  # fmt: skip
     add_config_overrides(parser)
-    args = parser.parse_args(argv)
-    if min(args.size) < 1:
-        parser.error(f'--size {args.size[0]} {args.size[1]}: expected positive numbers of pixels')
-    return args
+    return parser.parse_args(argv)
 
 
+@errors_in_a_line
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Run the command; 0 when the file was written and checked."""
     args = parse_args(argv, prog)
     start()
 
-    from mmmask3d.apis.onnx_export import OnnxExportError, export_onnx
+    from mmmask3d.apis.onnx_export import export_onnx
 
     # Annotations of torchvision's operators, which no model here has.
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
-    try:
-        lines = export_onnx(
-            args.config, args.checkpoint, args.out, args.size, args.dynamic_batch, args.backbone,
-            read_overrides(args.cfg_options),
-        )  # fmt: skip
-    except (OSError, KeyError, ValueError, RuntimeError, ImportError) as error:
-        kind = '' if isinstance(error, OnnxExportError) else f'{type(error).__name__}: '
-        print(f'error: {kind}{error}', file=sys.stderr)
-        return 1
+    lines = export_onnx(
+        args.config, args.checkpoint, args.out, args.size, args.dynamic_batch, args.backbone,
+        read_overrides(args.cfg_options),
+    )  # fmt: skip
     print('\n  '.join(lines))
     return 0

@@ -9,11 +9,10 @@ sizes by itself.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from mmmask3d.cli.start import start
+from mmmask3d.cli.options import positive_int, weights_file
+from mmmask3d.cli.start import errors_in_a_line, start
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -22,10 +21,10 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser.add_argument(
         'checkpoint', help='checkpoint of a pre-training run, an exported encoder, or an adapter'
     )
-    parser.add_argument('out', help='file to write, .pth or .safetensors')
+    parser.add_argument('out', type=weights_file, help='file to write, .pth or .safetensors')
     parser.add_argument('--config', help='config of the run; default: the text in the checkpoint')
     parser.add_argument(
-        '--grid', type=int, nargs='+', metavar='N',
+        '--grid', type=positive_int, nargs='+', metavar='N',
         help='resample the position embedding to N x N patches, or to ROWS COLUMNS',
     )  # fmt: skip
     parser.add_argument(
@@ -39,13 +38,12 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     args = parser.parse_args(argv)
     if args.adapter and args.grid is not None:
         parser.error('--adapter takes no --grid: an adapter serves every size')
-    if args.grid is not None and (len(args.grid) > 2 or min(args.grid) < 1):
-        parser.error('--grid takes one or two positive numbers: N, or ROWS COLUMNS')
-    if Path(args.out).suffix not in ('.pth', '.safetensors'):
-        parser.error(f'{args.out}: the suffix must be .pth or .safetensors')
+    if args.grid is not None and len(args.grid) > 2:
+        parser.error('--grid takes one or two numbers: N, or ROWS COLUMNS')
     return args
 
 
+@errors_in_a_line
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Run the command; 0 when the file was written and verified."""
     args = parse_args(argv, prog)
@@ -53,10 +51,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
     from mmmask3d.weights.extraction import extract
 
-    try:
-        lines = extract(args.checkpoint, args.out, args.config, args.grid, args.adapter, args.base)
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
+    lines = extract(args.checkpoint, args.out, args.config, args.grid, args.adapter, args.base)
     print('\n'.join(lines))
     return 0

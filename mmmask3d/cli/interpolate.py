@@ -8,11 +8,10 @@ more of what A knew than B does, and most of what B learned. ``--share`` is the 
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from mmmask3d.cli.start import start
+from mmmask3d.cli.options import weights_file
+from mmmask3d.cli.start import errors_in_a_line, start
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -25,16 +24,14 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         help='share of B in the weights, 0 to 1; several write several files (default: 0.5)',
     )  # fmt: skip
     parser.add_argument(
-        '--out', metavar='FILE',
+        '--out', type=weights_file, metavar='FILE',
         help='file to write, .pth or .safetensors, in which {share} is replaced (default: '
         'NAME_OF_B_share-{share}.safetensors in the current folder)',
     )  # fmt: skip
-    args = parser.parse_args(argv)
-    if args.out is not None and Path(args.out).suffix not in ('.pth', '.safetensors'):
-        parser.error(f'{args.out}: the suffix must be .pth or .safetensors')
-    return args
+    return parser.parse_args(argv)
 
 
+@errors_in_a_line
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Run the command; 0 when the files were written."""
     args = parse_args(argv, prog)
@@ -42,12 +39,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
     from mmmask3d.weights.wise_ft import default_name, interpolate
 
-    try:
-        lines = interpolate(
-            args.first, args.second, args.share, args.out or default_name(args.second)
-        )
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
+    out = args.out or default_name(args.second)
+    lines = interpolate(args.first, args.second, args.share, out)
     print('\n'.join(lines))
     return 0

@@ -17,7 +17,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmmask3d.cli.start import start
+from mmmask3d.cli.options import positive_int
+from mmmask3d.cli.start import errors_in_a_line, start
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -32,26 +33,22 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     command.add_argument(
         '--only', nargs='+', default=[], metavar='PATH', help='files and folders below the folder'
     )
-    command.add_argument('--workers', type=int, default=4, help='threads that read files')
+    command.add_argument('--workers', type=positive_int, default=4, help='threads that read files')
     command = commands.add_parser('unpack', help='database to folder')
     command.add_argument('database', type=Path)
     command.add_argument('folder', type=Path, help='new or empty')
     command = commands.add_parser('check', help='verify structure and checksums')
     command.add_argument('database', type=Path)
-    args = parser.parse_args(argv)
-    if args.command == 'pack' and args.workers < 1:
-        parser.error(f'--workers must be at least 1, got {args.workers}')
-    return args
+    return parser.parse_args(argv)
 
 
+@errors_in_a_line
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Entry point."""
     args = parse_args(argv, prog)
     start()
 
-    from mmmask3d.conversion.packing import PackingError, check, pack, unpack
-    from mmmask3d.conversion.storage import StorageError
-    from mmmask3d.datasets.packed_lmdb import PackedDatabaseError, PackedFileError
+    from mmmask3d.conversion.packing import check, pack, unpack
 
     try:
         if args.command == 'pack':
@@ -62,9 +59,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             manifest = check(args.database)
     except ImportError:
         print('error: the package lmdb is not installed: pip install lmdb', file=sys.stderr)
-        return 1
-    except (PackingError, StorageError, PackedDatabaseError, PackedFileError) as error:
-        print(f'error: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print('interrupted; nothing is left', file=sys.stderr)

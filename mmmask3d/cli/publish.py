@@ -10,10 +10,9 @@ Weights that were trained on frames for research only are refused.
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 
-from mmmask3d.cli.start import start
+from mmmask3d.cli.start import errors_in_a_line, start
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -37,44 +36,40 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     return parser.parse_args(argv)
 
 
+@errors_in_a_line
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Run the command; 0 when the files were written and verified."""
     args = parse_args(argv, prog)
     start()
 
     from mmmask3d.atomic_file import write_file
-    from mmmask3d.checkpoints.files import CheckpointError
     from mmmask3d.checkpoints.hub import check_repository
     from mmmask3d.config_files import read_config_file
     from mmmask3d.weights.publishing import publish, upload
 
-    try:
-        if args.hub:
-            check_repository(args.hub)
-        config = read_config_file(args.config).to_dict() if args.config else None
-        metrics = None
-        if args.metrics:
-            with open(args.metrics) as file:
-                metrics = json.load(file)
-        written = publish(
-            args.source,
-            args.prefix,
-            args.data_license,
-            args.terms,
-            args.part,
-            args.dtype,
-            args.suffix,
-            config,
-            metrics,
-            args.init_license,
-            args.made_by,
-        )
-        if args.report:
-            write_file(args.report, json.dumps(written, indent=1).encode())
-        if args.hub:
-            written['hub'] = upload(written, args.hub)
-    except (OSError, KeyError, ValueError, CheckpointError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
+    if args.hub:
+        check_repository(args.hub)
+    config = read_config_file(args.config).to_dict() if args.config else None
+    metrics = None
+    if args.metrics:
+        with open(args.metrics) as file:
+            metrics = json.load(file)
+    written = publish(
+        args.source,
+        args.prefix,
+        args.data_license,
+        args.terms,
+        args.part,
+        args.dtype,
+        args.suffix,
+        config,
+        metrics,
+        args.init_license,
+        args.made_by,
+    )
+    if args.report:
+        write_file(args.report, json.dumps(written, indent=1).encode())
+    if args.hub:
+        written['hub'] = upload(written, args.hub)
     print('\n'.join(f'{key}: {value}' for key, value in written.items()))
     return 0

@@ -17,8 +17,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmmask3d.cli.options import add_config_overrides, read_overrides
-from mmmask3d.cli.start import start
+from mmmask3d.cli.options import (
+    add_config_overrides,
+    natural,
+    number,
+    positive_int,
+    read_overrides,
+)
+from mmmask3d.cli.start import errors_in_a_line, start
 
 _PARTS = ('labels', 'depth', 'normals', 'correspondence', 'efficiency')
 _METHODS = ('linear', 'knn')
@@ -50,30 +56,25 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         help='probes of labels and depth (default: both)',
     )  # fmt: skip
     parser.add_argument(
-        '--size', nargs=2, type=int, metavar=('HEIGHT', 'WIDTH'),
+        '--size', nargs=2, type=positive_int, metavar=('HEIGHT', 'WIDTH'),
         help="input, rounded to whole patches of each encoder (default: the frames' own)",
     )  # fmt: skip
-    parser.add_argument('--limit', type=int, metavar='N', help='at most N frames of each split')
-    parser.add_argument('--pictures', type=int, default=4, help='frames drawn (default: 4)')
     parser.add_argument(
-        '--fov', type=float, default=57.0,
+        '--limit', type=positive_int, metavar='N', help='at most N frames of each split'
+    )
+    parser.add_argument('--pictures', type=natural, default=4, help='frames drawn (default: 4)')
+    parser.add_argument(
+        '--fov', type=number(float, lambda value: 0 < value < 180, 'degrees between 0 and 180'),
+        default=57.0,
         help='horizontal field of view in degrees for normals, where the frames do not say it '
         "(default: 57, a Kinect's)",
     )  # fmt: skip
-    parser.add_argument('--batch-size', type=int, default=16)
+    parser.add_argument('--batch-size', type=positive_int, default=16)
     parser.add_argument('--seed', type=int, default=0, help='of random weights and draws')
     parser.add_argument('--device', default='cpu')
     add_config_overrides(parser)
     args = parser.parse_args(argv)
     args.encoders = _named(parser, args.encoders)
-    for name, least in (('limit', 1), ('pictures', 0), ('batch_size', 1)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            parser.error(f'--{name.replace("_", "-")} must be at least {least}, got {value}')
-    if args.size and min(args.size) < 1:
-        parser.error(f'--size: expected pixels, got {args.size[0]} {args.size[1]}')
-    if not 0 < args.fov < 180:
-        parser.error(f'--fov: expected degrees between 0 and 180, got {args.fov}')
     if args.json is None and args.out is not None:
         args.json = args.out.with_suffix('.json')
     return args
@@ -112,6 +113,7 @@ def as_text(results: dict) -> str:
     return '\n'.join([*lines, *results['data']['notes']])
 
 
+@errors_in_a_line
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Run the command."""
     args = parse_args(argv, prog)
@@ -126,22 +128,14 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         args.only, tuple(args.size) if args.size else None, args.limit, args.pictures, args.fov,
         args.batch_size, args.seed, args.device, args.methods,
     )  # fmt: skip
-    try:
-        overrides = read_overrides(args.cfg_options)
-        configs = [load_config(path, cfg_options=overrides) for path in args.data]
-        card = report_encoders(
-            configs, args.encoders, options, lambda line: print(line, file=sys.stderr)
-        )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
+    overrides = read_overrides(args.cfg_options)
+    configs = [load_config(path, cfg_options=overrides) for path in args.data]
+    card = report_encoders(
+        configs, args.encoders, options, lambda line: print(line, file=sys.stderr)
+    )
     print(as_text(card.results))
-    try:
-        if args.out:
-            write_file(args.out, report_page(card.results, card.pictures))
-        if args.json:
-            write_file(args.json, (json.dumps(card.results) + '\n').encode())
-    except OSError as error:
-        print(f'error: the report cannot be written: {error}', file=sys.stderr)
-        return 1
+    if args.out:
+        write_file(args.out, report_page(card.results, card.pictures))
+    if args.json:
+        write_file(args.json, (json.dumps(card.results) + '\n').encode())
     return 0

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmmask3d.cli.start import start
+from mmmask3d.cli.options import natural, number, positive, positive_int
+from mmmask3d.cli.start import errors_in_a_line, start
 
 if TYPE_CHECKING:
     from mmmask3d.swap.rewriting import Swapped
@@ -42,17 +43,23 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         default='model.backbone',
         help='location of the backbone, e.g. model.detector.backbone (default %(default)s)',
     )
-    parser.add_argument('--lr', type=float, help="learning rate; 1e-4, or an AdamW config's own")
-    parser.add_argument('--layer-decay', type=float, help='0.7 for base, 0.8 for large, else 0.75')
+    parser.add_argument('--lr', type=positive, help="learning rate; 1e-4, or an AdamW config's own")
     parser.add_argument(
-        '--window-size', type=int, help='windowed attention; 14 for large images, 0 for none'
+        '--layer-decay', type=number(float, lambda value: 0 < value <= 1, 'a number in (0, 1]'),
+        help='0.7 for base, 0.8 for large, else 0.75',
+    )  # fmt: skip
+    parser.add_argument(
+        '--window-size', type=natural, help='windowed attention; 14 for large images, 0 for none'
     )
-    parser.add_argument('--drop-path', type=float, help='0.4 for large, else 0.1')
+    parser.add_argument(
+        '--drop-path', type=number(float, lambda value: 0 <= value < 1, 'a number in [0, 1)'),
+        help='0.4 for large, else 0.1',
+    )  # fmt: skip
     parser.add_argument(
         '--backbone-only', action='store_true', help='change only the backbone; warn of the rest'
     )
     parser.add_argument(
-        '--size', type=int, nargs=2, default=(384, 512), metavar=('HEIGHT', 'WIDTH'),
+        '--size', type=positive_int, nargs=2, default=(384, 512), metavar=('HEIGHT', 'WIDTH'),
         help='of the random image (default 384 512)',
     )  # fmt: skip
     parser.add_argument(
@@ -68,18 +75,6 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     args = parser.parse_args(argv)
     if Path(args.out).suffix != '.py':
         parser.error(f'{args.out}: the suffix must be .py')
-    if args.layer_decay is not None and not 0 < args.layer_decay <= 1:
-        parser.error(f'--layer-decay {args.layer_decay}: expected a number in (0, 1]')
-    if args.lr is not None and not args.lr > 0:
-        parser.error(f'--lr {args.lr}: expected a positive number')
-    if args.drop_path is not None and not 0 <= args.drop_path < 1:
-        parser.error(f'--drop-path {args.drop_path}: expected a number in [0, 1)')
-    if args.window_size is not None and args.window_size < 0:
-        parser.error(f'--window-size {args.window_size}: expected 0 or a number of patches')
-    if min(args.size) < 1:
-        parser.error(f'--size {args.size[0]} {args.size[1]}: expected positive numbers of pixels')
-    if args.skip_run and args.skip_predict:
-        parser.error('--skip-run tries nothing, so there is no --skip-predict')
     return args
 
 
@@ -118,12 +113,12 @@ def report(args: argparse.Namespace, swapped: 'Swapped') -> str:
     return '\n'.join(lines)
 
 
+@errors_in_a_line
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Run the command; 0 when the config was proved and written."""
     args = parse_args(argv, prog)
     start()
 
-    from mmmask3d.checkpoints.files import CheckpointError
     from mmmask3d.swap.plan import SwapOptions
     from mmmask3d.swap.rewriting import rewrite
 
@@ -151,9 +146,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             skip_run=args.skip_run,
             skip_predict=args.skip_predict,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, CheckpointError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
     finally:
         signal.signal(signal.SIGTERM, previous)
         logging.disable(logging.NOTSET)

@@ -77,6 +77,37 @@ def test_a_converter_is_run_under_its_own_name(capsys):
     assert capsys.readouterr().out.startswith('usage: mmmask3d convert tum ')
 
 
+@pytest.mark.parametrize(
+    ('command', 'message'),
+    [
+        ('browse folder --out-dir out --num 0', 'argument --num: 0: expected at least 1'),
+        ('browse folder --out-dir out --seed -1', 'argument --seed: -1: expected 0 or more'),
+        ('browse folder --out-dir out --rows two', "invalid int value: 'two'"),
+        ('check folder --tolerance 1.5', '1.5: expected a share between 0 and 1'),
+        ('check folder --registration-frames -1', '-1: expected 0 or more'),
+        ('convert-weights in.pth out.bin', 'out.bin: the suffix must be .pth or .safetensors'),
+        ('convert-weights a b.pth --input-mean .5 .5 .5', 'go together'),
+        ('convert-weights a b.pth --input-mean 123.6 1 1 --input-std 1 1 1', 'divide one for'),
+        ('convert-weights a b.pth --input-mean 0 0 0 --input-std 0 1 1', '0: expected a number'),
+        ('convert-weights a b.pth --norm-eps 0', '0: expected a positive number'),
+        ('extract a b.txt', 'b.txt: the suffix must be'),
+        ('extract a b.pth --grid 1 2 3', '--grid takes one or two numbers'),
+        ('interpolate a b --out c', 'c: the suffix must be'),
+        ('report a=x --data c.py --fov 180', '180: expected degrees between 0 and 180'),
+        ('report a=x --data c.py --limit 0', '0: expected at least 1'),
+        ('swap a.py -o new.txt', 'new.txt: the suffix must be .py'),
+        ('swap a.py -o b.py --drop-path 1', '1: expected a number in [0, 1)'),
+        ('swap a.py -o b.py --layer-decay 2', '2: expected a number in (0, 1]'),
+        ('swap a.py -o b.py --window-size -2', '-2: expected 0 or more'),
+    ],
+)
+def test_values_out_of_range(command, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(command.split())
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_options_say_what_the_library_does():
     """They stand in the parsers by value: importing them would import the mm packages."""
     assert convert_weights.SOURCES == SOURCES

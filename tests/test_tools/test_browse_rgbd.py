@@ -126,9 +126,7 @@ def test_a_frame_that_cannot_be_drawn_is_named(main, make_rgbd_folder, tmp_path,
     [
         (['{folder}', '--pipeline'], '--pipeline needs a config'),
         (['{folder}', '--img-suffix', '.png', '--index', '9'], 'there are 4 frames, 0 to 3'),
-        (['{folder}', '--num', '0'], '--num must be at least 1'),
         (['{config}', '--pipeline', '--split', 'all'], 'a config has train, val, test'),
-        (['{config}', '--pipeline', '--seed', '-1'], '--seed must be 0 or more'),
         (['{unmasked}', '--pipeline'], 'draws no masks'),
     ],
 )

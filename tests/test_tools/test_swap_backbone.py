@@ -200,12 +200,6 @@ def test_a_config_that_does_not_run_anyway(tool, folder, capsys):
     assert Config.fromfile('new.py').find_unused_parameters is True
 
 
-def test_output_of_another_suffix(tool, folder, capsys):
-    with pytest.raises(SystemExit, match='2'):
-        tool.main(['mine.py', '-o', 'new.txt'])
-    assert 'the suffix must be .py' in capsys.readouterr().err
-
-
 def test_one_after_the_other_in_one_model(tool, folder, capsys):
     """The second backbone is compared with the one it replaces, not with the first."""
     text = CONFIG.replace(
@@ -256,21 +250,6 @@ def test_training_alone_can_be_tried(tool, folder, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert 'was not asked to predict' in said
     assert 'one training step: loss' in said
-
-
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        (['--drop-path', '1'], '--drop-path 1.0: expected a number in'),
-        (['--window-size', '-2'], '--window-size -2: expected 0 or'),
-        (['--layer-decay', '2'], '--layer-decay 2.0: expected a number in (0, 1]'),
-        (['--skip-run', '--skip-predict'], 'tries nothing'),
-    ],
-)
-def test_numbers_out_of_range(tool, capsys, options, message):
-    with pytest.raises(SystemExit):
-        tool.parse_args([*SWAP, *options])
-    assert message in capsys.readouterr().err
 
 
 def test_a_kill_leaves_nothing_behind(tool, folder, monkeypatch):
