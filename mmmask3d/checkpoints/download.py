@@ -1,7 +1,7 @@
 """Downloads weights by pooch: once, verified, complete or absent.
 
-A hash is looked for in this order: the argument, ``#sha256=<64 hex digits>`` at the end of the URL,
-and the digits at the end of the file's name (``...-1a2b3c4d.pth``, the convention of torch.hub and
+A hash is looked for in this order: ``#sha256=<64 hex digits>`` at the end of the URL, and the
+digits at the end of the file's name (``...-1a2b3c4d.pth``, the convention of torch.hub and
 OpenMMLab). Without any, ``https`` is downloaded with a warning that shows the hash to pin; ``http``
 is refused without a complete hash, since anybody on the way could have changed the weights.
 """
@@ -76,26 +76,18 @@ def cache_folder() -> Path:
     return Path(torch.hub.get_dir()) / 'checkpoints'
 
 
-def cached_path(url: str, folder: str | os.PathLike[str] | None = None) -> Path:
+def cached_path(url: str) -> Path:
     """Where :func:`download` keeps the file of a URL.
 
     A folder for each URL: files of the same name from two places are two files.
     """
     address, _ = split_sha256(url)
-    root = Path(folder) if folder is not None else cache_folder()
     name = unquote(urlsplit(address).path).rsplit('/', 1)[-1] or 'download'
     key = hashlib.sha256(address.encode()).hexdigest()[:16]
-    return root / 'mmmask3d' / key / name
+    return cache_folder() / 'mmmask3d' / key / name
 
 
-def download(
-    url: str,
-    sha256: str | None = None,
-    folder: str | os.PathLike[str] | None = None,
-    progress: bool | None = None,
-    timeout: float = 30.0,
-    retries: int = 3,
-) -> Path:
+def download(url: str, timeout: float = 30.0, retries: int = 3) -> Path:
     """Return the local file of a URL, downloaded if it is not there yet.
 
     A file that torch or mmengine have downloaded to the same cache is used if its hash is known
@@ -103,9 +95,6 @@ def download(
 
     Args:
         url: ``http(s)://``, with or without ``#sha256=``.
-        sha256: Expected hash, 64 hexadecimal digits.
-        folder: In place of :func:`cache_folder`.
-        progress: Draw a bar; None for a bar on a terminal, by one process of a run.
         timeout: Seconds without a byte after which an attempt is given up.
         retries: Attempts after the first.
 
@@ -113,11 +102,6 @@ def download(
         DownloadError: See the message; nothing is left of the file.
     """
     address, digits = split_sha256(url)
-    if sha256 is not None:
-        sha256 = check_digits(sha256, address)
-        if digits not in (None, sha256):
-            raise DownloadError(f'{url}: the argument asks for another hash, {sha256}.')
-        digits = sha256
     scheme = urlsplit(address).scheme
     if scheme not in ('http', 'https'):
         raise DownloadError(f'{address}: expected a URL that starts with https:// or http://.')
@@ -126,16 +110,16 @@ def download(
             f'{address}: refused, because over http anybody on the way can change the weights. Use '
             'https, or give the hash: append #sha256=<64 hexadecimal digits>.'
         )
-    target = cached_path(address, folder)
+    target = cached_path(address)
     wanted = digits or _digits_in_name(target.name)
     shared = target.parents[2] / target.name
     if wanted and shared.is_file() and file_sha256(shared).startswith(wanted):
         return shared
-    if progress is None:
-        rank = int(os.environ.get('LOCAL_RANK', get_dist_info()[0]))
-        progress = rank == 0 and sys.stderr.isatty()
+    rank = int(os.environ.get('LOCAL_RANK', get_dist_info()[0]))
     getter = pooch.HTTPDownloader(
-        progressbar=progress, timeout=timeout, hooks={'response': _check_redirection}
+        progressbar=rank == 0 and sys.stderr.isatty(),
+        timeout=timeout,
+        hooks={'response': _check_redirection},
     )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -252,38 +252,22 @@ def find_resumable_checkpoint(
     ``epoch_*.pth`` and ``iter_*.pth``; the one with most iterations wins. What was passed over is
     told to ``log``.
     """
-    work_dir = os.fspath(work_dir)
-    candidates: list[str] = []
-    pointer = os.path.join(work_dir, 'last_checkpoint')
-    if os.path.isfile(pointer):
-        with open(pointer) as file:
-            named = file.read().strip()
-        moved = os.path.join(work_dir, os.path.basename(named)) if named else ''
-        if named and os.path.isdir(named):
-            return named  # sharded checkpoint of a strategy, not a file of ours to judge
-        if named and os.path.isfile(named):
-            candidates.append(named)
-        elif named and os.path.isfile(moved):
-            log(f'{pointer} names {named}, which is gone; using {moved}.')
-            candidates.append(moved)
-        else:
-            log(f'{pointer} names {named!r}, which does not exist; looking for other checkpoints.')
+    work_dir = Path(work_dir)
+    pointer = work_dir / 'last_checkpoint'
+    named = pointer.read_text().strip() if pointer.is_file() else ''
+    if named and os.path.isdir(named):
+        return named  # sharded checkpoint of a strategy, not a file of ours to judge
     numbered: dict[str, list[tuple[int, str]]] = {'epoch': [], 'iter': []}
-    for name in os.listdir(work_dir) if os.path.isdir(work_dir) else ():
-        match = re.fullmatch(r'(epoch|iter)_(\d+)\.pth', name)
-        if match:
-            numbered[match[1]].append((int(match[2]), os.path.join(work_dir, name)))
-    best: tuple[int, str] | None = None
-    for group in (
-        candidates,
-        *([p for _, p in sorted(g, reverse=True)] for g in numbered.values()),
-    ):
-        for path in group:
-            done = _progress(path)
-            if done is None:
-                log(f'{path} is incomplete or cannot be resumed from: passed over.')
-                continue
-            if best is None or done > best[0]:
-                best = (done, path)
-            break
-    return None if best is None else best[1]
+    for path in work_dir.glob('*.pth'):
+        if match := re.fullmatch(r'(epoch|iter)_(\d+)', path.stem):
+            numbered[match[1]].append((int(match[2]), str(path)))
+    newest_first = [[path for _, path in sorted(g, reverse=True)] for g in numbered.values()]
+    readable: list[tuple[int, str]] = []
+    for group in ([named] if named else [], *newest_first):
+        for candidate in group:
+            done = _progress(candidate)
+            if done is not None:
+                readable.append((done, candidate))
+                break
+            log(f'{candidate} is missing, incomplete or cannot be resumed from: passed over.')
+    return max(readable)[1] if readable else None

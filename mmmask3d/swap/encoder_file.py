@@ -1,6 +1,5 @@
 """Which settings of the backbone an encoder needs: read from its weights, or timm's by name."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,14 +9,17 @@ from mmpretrain.models import VisionTransformer
 from mmmask3d.checkpoints.locations import read_checkpoint
 from mmmask3d.models import TimmViT
 from mmmask3d.models.adapter import is_adapter
-from mmmask3d.models.encoder_record import arch_settings, encoder_config
-from mmmask3d.models.pos_embed import GRID_KEY
+from mmmask3d.models.encoder_names import WeightFormatError
+from mmmask3d.models.encoder_record import arch_settings, as_pair, encoder_config
 from mmmask3d.swap.backbone import SwapError
 from mmmask3d.weights.adapters import merged
-from mmmask3d.weights.export import described, encoder_state_dict, source_grid
+from mmmask3d.weights.export import (
+    described,
+    encoder_state_dict,
+    source_grid,
+)
+from mmmask3d.weights.formats import convert
 
-# In the order in which they are tried: the zoo knows some under several names.
-_ARCHITECTURES = ('deit-tiny', 'deit-small', 'base', 'large', 'huge')
 # Settings of a pre-training that mean nothing, or something else, to the dense task.
 _NOT_KEPT = {
     'type',
@@ -34,8 +36,6 @@ _NOT_KEPT = {
     'global_attn_indexes',
     'norm_cfg',  # of the transformer; that of Mask3DPyramid is its pyramid's
 }
-
-
 _NORM = dict(type='LN', eps=1e-6)
 #: How an encoder of timm is named in place of a file: ``timm:vit_small_patch16_dinov3.lvd1689m``.
 TIMM = 'timm:'
@@ -69,8 +69,8 @@ def encoder_settings(checkpoint: str, arch: str | dict | None = None) -> dict[st
         Arguments of ``Mask3DViT``; or, with ``type`` and weights, those of a ``TimmViT``.
 
     Raises:
-        SwapError: ``arch`` is no name, or not that of the file; the file holds an architecture
-            without a name, or norm layers that the new backbone cannot have.
+        SwapError: ``arch`` is no name, or not that of the file; the shapes do not tell enough, or
+            the file has norm layers that the new backbone cannot have.
         ValueError: the file holds no vision transformer.
     """
     check_arch(arch)
@@ -87,34 +87,16 @@ def encoder_settings(checkpoint: str, arch: str | dict | None = None) -> dict[st
         return _timm_settings(
             {**kept, 'pretrained': checkpoint}, arch, grid, recorded['patch_size']
         )
-    weight = state['patch_embed.projection.weight']
-    layers = {key.split('.')[1] for key in state if key.startswith('layers.')}
-    found = dict(embed_dims=weight.shape[0], num_layers=len(layers))
-    patch_size = int(weight.shape[-1])
     try:
         recorded = encoder_config(loaded, None, checkpoint)
     except ValueError:  # no record: files of other projects, which the shapes describe
-        recorded = {}
-    settings = {k: v for k, v in recorded.items() if k not in _NOT_KEPT}
-    if arch is not None:
-        settings['arch'] = arch
-    elif 'arch' not in settings:
-        settings['arch'] = next(
-            (name for name in _ARCHITECTURES if _fits(arch_settings(dict(arch=name)), found)), None
-        )
-    if settings['arch'] is None:
+        recorded, grid = _settings_by_shape(state, checkpoint)
+    else:
+        grid = source_grid(state, loaded, recorded, checkpoint)
+    if arch is not None and arch_settings(dict(arch=arch)) != arch_settings(recorded):
         raise SwapError(
-            f'{checkpoint}: its encoder has {found["num_layers"]} layers of width '
-            f'{found["embed_dims"]}, as none of {", ".join(_ARCHITECTURES)}, and the file does not '
-            f'record its architecture. Export it with tools/model_converters/extract_backbone.py, '
-            f'which does (--config names the config of its training).'
-        )
-    if not _fits(arch_settings(settings), found):
-        raise SwapError(
-            f'{checkpoint}: its encoder has {found["num_layers"]} layers of width '
-            f'{found["embed_dims"]}, and arch={settings["arch"]!r} has '
-            f'{arch_settings(settings)["num_layers"]} of {arch_settings(settings)["embed_dims"]}. '
-            f'Leave --arch out to take that of the file.'
+            f'{checkpoint}: its encoder is {recorded.get("arch", "base")!r}, and {arch!r} was '
+            f'asked for. Leave --arch out to take that of the file.'
         )
     norm = recorded.get('norm_cfg')
     if norm not in (None, _NORM):
@@ -122,10 +104,24 @@ def encoder_settings(checkpoint: str, arch: str | dict | None = None) -> dict[st
             f'{checkpoint}: its encoder has the norm layers {norm}; Mask3DPyramid has {_NORM} in '
             f'its transformer, and would compute something else.'
         )
-    settings['patch_size'] = patch_size
-    grid = _grid(state, loaded, recorded or None, settings, checkpoint)
-    settings['img_size'] = (grid[0] * patch_size, grid[1] * patch_size)
-    return settings
+    rows, columns = as_pair(recorded.get('patch_size', 16))
+    return {
+        **{k: v for k, v in recorded.items() if k not in _NOT_KEPT},
+        'patch_size': rows,
+        'img_size': (grid[0] * rows, grid[1] * columns),
+    }
+
+
+def _settings_by_shape(state: Mapping, source: str) -> tuple[dict, tuple[int, int]]:
+    """Arguments of ``Mask3DViT``, and the patch grid."""
+    try:
+        found = convert({'state_dict': state}, source, 'mmpretrain')
+    except WeightFormatError as error:
+        raise SwapError(
+            f'{error} mmmask3d convert-weights takes these options and records them in the file '
+            f'that it writes.'
+        ) from error
+    return found.backbone, found.grid
 
 
 def _timm_settings(
@@ -153,25 +149,3 @@ def _timm_settings(
         img_size=(grid[0] * patch, grid[1] * patch),
         patch_size=patch,
     )
-
-
-def _grid(
-    state: Mapping, loaded: Mapping, recorded: Mapping | None, settings: Mapping, name: str
-) -> tuple[int, int]:
-    """Patch grid of the position embedding: the recorded one, else a square."""
-    metadata = (getattr(state, '_metadata', None) or {}).get('', {})
-    if recorded is not None or GRID_KEY in metadata:
-        return source_grid(state, loaded, recorded or settings, name)
-    patches = state['pos_embed'].shape[1] - int(settings.get('with_cls_token', True))
-    side = math.isqrt(patches)
-    if side * side != patches:
-        raise SwapError(
-            f'{name}: its position embedding has {patches} patches, no square number, and the file '
-            f'does not record their grid. Export it with '
-            f'tools/model_converters/extract_backbone.py, which does.'
-        )
-    return side, side
-
-
-def _fits(arch: dict, found: dict) -> bool:
-    return all(arch[key] == value for key, value in found.items())

@@ -6,7 +6,6 @@ Everything here is a function of its arguments; the command is
 
 import hashlib
 import inspect
-import io
 import json
 import os
 import re
@@ -22,9 +21,14 @@ from torch import Tensor
 
 from mmmask3d.atomic_file import write_file
 from mmmask3d.checkpoints.download import file_sha256
-from mmmask3d.checkpoints.files import safetensors_bytes
+from mmmask3d.checkpoints.files import (
+    load_checkpoint_file,
+    safetensors_bytes,
+    save_checkpoint_atomic,
+)
 from mmmask3d.datasets.masking_config import is_masking, masking_defaults
 from mmmask3d.models.encoder_loading import conversion_hint, encoder_state
+from mmmask3d.models.encoder_names import find_tensors
 from mmmask3d.models.encoder_record import (
     arch_settings,
     as_pair,
@@ -58,7 +62,7 @@ _RESEARCH_ONLY = {
 _RUNTIME_ARGS = ('self', 'img_size', 'out_indices', 'out_type', 'frozen_stages', 'init_cfg')
 
 
-def encoder_state_dict(checkpoint: Mapping, source: str = 'checkpoint') -> OrderedDict:
+def encoder_state_dict(checkpoint: Mapping, source: str = 'checkpoint') -> OrderedDict[str, Tensor]:
     """Return the encoder's tensors without their prefix; other parts of the model are left out.
 
     Those of a ``TimmViT`` have timm's own names. An encoder-only checkpoint (no prefix) is accepted
@@ -72,7 +76,7 @@ def encoder_state_dict(checkpoint: Mapping, source: str = 'checkpoint') -> Order
     recorded = read_meta(checkpoint).get('backbone') or {}
     if 'trunk.' + _PATCH_WEIGHTS[1] in picked or is_timm(recorded):
         bare = OrderedDict((k.removeprefix('trunk.'), v) for k, v in picked.items())
-        bare._metadata = picked._metadata
+        bare._metadata = picked._metadata  # type: ignore[attr-defined]
         return bare
     missing = [k for k in (_PATCH_WEIGHTS[0], _POS_EMBED) if k not in picked]
     if missing:
@@ -87,31 +91,6 @@ def encoder_state_dict(checkpoint: Mapping, source: str = 'checkpoint') -> Order
             + conversion_hint(checkpoint, source)
         )
     return picked
-
-
-def check_architecture(state_dict: Mapping[str, Tensor], backbone: Mapping, source: str) -> None:
-    """Compare tensor shapes with the config's architecture.
-
-    Raises:
-        ValueError: they belong to different encoders; names both.
-    """
-    arch = architecture(backbone)
-    weight = next(state_dict[k] for k in _PATCH_WEIGHTS if k in state_dict)
-    depth = 1 + max(
-        (int(k.split('.')[1]) for k in state_dict if k.startswith(('layers.', 'blocks.'))),
-        default=-1,
-    )
-    found = dict(embed_dims=weight.shape[0], num_layers=depth, patch_size=tuple(weight.shape[-2:]))
-    expected = dict(
-        embed_dims=arch['embed_dims'],
-        num_layers=arch['num_layers'],
-        patch_size=as_pair(backbone.get('patch_size', 16)),
-    )
-    if found != expected:
-        raise ValueError(
-            f'{source}: another architecture than its config says: the tensors have {found}, the '
-            f'config has {expected}. Pass the config the checkpoint was trained with.'
-        )
 
 
 def source_grid(
@@ -148,8 +127,7 @@ def _position_tokens(backbone: Mapping) -> int:
     """Extra tokens that have a position of their own."""
     if not is_timm(backbone):
         return int(backbone.get('with_cls_token', True))
-    with torch.device('meta'):
-        encoder = build_encoder(backbone)
+    encoder = _without_memory(backbone)
     return encoder.trunk.pos_embed.shape[1] - encoder.grid_size[0] * encoder.grid_size[1]
 
 
@@ -317,6 +295,37 @@ def plain_values(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
+def config_of_run(meta: Mapping, config: Mapping | None) -> Mapping | None:
+    """``config``, or the one that the checkpoint records."""
+    return parse_config_text(meta['cfg']) if config is None and meta.get('cfg') else config
+
+
+def provenance(meta: Mapping, config: Mapping | None) -> dict:
+    """What weights were trained to do, on which data, from what and for how long.
+
+    Of an export that is exported again these are those of the first export.
+    """
+    config = config_of_run(meta, config)
+    told: dict[str, Any] = {key: meta.get(key) for key in ('method', 'data', 'schedule')}
+    if config is not None and 'train_dataloader' in config:
+        told = {
+            'method': describe_method(config),
+            'data': describe_data(config['train_dataloader'].get('dataset')),
+            'schedule': schedule(config),
+        }
+    return {**told, **origin(meta, config), **{k: meta.get(k) for k in ('epoch', 'iter', 'seed')}}
+
+
+def schedule(config: Mapping) -> dict:
+    """Length, batch and optimiser of a run, from its config."""
+    train, wrapper = config.get('train_cfg') or {}, config.get('optim_wrapper') or {}
+    loader = config.get('train_dataloader') or {}
+    optimizer = wrapper.get('optimizer') or {}
+    optimizer = {k: optimizer[k] for k in ('type', 'lr', 'weight_decay') if k in optimizer}
+    out = {k: train[k] for k in ('max_epochs', 'max_iters') if train.get(k) is not None}
+    return {**out, 'batch_size_per_process': loader.get('batch_size'), 'optimizer': optimizer}
+
+
 def encoder_metadata(
     checkpoint: Mapping,
     config: Mapping | None,
@@ -331,30 +340,17 @@ def encoder_metadata(
     JSON.
     """
     meta = read_meta(checkpoint)
-    if config is None and meta.get('cfg'):
-        config = parse_config_text(meta['cfg'])
     patch_size = as_pair(backbone.get('patch_size', 16))
     keep = {k: v for k, v in backbone.items() if k not in ('init_cfg', 'pretrained', 'img_size')}
     keep['img_size'] = (grid[0] * patch_size[0], grid[1] * patch_size[1])
-    # Of an export that is exported again, origin and method are those of the first export.
-    described = config is not None and 'train_dataloader' in config
     return plain_values(
         {
             'format': FORMAT,
-            'method': describe_method(config) if described else meta.get('method'),
-            'data': (
-                describe_data(config['train_dataloader'].get('dataset'))
-                if described
-                else meta.get('data')
-            ),
-            **origin(meta, config),
+            **provenance(meta, config),
             'backbone': keep,
             **architecture_entries(backbone),
             'patch_size': patch_size,
             GRID_KEY: grid,
-            'epoch': meta.get('epoch'),
-            'iter': meta.get('iter'),
-            'seed': meta.get('seed'),
             'exported_by': f'mmmask3d {package_version()}',
             'tensors_sha256': tensors_sha256(state_dict),
             'source_file': os.path.basename(str(source)),
@@ -391,8 +387,7 @@ def architecture(backbone: Mapping) -> dict:
     """Widths and depths of an encoder, from its config."""
     if not is_timm(backbone):
         return arch_settings(backbone)
-    with torch.device('meta'):
-        encoder = build_encoder(backbone)
+    encoder = _without_memory(backbone)
     return {key: getattr(encoder, key) for key in ('embed_dims', 'num_layers', 'num_heads')}
 
 
@@ -400,8 +395,7 @@ def architecture_entries(backbone: Mapping) -> dict:
     """What the metadata say of an encoder: its ``arch``, and the ``normalisation`` of timm's."""
     entries = {'arch': architecture(backbone)}
     if is_timm(backbone):
-        with torch.device('meta'):
-            entries['normalisation'] = build_encoder(backbone).normalisation
+        entries['normalisation'] = _without_memory(backbone).normalisation
     return entries
 
 
@@ -409,8 +403,13 @@ def described(backbone: Mapping) -> dict:
     """The config, with the patch size that a model of timm brings by itself."""
     if not is_timm(backbone) or backbone.get('patch_size'):
         return dict(backbone)
+    return {**backbone, 'patch_size': _without_memory(backbone).patch_size}
+
+
+def _without_memory(backbone: Mapping) -> Any:
+    """The encoder on the meta device: sizes and settings, no numbers."""
     with torch.device('meta'):
-        return {**backbone, 'patch_size': build_encoder(backbone).patch_size}
+        return build_encoder(backbone)
 
 
 def load_strictly(model: torch.nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
@@ -431,7 +430,10 @@ def load_strictly(model: torch.nn.Module, state_dict: Mapping[str, Tensor], name
         )
         model.load_state_dict(given, strict=True)
     except RuntimeError as error:
-        raise ValueError(f'the encoder does not load into {name}: {error}') from error
+        raise ValueError(
+            f'the encoder does not load into {name}: {error}. Pass the config that the checkpoint '
+            'was trained with.'
+        ) from error
     loaded = model.state_dict()
     wrong = [k for k, v in state_dict.items() if not torch.equal(loaded[k].cpu(), v.cpu())]
     if wrong:
@@ -445,17 +447,27 @@ def write_encoder(path: str | Path, state_dict: Mapping[str, Tensor], meta: Mapp
     the load hook of ``Mask3DViT``. safetensors metadata maps strings to strings: values are JSON.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: another suffix, or the file does not hold what was written.
     """
     path = Path(path)
     tensors = OrderedDict((k, v.detach().cpu().contiguous().clone()) for k, v in state_dict.items())
     if path.suffix not in ('.pth', '.safetensors'):
         raise ValueError(f'{path}: the suffix must be .pth or .safetensors')
     if path.suffix == '.pth':
-        tensors._metadata = OrderedDict({'': {'version': 1, GRID_KEY: tuple(meta[GRID_KEY])}})
-        buffer = io.BytesIO()
-        torch.save({'state_dict': tensors, 'meta': dict(meta)}, buffer)
-        data = buffer.getvalue()
+        grid: Any = {'version': 1, GRID_KEY: tuple(meta[GRID_KEY])}
+        tensors._metadata = OrderedDict({'': grid})  # type: ignore[attr-defined]
+        save_checkpoint_atomic({'state_dict': tensors, 'meta': dict(meta)}, path)
     else:
-        data = safetensors_bytes(tensors, {k: json.dumps(v) for k, v in meta.items()})
-    write_file(path, data)
+        write_file(path, safetensors_bytes(tensors, {k: json.dumps(v) for k, v in meta.items()}))
+    check_written(path, tensors)
+
+
+def check_written(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """Read a file back.
+
+    Raises:
+        ValueError: it holds other tensors.
+    """
+    found = find_tensors(load_checkpoint_file(path), str(path))
+    if tensors_sha256(found) != tensors_sha256(tensors):
+        raise ValueError(f'{path}: reading the file back gives other tensors than were written')

@@ -136,7 +136,7 @@ def convert(
     elif layouts[kind] != layouts[found] or (kind == 'huggingface') != (found == 'huggingface'):
         raise WeightFormatError(f'{source}: has the names of {found}, not of {kind}.')
     left_out = beside_the_encoder(tensors, prefix)
-    given = OrderedDict((k[len(prefix) :], v) for k, v in tensors.items() if k.startswith(prefix))
+    given = under_prefix(tensors, prefix)
     if found == 'huggingface':
         renamed = rename(given, source)
         family, config = FAMILIES[renamed.family], config or {}
@@ -186,6 +186,20 @@ def beside_the_encoder(tensors: Mapping[str, Tensor], prefix: str) -> Counter:
     return Counter(
         f'{k.split(".")[0]}.*, beside the encoder' for k in tensors if not k.startswith(prefix)
     )
+
+
+def under_prefix(tensors: Mapping[str, Tensor], prefix: str) -> OrderedDict[str, Tensor]:
+    """The encoder's tensors, without what stands in front of their names."""
+    return OrderedDict((k[len(prefix) :], v) for k, v in tensors.items() if k.startswith(prefix))
+
+
+def check_patches(weight: Tensor, source: str) -> None:
+    """Refuse a patch embedding that is not for RGB and square patches."""
+    if weight.ndim != 4 or weight.shape[1] != 3 or weight.shape[2] != weight.shape[3]:
+        raise WeightFormatError(
+            f'{source}: the patch embedding is of shape {tuple(weight.shape)}; expected '
+            '(channels, 3, size, size): RGB input and square patches.'
+        )
 
 
 def to_timm(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
@@ -328,11 +342,6 @@ def _settle_positions(
 ) -> tuple[int, int]:
     """Give the class token a position where the source has none; returns the patch grid."""
     pos, cls_tokens = out.state['pos_embed'], int('cls_token' in out.state)
-    if pos.ndim != 3 or pos.shape[0] != 1:
-        raise WeightFormatError(
-            f'{source}: the position embedding is of shape {tuple(pos.shape)}; expected '
-            '(1, tokens, channels).'
-        )
     count = pos.shape[1]
     if grid is None:
         patches = next(
@@ -360,25 +369,11 @@ def _settle_architecture(out: Conversion, num_heads: int | None, source: str) ->
     """Fill ``out.backbone`` with what the shapes tell."""
     state = out.state
     patch = state['patch_embed.projection.weight']
-    if patch.ndim != 4 or patch.shape[1] != 3 or patch.shape[2] != patch.shape[3]:
-        raise WeightFormatError(
-            f'{source}: the patch embedding is of shape {tuple(patch.shape)}; expected '
-            '(channels, 3, size, size): RGB input and square patches.'
-        )
-    layers = {int(k.split('.')[1]) for k in state if k.startswith('layers.')}
-    if layers != set(range(len(layers))):
-        raise WeightFormatError(f'{source}: layers {sorted(layers)} are not 0, 1, 2, ...')
+    check_patches(patch, source)
+    layers = {k.split('.')[1] for k in state if k.startswith('layers.')}
     gated = 'layers.0.ffn.w12.weight' in state
-    hidden = state.get('layers.0.ffn.w3.weight' if gated else 'layers.0.ffn.layers.1.weight')
-    if hidden is None:
-        raise WeightFormatError(f'{source}: has no feed-forward network in its first layer.')
-    ffn = hidden.shape[1]
+    ffn = state['layers.0.ffn.w3.weight' if gated else 'layers.0.ffn.layers.1.weight'].shape[1]
     if gated:
-        if ffn % 8:
-            raise WeightFormatError(
-                f'{source}: the gated feed-forward network is {ffn} wide; mmpretrain builds '
-                'multiples of 8 only.'
-            )
         ffn = math.ceil(ffn * 3 / 2)  # mmpretrain takes two thirds of it
     arch = dict(embed_dims=patch.shape[0], num_layers=len(layers), feedforward_channels=ffn)
     zoo = VisionTransformer.arch_zoo

@@ -53,7 +53,7 @@ def read_zoo(root: Path = _PACKAGE / '.mim') -> dict[str, ZooEntry]:
     """Read the model index of an installation.
 
     Raises:
-        ZooError: There is none, or a metafile names a model twice.
+        ZooError: There is none.
     """
     index = root / 'model-index.yml'
     if not index.is_file():
@@ -63,8 +63,6 @@ def read_zoo(root: Path = _PACKAGE / '.mim') -> dict[str, ZooEntry]:
     zoo: dict[str, ZooEntry] = {}
     for name in mmengine.load(index)['Import'] or []:
         for model in mmengine.load(root / name).get('Models') or []:
-            if model['Name'] in zoo:
-                raise ZooError(f'{root / name}: the name {model["Name"]} is taken already.')
             results = model.get('Results') or []
             zoo[model['Name']] = ZooEntry(
                 name=model['Name'],
@@ -137,7 +135,7 @@ def weights_file(location: str) -> Path:
         )
     address, digits = split_sha256(entry.weights)
     if not address.startswith(SCHEME):
-        return download(entry.weights, sha256=wanted)
+        return download(with_sha256(entry.weights, wanted) if wanted else entry.weights)
     files = [*SHIPPED.glob(f'{entry.name}-????????.safetensors')]
     if len(files) != 1:
         raise ZooError(

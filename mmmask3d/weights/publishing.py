@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from mmmask3d.atomic_file import write_file
-from mmmask3d.checkpoints.download import file_sha256
 from mmmask3d.checkpoints.files import load_checkpoint_file, safetensors_bytes
 from mmmask3d.checkpoints.hub import upload_files
 from mmmask3d.models import encoder_record as record
@@ -98,16 +97,6 @@ def without_init(model: Any) -> Any:
     return model
 
 
-def schedule(config: Mapping) -> dict:
-    """Length, batch and optimiser of a run, from its config."""
-    train, wrapper = config.get('train_cfg') or {}, config.get('optim_wrapper') or {}
-    loader = config.get('train_dataloader') or {}
-    optimizer = wrapper.get('optimizer') or {}
-    optimizer = {k: optimizer[k] for k in ('type', 'lr', 'weight_decay') if k in optimizer}
-    out = {k: train[k] for k in ('max_epochs', 'max_iters') if train.get(k) is not None}
-    return {**out, 'batch_size_per_process': loader.get('batch_size'), 'optimizer': optimizer}
-
-
 def _cast(state: Mapping[str, Tensor], dtype: torch.dtype, source: str) -> OrderedDict[str, Tensor]:
     out = OrderedDict()
     for key, value in state.items():
@@ -145,7 +134,6 @@ def _model_state(checkpoint: Mapping, config: Mapping, source: str) -> tuple[dic
     if str(backbone.get('type')).endswith(('Mask3DViT', 'TimmViT')):
         backbone = export.described(backbone)
         encoder = export.encoder_state_dict(checkpoint, source)
-        export.check_architecture(encoder, backbone, source)
         meta[GRID_KEY] = export.source_grid(encoder, checkpoint, backbone, source)
         meta |= {'backbone': backbone, **export.architecture_entries(backbone)}
     return state, meta
@@ -221,17 +209,11 @@ def publish(
     _check_figures(metrics)
     checkpoint = load_checkpoint_file(name)
     meta = record.read_meta(checkpoint)
-    if config is None and meta.get('cfg'):
-        config = record.parse_config_text(meta['cfg'])
-    data = (
-        export.describe_data(config['train_dataloader'].get('dataset'))
-        if config and 'train_dataloader' in config
-        else meta.get('data')
-    )
-    check_terms(data, data_license, terms, name)
-    started = export.origin(meta, config)
-    started_from = started['initialised_from']
-    init_license = init_license or started['init_license']
+    config = export.config_of_run(meta, config)
+    told = export.provenance(meta, config)
+    check_terms(told['data'], data_license, terms, name)
+    started_from = told['initialised_from']
+    init_license = init_license or told['init_license']
     if started_from and not init_license:
         raise PublishingError(
             f'{name}: the training started from {", ".join(started_from)}, whose terms bind these '
@@ -248,7 +230,6 @@ def publish(
     elif part == 'encoder':
         backbone = export.described(record.encoder_config(checkpoint, config, name))
         state = export.encoder_state_dict(checkpoint, name)
-        export.check_architecture(state, backbone, name)
         grid = export.source_grid(state, checkpoint, backbone, name)
         head = without_init(backbone)
         out = {'format': export.FORMAT, 'backbone': head, **export.architecture_entries(head)}
@@ -259,18 +240,11 @@ def publish(
         state, out = _model_state(checkpoint, config, name)
     _verify(part, _cast(state, torch.float32, name), out, name)
     state = _cast(state, getattr(torch, dtype), name)
-    described = config is not None and 'train_dataloader' in config
     out |= {
-        'method': export.describe_method(config) if described else meta.get('method'),
-        'data': data,
+        **told,
         'data_license': data_license,
         'terms': terms,
-        'initialised_from': started_from,
         'init_license': init_license,
-        'schedule': schedule(config) if described else meta.get('schedule'),
-        'epoch': meta.get('epoch'),
-        'iter': meta.get('iter'),
-        'seed': meta.get('seed'),
         'made_by': made_by,
         'figures': metrics,
         'dtype': dtype,
@@ -312,11 +286,7 @@ def _write(
         for path, content in files.items():
             write_file(path, content)
             written.append(path)
-        back = load_checkpoint_file(weights)
-        if file_sha256(weights) != sha256 or export.tensors_sha256(
-            back['state_dict']
-        ) != export.tensors_sha256(state):
-            raise PublishingError(f'{weights}: does not read back as it was written.')
+        export.check_written(weights, state)
     except BaseException:
         for path in written:
             path.unlink()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmmask3d.models.encoder_loading import check_tensors
 from mmmask3d.models.encoder_names import WeightFormatError
 from mmmask3d.models.timm_vit import TimmViT
-from mmmask3d.weights.formats import Conversion
+from mmmask3d.weights.formats import Conversion, check_patches
 from mmmask3d.weights.huggingface import ACTIVATIONS, FAMILIES, Renamed
 
 
@@ -32,11 +32,7 @@ def for_timm_vit(
     """
     family, state = FAMILIES[renamed.family], renamed.state
     patch = state['patch_embed.proj.weight']
-    if patch.ndim != 4 or patch.shape[1] != 3 or patch.shape[2] != patch.shape[3]:
-        raise WeightFormatError(
-            f'{source}: the patch embedding is of shape {tuple(patch.shape)}; expected '
-            '(channels, 3, size, size): RGB input and square patches.'
-        )
+    check_patches(patch, source)
     options = _options(renamed, source, config)
     grid = _grid(state, config, source)
     out = Conversion(OrderedDict(state), {}, grid, renamed.left_out)

@@ -1,6 +1,5 @@
 """Files of weights in the names of another project, proved to load where they are meant for."""
 
-import io
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -14,6 +13,7 @@ from mmmask3d.atomic_file import write_file
 from mmmask3d.checkpoints.files import (
     load_checkpoint_file,
     safetensors_bytes,
+    save_checkpoint_atomic,
 )
 from mmmask3d.checkpoints.locations import local_file
 from mmmask3d.models import encoder_record as record
@@ -27,6 +27,7 @@ from mmmask3d.weights.formats import (
     detect,
     find_tensors,
     to_timm,
+    under_prefix,
 )
 
 #: Arguments of a recorded backbone that are no property of its weights.
@@ -72,56 +73,54 @@ def translate(
             else. Nothing is written.
     """
     source = str(local_file(source))
-    for_timm = read_for_timm_vit(source, kind, prefix, target, grid, num_heads, norm_eps, norm)
-    if for_timm is not None:
-        resample_patches(for_timm, 'patch_embed.proj.weight', patch_size)
-        shown = timm_encoder.verify(for_timm, source)
-        write(out, for_timm.state, {}, 'timm')
-        count = len(for_timm.state)
-        return report(out, 'timm', count, False, for_timm, 'huggingface', shown)
+    checkpoint = load_checkpoint_file(source)
+    tensors = find_tensors(checkpoint, source)
+    found, prefix = detect(tensors, source, prefix)
+    config: dict = {}
+    if found == 'huggingface' and kind in ('auto', found):
+        config = huggingface.settings_beside(source)
+        num_heads = agreed('--num-heads', num_heads, config.get('num_attention_heads'), source)
+        norm_eps = agreed('--norm-eps', norm_eps, config.get('layer_norm_eps'), source)
+        renamed = huggingface.rename(under_prefix(tensors, prefix), source)
+        family = huggingface.FAMILIES[renamed.family]
+        if family.timm and target in (None, 'timm'):
+            if grid is not None or norm is not None:
+                raise ValueError(
+                    f'{source}: --grid, --input-mean and --input-std are not for {family.title}: '
+                    'its positions are square, and TimmViT knows the normalisation of its models.'
+                )
+            renamed.left_out += beside_the_encoder(tensors, prefix)
+            encoder = timm_encoder.for_timm_vit(renamed, source, num_heads, norm_eps, config)
+            return write_for_timm_vit(encoder, source, out, patch_size)
+    kind = found if kind == 'auto' else kind
+    recorded, meta = {}, record.read_meta(checkpoint)
+    if kind == 'mmpretrain' and ('backbone' in meta or meta.get('cfg')):
+        recorded = record.encoder_config(checkpoint, None, source)
+        heads, norm_cfg = record.arch_settings(recorded)['num_heads'], recorded.get('norm_cfg', {})
+        num_heads = agreed('--num-heads', num_heads, heads, source)
+        norm_eps = agreed('--norm-eps', norm_eps, norm_cfg.get('eps'), source)
+    encoder = convert(checkpoint, source, kind, prefix, grid, num_heads, norm_eps, norm, config)
+    kept = {k: v for k, v in recorded.items() if k not in (*_RUNTIME, 'arch')}
+    encoder.backbone = {**encoder.backbone, **kept}
     target = target or 'mmmask3d'
-    checkpoint, encoder, kind = read(source, kind, prefix, grid, num_heads, norm_eps, norm)
     resample_patches(encoder, 'patch_embed.projection.weight', patch_size)
-    tensors, shown = verify(encoder, target)
-    meta = metadata(checkpoint, encoder, kind, source)
-    write(out, tensors, meta, target)
-    return report(out, target, len(tensors), norm is not None, encoder, kind, shown)
+    written, shown = verify(encoder, target)
+    write(out, written, metadata(checkpoint, encoder, kind, source), target)
+    return report(out, target, len(written), norm is not None, encoder, kind, shown)
 
 
-def read_for_timm_vit(
-    source: str,
-    kind: str,
-    prefix: str | None,
-    target: str | None,
-    grid: tuple[int, int] | None,
-    heads: int | None,
-    eps: float | None,
-    norm: tuple[Sequence[float], Sequence[float]] | None,
-) -> Conversion | None:
-    """Read an encoder of Hugging Face that is meant for ``TimmViT``; None for any other.
+def write_for_timm_vit(
+    encoder: Conversion, source: str, out: str, patch_size: int | None
+) -> list[str]:
+    """Prove that an encoder of Hugging Face fills a ``TimmViT``, write it, and say what was done.
 
     Raises:
-        ValueError: Options that this encoder does not take.
+        ValueError: The tensors do not fill it.
     """
-    tensors = find_tensors(load_checkpoint_file(source), source)
-    found, prefix = detect(tensors, source, prefix)
-    if found != 'huggingface' or kind not in ('auto', 'huggingface'):
-        return None
-    given = OrderedDict((k[len(prefix) :], v) for k, v in tensors.items() if k.startswith(prefix))
-    renamed = huggingface.rename(given, source)
-    family = huggingface.FAMILIES[renamed.family]
-    if not family.timm or target not in (None, 'timm'):
-        return None
-    if grid is not None or norm is not None:
-        raise ValueError(
-            f'{source}: --grid, --input-mean and --input-std are not for {family.title}: its '
-            'positions are square, and TimmViT knows the normalisation of its models.'
-        )
-    renamed.left_out += beside_the_encoder(tensors, prefix)
-    config = huggingface.settings_beside(source)
-    heads = agreed('--num-heads', heads, config.get('num_attention_heads'), source)
-    eps = agreed('--norm-eps', eps, config.get('layer_norm_eps'), source)
-    return timm_encoder.for_timm_vit(renamed, source, heads, eps, config)
+    resample_patches(encoder, 'patch_embed.proj.weight', patch_size)
+    shown = timm_encoder.verify(encoder, source)
+    write(out, encoder.state, {}, 'timm')
+    return report(out, 'timm', len(encoder.state), False, encoder, 'huggingface', shown)
 
 
 def resample_patches(encoder: Conversion, name: str, patch_size: int | None) -> None:
@@ -148,39 +147,6 @@ def agreed(option: str, asked: Any, recorded: Any, source: str) -> Any:
             f'{source}: {option} {asked}, but the file records {recorded}. Leave the option out.'
         )
     return recorded if asked is None else asked
-
-
-def read(
-    source: str,
-    kind: str,
-    prefix: str | None,
-    grid: tuple[int, int] | None,
-    heads: int | None,
-    eps: float | None,
-    norm: tuple[Sequence[float], Sequence[float]] | None,
-) -> tuple[Mapping, Conversion, str]:
-    """Read and translate the source; returns the checkpoint, the encoder and the kind."""
-    checkpoint = load_checkpoint_file(source)
-    if kind == 'auto':
-        kind, _ = detect(find_tensors(checkpoint, source), source, prefix)
-    recorded = {}
-    meta = record.read_meta(checkpoint)
-    if kind == 'mmpretrain' and ('backbone' in meta or meta.get('cfg')):
-        recorded = record.encoder_config(checkpoint, None, source)
-        norm_cfg = recorded.get('norm_cfg', {})
-        heads = agreed('--num-heads', heads, record.arch_settings(recorded)['num_heads'], source)
-        eps = agreed('--norm-eps', eps, norm_cfg.get('eps'), source)
-    config = {}
-    if kind == 'huggingface':
-        config = huggingface.settings_beside(source)
-        heads = agreed('--num-heads', heads, config.get('num_attention_heads'), source)
-        eps = agreed('--norm-eps', eps, config.get('layer_norm_eps'), source)
-    encoder = convert(checkpoint, source, kind, prefix, grid, heads, eps, norm, config)
-    if recorded:
-        export.check_architecture(encoder.state, recorded, source)
-        kept = {k: v for k, v in recorded.items() if k not in (*_RUNTIME, 'arch')}
-        encoder.backbone = {**encoder.backbone, **kept}
-    return checkpoint, encoder, kind
 
 
 def metadata(checkpoint: Mapping, encoder: Conversion, kind: str, source: str) -> dict:
@@ -324,16 +290,11 @@ def write(out: str, tensors: Mapping[str, Tensor], meta: dict, target: str) -> N
     else:
         tensors = OrderedDict((k, v.contiguous().clone()) for k, v in tensors.items())
         if Path(out).suffix == '.safetensors':
-            data = safetensors_bytes(tensors, {'format': 'pt'})
+            write_file(out, safetensors_bytes(tensors, {'format': 'pt'}))
         else:
             content = {'state_dict': tensors, 'meta': meta} if target == 'mmpretrain' else tensors
-            buffer = io.BytesIO()
-            torch.save(content, buffer)
-            data = buffer.getvalue()
-        write_file(out, data)
-    written = find_tensors(load_checkpoint_file(out), out)
-    if export.tensors_sha256(written) != export.tensors_sha256(tensors):
-        raise ValueError(f'{out}: reading the file back gives other tensors than were written')
+            save_checkpoint_atomic(content, out)
+        export.check_written(out, tensors)
 
 
 def report(

@@ -117,7 +117,7 @@ def test_a_file_is_downloaded_once_verified_and_complete(server, cache):
     assert path == cached_path(url)
     assert path.is_relative_to(cache)
     assert files(cache) == [path.relative_to(cache).as_posix()]
-    assert download(server.url(), sha256=SHA.upper()) == path
+    assert download(server.url(sha=SHA.upper())) == path
     assert server.seen == ['/weights.pth']
 
 
@@ -274,10 +274,11 @@ def test_full_disk(server, cache, monkeypatch):
     assert files(cache) == []
 
 
-def test_a_folder_that_cannot_be_written(server, tmp_path):
-    (tmp_path / 'file').write_text('')
+def test_a_folder_that_cannot_be_written(server, cache):
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    cache.write_text('')
     with pytest.raises(DownloadError, match='cannot be written'):
-        download(server.url(sha=SHA), folder=tmp_path / 'file')
+        download(server.url(sha=SHA))
 
 
 @pytest.mark.parametrize('bad', ['#sha256=123', '#md5=00', f'#sha256={SHA}0'])
@@ -288,19 +289,16 @@ def test_a_fragment_that_is_no_hash(bad, cache):
 
 def test_arguments():
     assert split_sha256(f'https://e.org/w#sha256={SHA.upper()}') == ('https://e.org/w', SHA)
-    with pytest.raises(DownloadError, match='asks for another hash'):
-        download(f'https://e.org/w#sha256={SHA}', sha256='0' * 64)
-    with pytest.raises(DownloadError, match='must be 64 hexadecimal digits'):
-        download('https://e.org/w', sha256='abc')
     with pytest.raises(DownloadError, match='starts with https://'):
-        download('ftp://e.org/w', sha256=SHA)
+        download(f'ftp://e.org/w#sha256={SHA}')
 
 
-def test_progress(server, cache, capsys):
-    download(server.url('a.pth', SHA), progress=True)
+def test_progress(server, cache, capsys, monkeypatch):
+    download(server.url('a.pth', SHA))
+    assert capsys.readouterr().err == ''  # no terminal
+    monkeypatch.setattr(module.sys.stderr, 'isatty', lambda: True)
+    download(server.url('b.pth', SHA))
     assert '700k/700k' in capsys.readouterr().err
-    download(server.url('b.pth', SHA), progress=False)
-    assert capsys.readouterr().err == ''
 
 
 # ---------------------------------------------------------------- through init_cfg and mmengine

@@ -444,11 +444,13 @@ def test_newest_complete_checkpoint_is_found(tmp_path):
     assert find_resumable_checkpoint(tmp_path, log.append) == str(tmp_path / 'epoch_10.pth')
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_11.pth'))
     assert find_resumable_checkpoint(tmp_path, log.append) == str(tmp_path / 'epoch_10.pth')
-    assert 'which does not exist' in log[-1]
+    assert log == [
+        f'{tmp_path}/epoch_11.pth is missing, incomplete or cannot be resumed from: passed over.'
+    ]
     newest = tmp_path / 'epoch_10.pth'
     newest.write_bytes(newest.read_bytes()[:300])
     assert find_resumable_checkpoint(tmp_path, log.append) == str(tmp_path / 'epoch_2.pth')
-    assert f'{newest} is incomplete or cannot be resumed from: passed over.' in log
+    assert f'{newest} is missing, incomplete or cannot be resumed from: passed over.' in log
     assert find_resumable_checkpoint(tmp_path / 'none', log.append) is None
 
 

@@ -119,18 +119,6 @@ def test_foreign_checkpoint_error_lists_what_was_found():
         export.encoder_state_dict(dict(state_dict=foreign), 'file.pth')
 
 
-def test_architecture_of_tensors_and_config_must_agree(checkpoint):
-    state = export.encoder_state_dict(checkpoint)
-    export.check_architecture(state, BACKBONE, 'f')
-    for wrong in (
-        dict(arch='deit-tiny'),
-        dict(patch_size=16),
-        dict(arch={**ARCH, 'num_layers': 3}),
-    ):
-        with pytest.raises(ValueError, match='another architecture'):
-            export.check_architecture(state, {**BACKBONE, **wrong}, 'f')
-
-
 def test_grid_4x9_is_never_read_as_6x6(checkpoint):
     state = export.encoder_state_dict(checkpoint)
     assert export.source_grid(state, checkpoint, BACKBONE, 'f') == (4, 9)
