@@ -225,7 +225,7 @@ def test_no_distribution_is_pinned_twice():
 
 def test_all_third_party_imports_of_the_package_are_declared():
     """A module imported anywhere in the package comes with a pin of the stack, or with theirs."""
-    brought_along = {'cv2', 'matplotlib', 'PIL', 'yaml', 'einops', 'rich', 'pycocotools'}
+    brought_along = {'cv2', 'matplotlib', 'PIL', 'yaml', 'einops', 'rich', 'pycocotools', 'yapf'}
     declared = {'torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain', 'mmseg', 'mmdet'}
     for name in ('runtime', 'hub', 'timm', 'onnx'):
         declared |= {distribution.replace('-', '_') for distribution in pins(name)}

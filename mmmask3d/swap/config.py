@@ -1,11 +1,13 @@
 """Writes the planned swap as a small config that inherits from the user's, and as a diff."""
 
 import os
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from yapf.yapflib.yapf_api import FormatCode  # mmengine brings it
 
 from mmmask3d.config_files import read_config_file
 from mmmask3d.config_scopes import register_config_scopes
@@ -13,6 +15,10 @@ from mmmask3d.swap.backbone import SwapError
 from mmmask3d.swap.plan import Change, Swap, brief
 
 _LINE = 96
+_STYLE = dict(
+    based_on_style='pep8', column_limit=_LINE, dedent_closing_brackets=True,
+    split_all_top_level_comma_separated_values=True,
+)  # fmt: skip
 
 
 def read_config(source: str) -> Config:
@@ -81,66 +87,36 @@ def render_config(swap: Swap, base: str, checkpoint: str | None) -> str:
     what = f'with {checkpoint}' if checkpoint else 'from random weights'
     lines = [f'# {base}, its backbone replaced by the encoder {what}.', f'_base_ = {base!r}']
     for key, entry in tree.items():
-        lines += _rendered(key, entry, '', top=True)
-    return '\n'.join(lines) + '\n'
+        lines += _rendered(key, entry)
+    text: str = FormatCode('\n'.join(lines) + '\n', style_config=_STYLE)[0]
+    return text
 
 
-def _rendered(key: str, entry: Any, indent: str, top: bool = False) -> list[str]:
-    comma = '' if top else ','
-    sign = ' = ' if top else '='
+def _rendered(key: str, entry: Any, depth: int = 0) -> list[str]:
+    """Source without a layout, but for the comments."""
+    sign, comma = ('=', ',') if depth else (' = ', '')
     if isinstance(entry, Change):
         value = entry.new
         if entry.replaces and isinstance(value, Mapping):
             value = {'_delete_': True, **value}
-        body = _value(value, indent, len(key) + 3)
-        return [*_comment(entry.reason, indent), f'{indent}{key}{sign}{body}{comma}']
-    lines = [f'{indent}{key}{sign}dict(']
-    for name, inner in entry.items():
-        lines += _rendered(name, inner, indent + '    ')
-    return [*lines, f'{indent}){comma}']
+        hint = dict(initial_indent='# ', subsequent_indent='# ', break_long_words=False)
+        comment = textwrap.wrap(entry.reason, _LINE - 4 * depth, **hint)
+        return [*comment, f'{key}{sign}{_source(value)}{comma}']
+    inner = [line for name, one in entry.items() for line in _rendered(name, one, depth + 1)]
+    return [f'{key}{sign}dict(', *inner, f'){comma}']
 
 
-def _value(value: Any, indent: str, used: int = 0) -> str:
-    """As Python source, on one line where it fits."""
-    line = _one_line(value)
-    if len(indent) + used + len(line) <= _LINE or not isinstance(value, Mapping | list | tuple):
-        return line
-    deeper = indent + '    '
-    if isinstance(value, Mapping) and _plain_keys(value):
-        inner = [f'{deeper}{k}={_value(v, deeper, len(k) + 2)},' for k, v in value.items()]
-        return '\n'.join(['dict(', *inner, f'{indent})'])
+def _source(value: Any) -> str:
+    """As Python source on one line."""
     if isinstance(value, Mapping):
-        inner = [f'{deeper}{k!r}: {_value(v, deeper, len(repr(k)) + 3)},' for k, v in value.items()]
-        return '\n'.join(['{', *inner, f'{indent}}}'])
-    opening, closing = ('[', ']') if isinstance(value, list) else ('(', ')')
-    inner = [f'{deeper}{_value(v, deeper, 1)},' for v in value]
-    return '\n'.join([opening, *inner, f'{indent}{closing}'])
-
-
-def _one_line(value: Any) -> str:
-    if isinstance(value, Mapping):
-        if _plain_keys(value):
-            return f'dict({", ".join(f"{k}={_one_line(v)}" for k, v in value.items())})'
-        return '{' + ', '.join(f'{k!r}: {_one_line(v)}' for k, v in value.items()) + '}'
+        if all(isinstance(key, str) and key.isidentifier() for key in value):
+            return f'dict({", ".join(f"{k}={_source(v)}" for k, v in value.items())})'
+        return '{' + ', '.join(f'{k!r}: {_source(v)}' for k, v in value.items()) + '}'
     if isinstance(value, list):
-        return f'[{", ".join(map(_one_line, value))}]'
+        return f'[{", ".join(map(_source, value))}]'
     if isinstance(value, tuple):
-        return f'({", ".join(map(_one_line, value))}{"," if len(value) == 1 else ""})'
+        return f'({", ".join(map(_source, value))}{"," if len(value) == 1 else ""})'
     return repr(value)
-
-
-def _plain_keys(value: Mapping) -> bool:
-    return all(isinstance(key, str) and key.isidentifier() for key in value)
-
-
-def _comment(text: str, indent: str) -> list[str]:
-    lines, line = [], f'{indent}#'
-    for word in text.split():
-        if len(line) + 1 + len(word) > _LINE and line.strip() != '#':
-            lines.append(line)
-            line = f'{indent}#'
-        line += f' {word}'
-    return [*lines, line]
 
 
 def describe(swap: Swap) -> str:

@@ -5,9 +5,8 @@ libraries: a config with a ResNet's normalisation, optimiser or schedule runs, a
 """
 
 import copy
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.config import Config
@@ -139,10 +138,8 @@ def refine_swap(swap: Swap, cfg: Config, proof: Proof | None, backbone_only: boo
         _drop_unfit_keys(swap, proof.parameters)
         if not proof.unused:
             return
-    else:
-        _note_unchecked_keys(swap)
-        if not cfg.get('optim_wrapper'):
-            return
+    elif not cfg.get('optim_wrapper'):
+        return
     wrapper = cfg.get('model_wrapper_cfg')
     key = 'find_unused_parameters'
     if wrapper is not None:
@@ -169,35 +166,18 @@ def refine_swap(swap: Swap, cfg: Config, proof: Proof | None, backbone_only: boo
 
 
 def _drop_unfit_keys(swap: Swap, parameters: Sequence[str]) -> None:
-    for i, change in enumerate(swap.changes):
-        if not _is_wrapper(change):
-            continue
-        new = copy.deepcopy(change.new)
-        custom = new['paramwise_cfg'].get('custom_keys', {})
+    for change in (change for change in swap.changes if change.key == 'optim_wrapper'):
+        paramwise = change.new['paramwise_cfg']
+        custom = paramwise.get('custom_keys', {})
         unfit = [key for key in custom if not any(key in name for name in parameters)]
         for key in unfit:
             del custom[key]
         if unfit:
             if not custom:
-                del new['paramwise_cfg']['custom_keys']
-            swap.changes[i] = replace(change, new=new)
+                del paramwise['custom_keys']
             swap.notes.append(
                 f'dropped from custom_keys, as they fit no parameter: {", ".join(unfit)}.'
             )
-
-
-def _note_unchecked_keys(swap: Swap) -> None:
-    for change in swap.changes:
-        custom = change.new['paramwise_cfg'].get('custom_keys') if _is_wrapper(change) else None
-        if custom:
-            swap.notes.append(
-                f'custom_keys {", ".join(custom)} are kept without having seen the model; one that '
-                'fits no parameter stops the training at its start: remove it then.'
-            )
-
-
-def _is_wrapper(change: Change) -> bool:
-    return change.key == 'optim_wrapper'
 
 
 def brief(value: Any, most: int = 160) -> str:
@@ -579,13 +559,6 @@ def _warm_up(loop: Mapping) -> dict:
 
 
 def _remaining_notes(cfg: Config, options: SwapOptions, swap: Swap) -> None:
-    for where, holder in _ancestors(cfg, options.path):
-        teacher = holder.get('teacher_config')
-        if isinstance(teacher, str) and not os.path.isabs(teacher):
-            swap.notes.append(
-                f'{where}.teacher_config={teacher!r} is looked up from the folder in which a '
-                'command runs: train where it is found.'
-            )
     if cfg.get('load_from'):
         swap.notes.append(
             f'load_from={cfg.load_from!r} stays: it fills what fits by name and shape, which is '

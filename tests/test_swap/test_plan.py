@@ -405,18 +405,3 @@ def test_settings_by_name_that_fit_nothing():
     assert any('fit no parameter: absolute_pos_embed' in note for note in swap.notes)
     swap = refined(Proof(parameters=['x']), dict(optim_wrapper=wrapper))
     assert changes(swap)['optim_wrapper']['paramwise_cfg'] == dict(layer_decay_rate=0.75)
-
-
-def test_settings_by_name_that_were_not_checked():
-    keys = dict(query=dict(decay_mult=0.0))
-    wrapper = dict(optimizer=dict(type='AdamW', lr=1e-4), paramwise_cfg=dict(custom_keys=keys))
-    swap = refined(None, dict(optim_wrapper=wrapper))
-    assert changes(swap)['optim_wrapper']['paramwise_cfg']['custom_keys'] == keys
-    assert any('custom_keys query are kept without' in note for note in swap.notes)
-
-
-def test_a_teacher_that_is_read_from_a_relative_path():
-    model = dict(teacher_config='configs/x.py')
-    assert any("teacher_config='configs/x.py' is looked up" in n for n in plan(model=model).notes)
-    absolute = dict(teacher_config='/configs/x.py')
-    assert not any('teacher_config' in note for note in plan(model=absolute).notes)
