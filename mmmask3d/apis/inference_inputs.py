@@ -257,13 +257,7 @@ def _read_folder(
         depth_suffix=depth_suffix
         or _only_suffix(folder / 'depth', _DEPTH_SUFFIXES, 'depth_suffix'),
     )
-    try:
-        dataset = RGBDDataset(data_root=str(folder), **suffixes)
-    except (FileNotFoundError, ValueError) as error:
-        raise type(error)(
-            f'{folder}: {error} (Taken were the suffixes {suffixes["img_suffix"]!r} and '
-            f'{suffixes["depth_suffix"]!r}; img_suffix and depth_suffix choose others.)'
-        ) from error
+    dataset = RGBDDataset(data_root=str(folder), **suffixes)
     frames = []
     for i in range(len(dataset)):
         info = dataset.get_data_info(i)

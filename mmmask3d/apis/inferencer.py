@@ -16,13 +16,13 @@ import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.infer import BaseInferencer
+from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 from mmengine.utils import to_2tuple
 from mmpretrain.structures import DataSample
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmmask3d.apis.inference_inputs import DepthReading, InputFrame, read_inputs
 from mmmask3d.datasets.masking_config import hand_masking_to, masking_defaults
@@ -40,13 +40,12 @@ from mmmask3d.inspection.sources import rgbd_configs
 from mmmask3d.models.masked_rgbd import MaskedRGBD
 from mmmask3d.models.patches import patch_mask_to_pixels
 from mmmask3d.registry import TRANSFORMS
-from mmmask3d.visualization import depth_to_rgb, panel_of_sample, write_png
-from mmmask3d.visualization.tiles import Bar, Tile, compose_tiles
-from mmmask3d.weights.index import SCHEME, weights_file
+from mmmask3d.visualization import panel_of_sample, write_png
+from mmmask3d.weights.index import SCHEME
 from mmmask3d.weights.zoo import config_of, get_model
 
 
-class MaskedRGBDInferencer(BaseInferencer):
+class MaskedRGBDInferencer:
     """Run a masked RGB-D pre-trainer on frames of one's own.
 
     A network that was trained to predict removed patches is asked the same here: of each frame
@@ -95,16 +94,18 @@ class MaskedRGBDInferencer(BaseInferencer):
                     'with published ones. pretrained=False asks for a network as initialised.'
                 )
             weights = f'{SCHEME}{name}'
-            weights_file(weights)  # before anything is built
-        weights = None if weights is None else os.fspath(weights)
-        super().__init__(
-            model=cfg,
-            weights=weights,
-            device=device,
-            scope=cfg.get('default_scope') or 'mmmask3d',
-            show_progress=show_progress,
-        )
-        hand_masking_to(self._masking, masking_defaults(cfg, self.model))
+        if weights is None:
+            warnings.warn('The network is as initialised, without weights.', stacklevel=2)
+        built = get_model(cfg, pretrained=weights or False, device=device or get_device())
+        if not isinstance(built, MaskedRGBD):
+            raise TypeError(
+                f'MaskedRGBDInferencer runs a MaskedRGBD, and this config builds a '
+                f'{type(built).__name__}; use the inferencer of its own package.'
+            )
+        self.cfg, self.show_progress = cfg, show_progress
+        self.model: Any = built
+        self._resize, self._masking, self._packing = validation_steps(cfg)
+        hand_masking_to(self._masking, masking_defaults(cfg, built))
 
     @property
     def depth_settings(self) -> dict[str, Any]:
@@ -203,9 +204,8 @@ class MaskedRGBDInferencer(BaseInferencer):
                 f'the model predicts {", ".join(self.model.heads)} and no depth; '
                 f'extract_features() gives the features of its encoder.'
             )
-        reading = DepthReading(**kwargs)
-        batches = self.preprocess(frames, batch_size, num_masks, seed, reading)
-        return self._run(batches, num_masks, out_dir, return_pictures)
+        masked = self._masked(frames, num_masks, seed, DepthReading(**kwargs))
+        return self._run(_batches(masked, batch_size), num_masks, out_dir, return_pictures)
 
     @torch.no_grad()
     def extract_features(
@@ -235,7 +235,7 @@ class MaskedRGBDInferencer(BaseInferencer):
             )
         )
         images = self._with_progress(
-            (self.pipeline(f.load(DepthReading(), with_depth=False))['img'] for f in frames),
+            (self._resize(f.load(DepthReading(), with_depth=False))['img'] for f in frames),
             len(frames),
             'Features',
         )
@@ -246,120 +246,6 @@ class MaskedRGBDInferencer(BaseInferencer):
             maps = [level.float().cpu() for level in maps]
             features.extend(zip(*maps, strict=True))
         return features
-
-    # ---------------------------------------------------------------- the steps of mmengine
-
-    def preprocess(
-        self,
-        inputs: Iterable[InputFrame],
-        batch_size: int = 8,
-        num_masks: int = 8,
-        seed: int = 0,
-        reading: DepthReading | None = None,
-    ) -> Iterator[list]:
-        """Draw the masks: batches of (average to add to, packed sample), frames in order."""
-        yield from _batches(self._masked(inputs, num_masks, seed, reading), batch_size)
-
-    def visualize(
-        self, inputs: Tensor, preds: DataSample, has_depth: bool = True, **kwargs: Any
-    ) -> np.ndarray:
-        """Draw a frame as the network saw it and what it made of that, at the network's size.
-
-        Args:
-            inputs: The packed image, uint8 (3, H, W).
-            preds: The predicted sample.
-            has_depth: Whether there is depth to compare with.
-            **kwargs: Options of :func:`~mmmask3d.visualization.panel_of_sample`.
-
-        Returns:
-            RGB uint8.
-        """
-        bgr = self.model.data_preprocessor.bgr_to_rgb
-        if has_depth:
-            return panel_of_sample(inputs, preds, bgr=bgr, **kwargs)
-        rgb = inputs.permute(1, 2, 0).cpu().numpy()
-        rgb = np.ascontiguousarray(rgb[..., ::-1]) if bgr else rgb
-        removed = _removed_pixels(preds, preds.rgb_mask)
-        value, unit = _prediction_of(preds)
-        low, high = np.percentile(value, [1, 99])
-        bar = Bar('turbo', float(low), float(max(high, low + 1e-3)), unit)
-        tiles = [
-            Tile('RGB', rgb),
-            Tile(
-                f'masked RGB ({removed.mean():.0%} removed)',
-                np.where(removed[..., None], np.uint8(128), rgb),
-            ),
-            Tile('predicted depth', depth_to_rgb(value, None, bar.vmin, bar.vmax, bar.cmap), bar),
-        ]
-        return compose_tiles(tiles, len(tiles), str(preds.metainfo.get('frame', '')), [])
-
-    def postprocess(
-        self,
-        preds: '_Average',
-        visualization: np.ndarray | None = None,
-        return_datasample: bool = False,
-    ) -> dict:
-        """Bring the mean of a frame back to its own size; see :meth:`stream`."""
-        height, width = preds.depth.shape
-        mean, known = preds.mean()
-        prediction = _resize_known(mean, known, (width, height))
-        completed = None
-        if not preds.valid.any() or preds.unit == preds.reading_unit:
-            usable = prediction > 0 if preds.unit == 'm' else np.isfinite(prediction)
-            completed = np.where(usable, prediction, np.float32(np.nan))
-            completed[preds.valid] = preds.depth[preds.valid]
-        result = dict(
-            frame=preds.frame,
-            prediction=prediction,
-            completed=completed,
-            valid=preds.valid,
-            unit=preds.unit,
-        )
-        if visualization is not None:
-            result['picture'] = visualization
-        return result
-
-    # ---------------------------------------------------------------- how it is built
-
-    def _init_model(self, cfg: Config, weights: str | None, device: Any = 'cpu') -> nn.Module:
-        """mmengine's, whose loading leaves tensors unfilled without an error."""
-        if weights is None:
-            warnings.warn('The network is as initialised, without weights.', stacklevel=3)
-        model = get_model(cfg, pretrained=weights or False, device=device)
-        if not isinstance(model, MaskedRGBD):
-            raise TypeError(
-                f'MaskedRGBDInferencer runs a MaskedRGBD, and this config builds a '
-                f'{type(model).__name__}; use the inferencer of its own package.'
-            )
-        return model
-
-    def _init_pipeline(self, cfg: Config) -> Callable:
-        """The config's transforms between loading and masking; keeps the masking and packing."""
-        with DefaultScope.overwrite_default_scope(self.scope):
-            transforms = [TRANSFORMS.build(dict(t)) for t in _validation_pipeline(cfg)]
-        kinds = [type(t).__name__ for t in transforms]
-        if not (
-            len(transforms) > 2
-            and isinstance(transforms[0], LoadRGBD)
-            and all(isinstance(t, RGBDResize) for t in transforms[1:-2])
-            and isinstance(transforms[-2], DepthAwareMasking)
-            and isinstance(transforms[-1], PackRGBDInputs)
-        ):
-            raise ValueError(
-                f"the config's pipeline of validation is {kinds}; expected LoadRGBD, RGBDResize, "
-                f'DepthAwareMasking, PackRGBDInputs: what is cut off or turned could not be '
-                f'brought back to the frame.'
-            )
-        self._masking, self._packing = transforms[-2:]
-        return Compose(transforms[1:-2])
-
-    def _init_collate(self, cfg: Config) -> Callable:
-        return pseudo_collate
-
-    def _init_visualizer(self, cfg: Config) -> None:
-        return None  # that of a training writes to its work directory
-
-    # ---------------------------------------------------------------- running
 
     def _frames(self, inputs: Any, options: dict, with_depth: bool = True) -> list[InputFrame]:
         if isinstance(inputs, list) and inputs and isinstance(inputs[0], InputFrame):
@@ -380,18 +266,20 @@ class MaskedRGBDInferencer(BaseInferencer):
         if out_dir is not None:
             Path(out_dir).mkdir(parents=True, exist_ok=True)
         pictured = return_pictures or out_dir is not None
+        bgr = self.model.data_preprocessor.bgr_to_rgb
         for batch in batches:
             averages, packed = zip(*batch, strict=True)
-            samples = self.forward(self.collate_fn(packed))
+            with torch.no_grad():
+                samples = self.model.test_step(pseudo_collate(packed))
             for average, data, sample in zip(averages, packed, samples, strict=True):
                 if pictured and not average.draws:
-                    average.picture = self.visualize(
-                        data['inputs']['img'], sample, bool(data['inputs']['valid'].any())
-                    )
+                    average.picture = panel_of_sample(data['inputs']['img'], sample, bgr)
                 average.add(sample)
                 if average.draws < num_masks:
                     continue
-                result = self.postprocess(average, average.picture if return_pictures else None)
+                result = average.result()
+                if return_pictures:
+                    result['picture'] = average.picture
                 if out_dir is not None:
                     write_png(Path(out_dir) / f'{average.frame}.png', average.picture)
                 yield result
@@ -401,13 +289,12 @@ class MaskedRGBDInferencer(BaseInferencer):
         frames: Iterable[InputFrame],
         num_masks: int,
         seed: int,
-        reading: DepthReading | None,
+        reading: DepthReading,
     ) -> Iterator[tuple[tuple, tuple['_Average', dict]]]:
-        reading = reading or DepthReading()
         for frame in frames:
             loaded = frame.load(reading)
             average = _Average(loaded)
-            results = self.pipeline(dict(loaded))
+            results = self._resize(dict(loaded))
             masking = self._masking_for(frame, results, loaded['valid'].any())
             for draw in range(num_masks):
                 with sample_rng(seed, draw):
@@ -487,7 +374,24 @@ class _Average:
         self._count = self._count + removed
         self.draws += 1
 
-    def mean(self) -> tuple[np.ndarray, np.ndarray]:
+    def result(self) -> dict:
+        """The frame's result at its own size, see :meth:`MaskedRGBDInferencer.stream`."""
+        height, width = self.depth.shape
+        prediction = _resize_known(*self._mean(), (width, height))
+        completed = None
+        if not self.valid.any() or self.unit == self.reading_unit:
+            usable = prediction > 0 if self.unit == 'm' else np.isfinite(prediction)
+            completed = np.where(usable, prediction, np.float32(np.nan))
+            completed[self.valid] = self.depth[self.valid]
+        return dict(
+            frame=self.frame,
+            prediction=prediction,
+            completed=completed,
+            valid=self.valid,
+            unit=self.unit,
+        )
+
+    def _mean(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean (h, w) float32, and where there is one, (h, w) bool; says what is left out."""
         known = self._count > 0
         if not known.all():
@@ -531,6 +435,30 @@ def _resize_known(values: np.ndarray, known: np.ndarray, size: tuple[int, int]) 
     total = cv2.resize(np.where(known, values, 0), size, interpolation=cv2.INTER_LINEAR)
     inside = resize_nearest(known, size) & (weight > 0)
     return np.where(inside, total / np.where(inside, weight, 1), np.nan).astype(np.float32)
+
+
+def validation_steps(cfg: Config) -> tuple[Callable, DepthAwareMasking, PackRGBDInputs]:
+    """The config's transforms between loading and masking, its masking and its packing.
+
+    Raises:
+        ValueError: There are other transforms.
+    """
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmmask3d'):
+        transforms = [TRANSFORMS.build(dict(t)) for t in _validation_pipeline(cfg)]
+    kinds = [type(t).__name__ for t in transforms]
+    if not (
+        len(transforms) > 2
+        and isinstance(transforms[0], LoadRGBD)
+        and all(isinstance(t, RGBDResize) for t in transforms[1:-2])
+        and isinstance(transforms[-2], DepthAwareMasking)
+        and isinstance(transforms[-1], PackRGBDInputs)
+    ):
+        raise ValueError(
+            f"the config's pipeline of validation is {kinds}; expected LoadRGBD, RGBDResize, "
+            f'DepthAwareMasking, PackRGBDInputs: what is cut off or turned could not be '
+            f'brought back to the frame.'
+        )
+    return Compose(transforms[1:-2]), transforms[-2], transforms[-1]
 
 
 def _validation_loader(cfg: Config) -> dict | None:

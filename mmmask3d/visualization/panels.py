@@ -53,7 +53,8 @@ def reconstruction_panel(
         patch_size: Side of a patch in pixels.
         depth: True depth (H, W).
         valid: bool (H, W); needed with ``depth``.
-        pred_depth: Predicted depth (H, W), unit of ``depth``.
+        pred_depth: Predicted depth (H, W), unit of ``depth``; without ``depth`` it has a colour
+            scale of its own.
         rgb_mask: bool (N,), row-major, True = removed.
         depth_mask: bool (N,), row-major, True = removed.
         pred_rgb: Predicted RGB uint8 (H, W, 3).
@@ -103,6 +104,11 @@ def reconstruction_panel(
             paste_kept,
             (vmin, vmax, error_max),
         )
+    elif pred_depth is not None:
+        low, high = (float(v) for v in np.percentile(pred_depth, [1, 99]))
+        bar = Bar('turbo', low, max(high, low + 1e-3), unit)
+        picture = depth_to_rgb(pred_depth, None, bar.vmin, bar.vmax, bar.cmap)
+        tiles.append(Tile('predicted depth', picture, bar))
     if columns is None:
         columns = len(tiles) if len(tiles) <= 3 else math.ceil(len(tiles) / 2)
     legend = []

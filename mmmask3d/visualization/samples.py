@@ -44,7 +44,13 @@ def panel_of_sample(
     if 'pred_rgb' in fields:
         arguments['pred_rgb'] = _numpy(fields['pred_rgb']).transpose(1, 2, 0)
     # Without a depth head (MAE) the depth map is not part of the task and is not drawn.
-    if 'pred_target' in fields or 'pred_depth' in fields:
+    has_head = 'pred_target' in fields or 'pred_depth' in fields
+    if has_head and not fields['valid'].any():  # nothing to compare the prediction with
+        name = 'pred_depth' if 'pred_depth' in fields else 'pred_target'
+        arguments['pred_depth'] = _numpy(fields[name])
+        if name == 'pred_target':
+            arguments['unit'] = 'standardised'
+    elif has_head:
         found = comparable_depth(fields)
         arguments.update(
             depth=_numpy(fields['depth']),

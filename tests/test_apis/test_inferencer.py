@@ -15,7 +15,7 @@ from mmengine.registry import DefaultScope
 
 import mmmask3d
 from mmmask3d.apis import MaskedRGBDInferencer, get_model
-from mmmask3d.apis.inferencer import _reaching, _resize_known
+from mmmask3d.apis.inferencer import _reaching, _resize_known, validation_steps
 from mmmask3d.datasets import FrameError, RGBDDataset, sample_rng
 from mmmask3d.engine.run_config import load_config
 from mmmask3d.weights.index import ZooError
@@ -514,9 +514,7 @@ def test_models_and_pipelines_that_cannot_be_run(tiny):
 @pytest.mark.parametrize('path', PRETRAINING, ids=[p.stem for p in PRETRAINING])
 def test_the_pipeline_of_every_pre_training_is_understood(path):
     cfg = load_config(path)
-    inferencer = MaskedRGBDInferencer.__new__(MaskedRGBDInferencer)
-    inferencer.scope = 'mmmask3d'
-    resize = inferencer._init_pipeline(cfg)
+    resize, _, _ = validation_steps(cfg)
     backbone = cfg.model.backbone
     height, width = backbone.get('module', backbone).img_size  # LoRA's encoder is within
     frame = dict(img=np.zeros((60, 80, 3), np.uint8), depth=np.zeros((60, 80), np.float32))
