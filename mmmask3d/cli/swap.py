@@ -15,6 +15,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,8 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         '--window-size', type=natural, help='windowed attention; 14 for large images, 0 for none'
     )
     parser.add_argument(
-        '--drop-path', type=number(float, lambda value: 0 <= value < 1, 'a number in [0, 1)'),
+        '--drop-path', dest='drop_path_rate',
+        type=number(float, lambda value: 0 <= value < 1, 'a number in [0, 1)'),
         help='0.4 for large, else 0.1',
     )  # fmt: skip
     parser.add_argument(
@@ -122,16 +124,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     from mmmask3d.swap.plan import SwapOptions
     from mmmask3d.swap.rewriting import rewrite
 
-    options = SwapOptions(
-        arch=args.arch,
-        checkpoint=args.checkpoint,
-        path=args.path,
-        lr=args.lr,
-        layer_decay=args.layer_decay,
-        window_size=args.window_size,
-        drop_path_rate=args.drop_path,
-        backbone_only=args.backbone_only,
-    )
+    options = SwapOptions(**{f.name: getattr(args, f.name) for f in fields(SwapOptions)})
     # The models are built from random weights here; what they say about that is no news.
     logging.disable(logging.WARNING)
     warnings.simplefilter('ignore')

@@ -99,12 +99,7 @@ def _check_set(source: Source, options: CheckOptions, pool: ThreadPoolExecutor) 
     total = len(source.frames)
     chosen = options.registration_frames
     wanted = set(spread_indices(total, chosen)) if chosen else set()
-    with tqdm(
-        total=total,
-        unit='frame',
-        desc=f'reading {source.title}',
-        disable=None if options.progress else True,
-    ) as bar:
+    with _progress(total, f'reading {source.title}', options) as bar:
         measures: list[Measures] = []
         pairs: dict[int, EdgePair] = {}
         for start in range(0, total, _CHUNK):
@@ -121,6 +116,10 @@ def _check_set(source: Source, options: CheckOptions, pool: ThreadPoolExecutor) 
     return CheckedSet(
         source, measures, _judge(source, [pairs[i] for i in judged], options, pool), judged
     )
+
+
+def _progress(total: int, title: str, options: CheckOptions) -> tqdm:
+    return tqdm(total=total, unit='frame', desc=title, disable=None if options.progress else True)
 
 
 def _of_usual_shape(pairs: dict[int, EdgePair]) -> list[int]:
@@ -140,12 +139,7 @@ def _judge(
         return Registration('too few', 0, frames=(None,) * len(pairs))
     correlator = Correlator(with_contours)
     surfaces: list[np.ndarray] = []
-    with tqdm(
-        total=len(pairs),
-        unit='frame',
-        desc=f'registration {source.title}',
-        disable=None if options.progress else True,
-    ) as bar:
+    with _progress(len(pairs), f'registration {source.title}', options) as bar:
         for surface in pool.map(lambda pair: correlator.surfaces(pair, pair), pairs):
             surfaces.append(surface)
             bar.update()

@@ -52,10 +52,9 @@ def normal_colours(normals: np.ndarray, known: np.ndarray | None = None) -> np.n
     return np.where(known[..., None], colours, hatch(*known.shape))
 
 
-def scaled_to(image: np.ndarray, size: Sequence[int], smooth: bool = False) -> np.ndarray:
-    """An RGB picture at ``(height, width)``; blocks stay blocks unless ``smooth``."""
-    how = cv2.INTER_AREA if smooth else cv2.INTER_NEAREST
-    return cv2.resize(image, (size[1], size[0]), interpolation=how)
+def scaled_to(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """An RGB picture at ``(height, width)``; blocks stay blocks."""
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
 
 
 def draw_matches(

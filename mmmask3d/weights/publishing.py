@@ -158,19 +158,6 @@ def _verify(part: str, state: Mapping[str, Tensor], meta: Mapping, source: str) 
         raise PublishingError(f'{source}: {error}') from error
 
 
-def _check_figures(metrics: Any) -> None:
-    if metrics is None:
-        return
-    flat = isinstance(metrics, Mapping) and all(
-        isinstance(value, int | float) and not isinstance(value, bool) for value in metrics.values()
-    )
-    if not flat:
-        raise PublishingError(
-            f'the figures must be numbers by name, as tools/test.py --out writes them; got '
-            f'{str(metrics)[:200]}.'
-        )
-
-
 def publish(
     source: str | os.PathLike,
     prefix: str | os.PathLike,
@@ -206,7 +193,6 @@ def publish(
         PublishingError: Not allowed, or the source does not hold what is needed.
     """
     name = os.fspath(source)
-    _check_figures(metrics)
     checkpoint = load_checkpoint_file(name)
     meta = record.read_meta(checkpoint)
     config = export.config_of_run(meta, config)

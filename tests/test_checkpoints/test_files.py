@@ -202,14 +202,6 @@ def test_loaders_of_others_stay():
         CheckpointLoader.load_checkpoint('s3://x')
 
 
-def test_export_command_says_why_and_writes_nothing(payload_file, trace, tmp_path, capsys):
-    main = tool('model_converters/extract_backbone.py').main
-    assert main([str(payload_file), str(tmp_path / 'out.pth')]) == 1
-    assert 'refused' in capsys.readouterr().err
-    assert not trace.exists()
-    assert not (tmp_path / 'out.pth').exists()
-
-
 def test_payload_under_the_http_scheme(payload_file, trace, monkeypatch, tmp_path):
     """mmengine's own loader for URLs unpickles without even trying to be careful."""
     install_strict_loaders()
@@ -367,17 +359,6 @@ def test_safetensors(tmp_path, vit_state):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r'encoder\.safetensors: the file is damaged'):
         load_checkpoint_file(path)
-
-
-def test_loaded_weights_stay_loaded(tmp_path, vit_state):
-    path = tmp_path / 'encoder.pth'
-    save_checkpoint_atomic({'state_dict': {f'backbone.{k}': v for k, v in vit_state.items()}}, path)
-    cfg = dict(type='Pretrained', checkpoint=str(path))
-    torch.manual_seed(9)
-    model = Mask3DViT(**VIT, init_cfg=cfg)
-    model.init_weights()
-    for key, value in model.state_dict().items():
-        assert torch.equal(value, vit_state[key])
 
 
 def test_another_architecture(tmp_path, vit_state):

@@ -165,18 +165,6 @@ def test_failures_write_nothing(tool, mae_file, tmp_path, capsys, change, option
     assert sorted(p.name for p in tmp_path.iterdir()) == ['checkpoint-799.pth', 'encoder.pth']
 
 
-def test_nothing_is_unpickled(tool, tmp_path, capsys):
-    class Payload:
-        def __reduce__(self):
-            return open, (str(tmp_path / 'ran'), 'w')
-
-    torch.save({'model': {'a': torch.ones(1)}, 'args': Payload()}, tmp_path / 'bad.pth')
-    code, _, error = run(tool, capsys, tmp_path / 'bad.pth', tmp_path / 'out.pth')
-    assert code == 1
-    assert 'full unpickling' in error
-    assert not (tmp_path / 'ran').exists()
-
-
 def test_init_cfg_with_a_foreign_file_names_the_command(tool, mae_file, tmp_path, capsys):
     """Converting is a step of its own; the message is the step."""
     for path in (mae_file, tmp_path / 'timm.safetensors'):

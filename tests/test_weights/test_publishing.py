@@ -279,13 +279,6 @@ def test_a_start_that_nothing_tells_is_not_called_random(model, checkpoint, tmp_
         publish(tmp_path / 'mae.pth', tmp_path / 'mae', **STATED)
 
 
-@pytest.mark.parametrize('figures', [{'a': {'b': 1.0}}, [1.0], 'good', {'a': 'b'}, {'a': True}])
-def test_figures_that_are_no_numbers(checkpoint, tmp_path, figures):
-    with pytest.raises(PublishingError, match='must be numbers by name'):
-        publish(checkpoint(), tmp_path / 'zoo/mine', metrics=figures, **STATED)
-    assert not (tmp_path / 'zoo').exists()
-
-
 def test_damaged_or_too_large_numbers(model, checkpoint, tmp_path):
     model.backbone.ln1.bias.data[0] = 1e6
     with pytest.raises(PublishingError, match=r'ln1\.bias does not fit into torch\.float16'):

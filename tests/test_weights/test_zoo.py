@@ -280,11 +280,6 @@ def test_weights_behind_a_url(tmp_path, monkeypatch):
 def test_a_broken_index(tmp_path):
     with pytest.raises(ZooError, match=r'pip install -e \.'):
         read_zoo(tmp_path)
-    root = zoo_in(tmp_path / 'zoo', None)
-    index = {'Import': ['configs/metafile.yml'] * 2}
-    (root / 'model-index.yml').write_text(yaml.safe_dump(index))
-    with pytest.raises(ZooError, match='tiny is taken'):
-        read_zoo(root)
 
 
 def test_mmengine_takes_the_scheme():
