@@ -242,11 +242,15 @@ def open_folder(
     root = str(root)
     if not os.path.isdir(root):
         raise SourceOptionsError(f'{root} is no folder, and no config file (.py).')
-    layout = _layout(root)
-    settings = dict(layout.settings, **(given or {}))
-    rgb, depth = rgb or layout.folder('rgb'), depth or layout.folder('depth')
-    settings.setdefault('img_suffix', layout.suffix_in(rgb, '.jpg'))
-    settings.setdefault('depth_suffix', layout.suffix_in(depth, '.png'))
+    manifest = _read_manifest(root)
+    folders = manifest.get('folders', {})
+    rgb, depth = rgb or folders.get('rgb', 'rgb'), depth or folders.get('depth', 'depth')
+    settings = {k: manifest[k] for k in ('depth_scale', 'depth_kind') if k in manifest}
+    if 'depth_invalid' in manifest:
+        settings['depth_invalid'] = tuple(manifest['depth_invalid'])
+    settings |= given or {}
+    settings.setdefault('img_suffix', _suffix_in(rgb, manifest, '.jpg'))
+    settings.setdefault('depth_suffix', _suffix_in(depth, manifest, '.png'))
     if split:
         if 'ann_file' in settings:
             raise SourceOptionsError('give either a split or --ann-file, not both.')
@@ -256,7 +260,7 @@ def open_folder(
         prefix['confidence_path'] = confidence
     place = dict(data_root=root, data_prefix=prefix)
     source = Source(root, FoundFrames(**settings, **place))
-    layout.add_to(source, root)
+    _describe(source, root, manifest)
     for text in labels:
         maps = _parse_labels(text, root)
         source.labels = [m for m in source.labels if m.kind != maps.kind] + [maps]
@@ -270,84 +274,63 @@ def open_folder(
     return source
 
 
-@dataclass
-class _Layout:
-    """What a folder says about itself."""
+def _suffix_in(folder: str, manifest: Mapping, default: str) -> str:
+    """How the files of a folder end."""
+    folders = manifest.get('folders', {})
+    suffixes = manifest.get('suffixes', {}).items()
+    return next((s for kind, s in suffixes if folders.get(kind, kind) == folder), default)
 
-    settings: dict = field(default_factory=dict)
-    suffixes: Mapping[str, str] = field(default_factory=dict)
-    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    expected: int | None = None
-    folders: Mapping[str, str] = field(default_factory=dict)
-    first_ids: Mapping[str, int] = field(default_factory=dict)
-    ignore_ids: Mapping[str, int] = field(default_factory=dict)
-    unsure: float | None = None
 
-    def folder(self, kind: str) -> str:
-        return self.folders.get(kind, kind)
-
-    def suffix_in(self, folder: str, default: str) -> str:
-        """How the files of a folder end."""
-        found = (suffix for kind, suffix in self.suffixes.items() if self.folder(kind) == folder)
-        return next(found, default)
-
-    def add_to(self, source: Source, root: str) -> None:
-        source.expected, source.unsure = self.expected, self.unsure
-        source.labels = [
-            LabelMaps(
-                kind,
-                posixpath.join(root, self.folder(kind)),
-                self.suffixes.get(kind, '.png'),
-                tuple(classes),
-                self.first_ids.get(kind, 1),
-                self.ignore_ids.get(kind, 0),
-            )
-            for kind, classes in self.classes.items()
-        ]
-        if 'instance' in self.suffixes:
-            source.instances = posixpath.join(root, self.folder('instance'))
-            source.instance_suffix = self.suffixes['instance']
-        folder = Path(root, 'annotations')
-        source.annotations = (
-            {
-                name.removeprefix('instances_'): str(folder / file)
-                for name, file in by_stem(files_in(folder), '.json', folder).items()
-                if name.startswith('instances_')
-            }
-            if folder.is_dir()
-            else {}
+def _describe(source: Source, root: str, manifest: Mapping) -> None:
+    """Add what a folder says about itself, and its COCO files."""
+    folders, suffixes = manifest.get('folders', {}), manifest.get('suffixes', {})
+    source.expected = manifest.get('frames')
+    source.unsure = manifest.get('depth', {}).get('depth', {}).get('unsure_share')
+    source.labels = [
+        LabelMaps(
+            kind,
+            posixpath.join(root, folders.get(kind, kind)),
+            suffixes.get(kind, '.png'),
+            tuple(classes),
+            manifest.get('first_ids', {}).get(kind, 1),
+            manifest.get('ignore_ids', {}).get(kind, 0),
         )
+        for kind, classes in manifest.get('classes', {}).items()
+    ]
+    if 'instance' in suffixes:
+        source.instances = posixpath.join(root, folders.get('instance', 'instance'))
+        source.instance_suffix = suffixes['instance']
+    folder = Path(root, 'annotations')
+    files = by_stem(files_in(folder), '.json', folder) if folder.is_dir() else {}
+    source.annotations = {
+        name.removeprefix('instances_'): str(folder / file)
+        for name, file in files.items()
+        if name.startswith('instances_')
+    }
 
 
-def _layout(root: str) -> _Layout:
+def _read_manifest(root: str) -> dict:
+    """What a converter noted about a folder, also as generated rooms had it; {} for others."""
     manifest = _read_json(os.path.join(root, 'manifest.json'))
     if manifest is not None:
-        try:
-            settings = {key: manifest[key] for key in ('depth_scale', 'depth_kind')}
-            return _Layout(
-                {**settings, 'depth_invalid': tuple(manifest.get('depth_invalid', (0,)))},
-                manifest['suffixes'],
-                manifest['classes'],
-                int(manifest['frames']),
-                dict(manifest.get('folders', {})),
-                dict(manifest.get('first_ids', {})),
-                dict(manifest.get('ignore_ids', {})),
-                manifest.get('depth', {}).get('depth', {}).get('unsure_share'),
-            )
-        except (AttributeError, KeyError, TypeError) as error:
+        needed = {'frames', 'depth_kind', 'depth_scale', 'suffixes', 'classes'}
+        missing = needed - set(manifest) if isinstance(manifest, dict) else needed
+        if missing:
             raise SourceOptionsError(
-                f'{root}/manifest.json is no manifest of a converter of this project ({error!r} '
-                f'is missing or of the wrong type). Move it away and give the options instead.'
-            ) from error
+                f'{root}/manifest.json is no manifest of a converter of this project '
+                f'({", ".join(sorted(missing))} missing). Move it away and give the options '
+                'instead.'
+            )
+        return dict(manifest)
     meta = _read_json(os.path.join(root, 'meta.json'))
     if isinstance(meta, dict) and 'generator_version' in meta:
-        return _Layout(
-            {'depth_scale': meta['depth_scale']},
-            {'semantic': '.png', 'instance': '.png'},
-            {'semantic': meta['classes']},
-            meta['rooms'] * meta['views'],
-        )
-    return _Layout()
+        return {
+            'frames': meta['rooms'] * meta['views'],
+            'depth_scale': meta['depth_scale'],
+            'suffixes': {'semantic': '.png', 'instance': '.png'},
+            'classes': {'semantic': meta['classes']},
+        }
+    return {}
 
 
 def _read_json(path: str) -> Any:
@@ -408,7 +391,7 @@ def open_config(cfg: Config, loaders: Sequence[str] = LOADERS) -> list[Source]:
             title = f'{loader}: {root}' + (f', {index}' if index else '')
             source = Source(title, frames, backend_args=_frame_backend(leaf))
             if os.path.isdir(root):
-                _layout(root).add_to(source, root)
+                _describe(source, root, _read_manifest(root))
                 source.expected = None
             source.splits[loader] = [
                 frames.get_data_info(i)['img_path'] for i in range(len(frames))

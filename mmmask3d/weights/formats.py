@@ -29,7 +29,7 @@ from mmmask3d.models.encoder_names import (
     some,
 )
 from mmmask3d.models.pos_embed import grid_from_metadata
-from mmmask3d.weights.huggingface import FAMILIES, rename
+from mmmask3d.weights.huggingface import FAMILIES, rename, renamed
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -138,15 +138,15 @@ def convert(
     left_out = beside_the_encoder(tensors, prefix)
     given = under_prefix(tensors, prefix)
     if found == 'huggingface':
-        renamed = rename(given, source)
-        family, config = FAMILIES[renamed.family], config or {}
+        hf = rename(given, source)
+        family, config = FAMILIES[hf.family], config or {}
         if family.timm:
             raise WeightFormatError(
                 f"{source}: Hugging Face's {family.title} is more than a plain ViT. Write timm's "
                 'names, for mmmask3d.TimmViT: --to timm.'
             )
-        given = renamed.state
-        left_out += renamed.left_out
+        given = hf.state
+        left_out += hf.left_out
         norm_eps = norm_eps or config.get('layer_norm_eps', family.eps)
         if (activation := config.get('hidden_act', family.activation)) != 'gelu':
             raise WeightFormatError(
@@ -216,7 +216,7 @@ def to_timm(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
             ('layers.{i}.ffn.w3', 'blocks.{i}.mlp.fc2'),
         ]
     )
-    names = {k: _rename(k, table) for k in state if not k.startswith('ln2.')}
+    names = {k: renamed(k, table) for k in state if not k.startswith('ln2.')}
     unknown = [k for k, name in names.items() if name is None]
     if unknown:
         raise WeightFormatError(f'timm has no counterpart of {some(unknown)}')
@@ -232,15 +232,6 @@ def _rules(pairs: Sequence[tuple[str, str]]) -> list[tuple[re.Pattern, str]]:
         pattern = re.escape(old).replace(r'\{i\}', r'(?P<i>\d+)')
         rules.append((re.compile(rf'{pattern}(?P<rest>\.(weight|bias))?'), new))
     return rules
-
-
-def _rename(key: str, rules: Sequence[tuple[re.Pattern, str]]) -> str | None:
-    for pattern, new in rules:
-        match = pattern.fullmatch(key)
-        if match:
-            parts = match.groupdict()
-            return new.replace('{i}', parts.get('i') or '') + (parts['rest'] or '')
-    return None
 
 
 def _translate(
@@ -262,7 +253,7 @@ def _translate(
             )
     rules, state, unknown = _rules(pairs), OrderedDict(), []
     for key, value in given.items():
-        name = _rename(key, rules)
+        name = renamed(key, rules)
         outside = next((what for pattern, what in _OUTSIDE if re.match(pattern, key)), None)
         if name is not None:
             state[name] = value

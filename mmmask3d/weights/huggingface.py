@@ -11,7 +11,7 @@ siglip}``, as files hold them, and as models of transformers 5 name their parame
 import json
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,7 +179,7 @@ def rename(given: Mapping[str, Tensor], source: str) -> Renamed:
     left_out: Counter[str] = Counter()
     state, unknown = OrderedDict(), []
     for key, value in given.items():
-        name = _renamed(key)
+        name = renamed(key, _RULES)
         outside = next((what for pattern, what in _OUTSIDE if re.match(pattern, key)), None)
         if outside:
             left_out[outside] += 1
@@ -199,8 +199,9 @@ def rename(given: Mapping[str, Tensor], source: str) -> Renamed:
     return Renamed(family, state, left_out)
 
 
-def _renamed(key: str) -> str | None:
-    for pattern, name in _RULES:
+def renamed(key: str, rules: Sequence[tuple[re.Pattern, str]]) -> str | None:
+    """Name of a tensor by the first rule that fits it whole; None where none does."""
+    for pattern, name in rules:
         match = pattern.fullmatch(key)
         if match:
             parts = match.groupdict()

@@ -29,7 +29,7 @@ def rendered(*changes, base='base.py'):
     return render_config(Swap(LEVELS, {}, list(changes)), base, None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(VALUES)
 def test_any_value_is_read_back(value):
     text = rendered(Change('model.neck.entry', None, value, 'why ' * 40))
