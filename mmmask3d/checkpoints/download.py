@@ -51,17 +51,6 @@ def split_sha256(url: str) -> tuple[str, str | None]:
     return address, match[1].lower()
 
 
-def check_digits(sha256: str, name: str) -> str:
-    """A SHA-256 in lower case.
-
-    Raises:
-        DownloadError: It is not 64 hexadecimal digits.
-    """
-    if not re.fullmatch(r'[0-9a-fA-F]{64}', sha256):
-        raise DownloadError(f'{name}: sha256 must be 64 hexadecimal digits, found {sha256!r}.')
-    return sha256.lower()
-
-
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's bytes."""
     return str(pooch.file_hash(os.fspath(path)))

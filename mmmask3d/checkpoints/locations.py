@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from mmengine.runner import checkpoint as mm_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from mmmask3d.checkpoints.download import check_digits, download, file_sha256, split_sha256
+from mmmask3d.checkpoints.download import download, file_sha256, split_sha256
 from mmmask3d.checkpoints.files import CheckpointError, load_checkpoint_file
 from mmmask3d.checkpoints.hub import hub_file
 
@@ -101,7 +101,7 @@ def with_sha256(location: str, sha256: str) -> str:
     Raises:
         CheckpointError: The file has another hash, or its scheme cannot be checked.
     """
-    digits = check_digits(sha256, location)
+    _, digits = split_sha256(f'{location.partition("#")[0]}#sha256={sha256}')
     if location.startswith(('http://', 'https://', 'hf://', 'mmmask3d://')):
         address, given = split_sha256(location)
         if given not in (None, digits):

@@ -250,17 +250,6 @@ def test_at_least_half_of_the_patches_with_readings_are_removed(inferencer, know
     assert _reaching(more, valid) is more
 
 
-def test_implausible_units_are_named(tiny, inferencer, warnings_logged_by_mmengine):
-    img, stored = pair(tiny)
-    inferencer((img, stored.astype(np.float32)))
-    assert 'input 0: depth unit looks wrong' in warnings_logged_by_mmengine[-1]
-    assert 'floats are metres' in warnings_logged_by_mmengine[-1]
-    before = len(warnings_logged_by_mmengine)
-    inferencer((img, stored))
-    inferencer((img, stored.astype(np.float32)), depth_kind='relative')
-    assert not [w for w in warnings_logged_by_mmengine[before:] if 'unit' in w]
-
-
 def test_the_global_generators_are_left_alone(tiny, inferencer):
     def draws():
         return random.random(), np.random.random(), torch.rand(1).item()

@@ -301,18 +301,6 @@ def test_unit(clean, scale, level):
     assert 'unit' not in found_in(clean, depth_scale=scale, depth_kind='relative')
 
 
-def test_rotated_bits_are_recognised(folder):
-    change(lambda d: (d << 3) | (d >> 13), 'depth')(folder)
-    found = found_in(folder)
-    assert found['unit'].advice.startswith('all stored values are multiples of 8')
-    assert '(d >> 3) | (d << 13)' in found['unit'].advice
-
-
-def test_beyond_the_limit(clean):
-    found = found_in(clean, max_depth=2.0)
-    assert found['beyond-limit'].level == 'note'
-
-
 def make_sure(folder):
     """Confidence 0, 1, 2 in columns, 16 of each."""
     (folder / 'sure').mkdir()

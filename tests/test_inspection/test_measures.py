@@ -74,24 +74,6 @@ def test_damaged_files(folder, kind, write, code, message):
     assert str(path) not in problem.message
 
 
-def test_both_files_are_looked_at(folder):
-    for kind in ('rgb', 'depth'):
-        (folder / kind / 'frame_000.png').write_bytes(b'')
-    assert [p.code for p in measured(folder).problems] == ['truncated'] * 2
-
-
-def test_sizes_and_empty_depth(folder):
-    cv2.imwrite(str(folder / 'depth/frame_000.png'), np.ones((32, 40), np.uint16))
-    cv2.imwrite(str(folder / 'depth/frame_001.png'), np.zeros((32, 48), np.uint16))
-    (size,) = measured(folder, 0).problems
-    assert size.code == 'size-mismatch'
-    assert '40x32' in size.message
-    assert '48x32' in size.message
-    (empty,) = measured(folder, 1).problems
-    assert empty.code == 'no-reading'
-    assert '0 to 0' in empty.message
-
-
 def test_labels(folder):
     source = open_folder(folder, {'img_suffix': '.png'})
     (folder / 'sem').mkdir()

@@ -155,6 +155,13 @@ def test_rgb_only_and_a_single_row():
     assert row.shape[0] < panel.shape[0] + 40
 
 
+def test_a_prediction_without_a_truth_has_a_scale_of_its_own():
+    sample = frame()
+    panel = reconstruction_panel(sample['rgb'], patch_size=P, pred_depth=sample['pred_depth'] * 9)
+    read = Reader(panel, columns=2)
+    assert (read(1, 0, 0), read(1, H - 1, W - 1)) == (colour('turbo', 0.0), colour('turbo', 1.0))
+
+
 def test_frames_without_reading_or_spread_are_drawn():
     nothing = frame()
     nothing['valid'][:] = False
