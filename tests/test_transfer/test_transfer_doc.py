@@ -61,7 +61,8 @@ def test_shown_config_is_the_written_one(folder, load_tool, capsys):
     (shown, *_) = re.findall(r'```python\n(.*?)```', TEXT, re.S)
     arguments = [SHIPPED, '--checkpoint', 'encoder.pth', '-o', 'new.py']
     assert swap(load_tool, arguments) == 0, capsys.readouterr().err
-    assert Path('new.py').read_text() == shown
+    shown, written = (re.sub(r',(\n *\))', r'\1', t) for t in (shown, Path('new.py').read_text()))
+    assert written == shown  # but for the commas that ruff adds to the page
 
 
 def test_options_are_those_of_the_command(load_tool, capsys):
