@@ -99,8 +99,9 @@ def _rendered(key: str, entry: Any, depth: int = 0) -> list[str]:
         value = entry.new
         if entry.replaces and isinstance(value, Mapping):
             value = {'_delete_': True, **value}
-        hint = dict(initial_indent='# ', subsequent_indent='# ', break_long_words=False)
-        comment = textwrap.wrap(entry.reason, _LINE - 4 * depth, **hint)
+        comment = textwrap.wrap(
+            entry.reason, _LINE - 4 * depth, initial_indent='# ', subsequent_indent='# '
+        )
         return [*comment, f'{key}{sign}{_source(value)}{comma}']
     inner = [line for name, one in entry.items() for line in _rendered(name, one, depth + 1)]
     return [f'{key}{sign}dict(', *inner, f'){comma}']

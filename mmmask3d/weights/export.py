@@ -27,8 +27,8 @@ from mmmask3d.checkpoints.files import (
     save_checkpoint_atomic,
 )
 from mmmask3d.datasets.masking_config import is_masking, masking_defaults
-from mmmask3d.models.encoder_loading import conversion_hint, encoder_state
-from mmmask3d.models.encoder_names import find_tensors
+from mmmask3d.models.encoder_loading import encoder_state
+from mmmask3d.models.encoder_names import conversion_hint, find_tensors
 from mmmask3d.models.encoder_record import (
     arch_settings,
     as_pair,
@@ -422,7 +422,7 @@ def load_strictly(model: torch.nn.Module, state_dict: Mapping[str, Tensor], name
         # A copy: load hooks may rewrite entries of the dict they are given. The model was built on
         # the grid of these tensors, which 36 patches alone would not tell (6x6 or 4x9).
         model = getattr(model, 'trunk', model)  # files have timm's names
-        given = OrderedDict(state_dict)
+        given: Any = OrderedDict(state_dict)
         given._metadata = OrderedDict(
             (path, {GRID_KEY: module.grid_size})
             for path, module in model.named_modules()
