@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from mmmask3d.models.masked_rgbd import MaskedRGBD
 from mmmask3d.models.patches import patch_mask_to_pixels
 from mmmask3d.registry import TRANSFORMS
 from mmmask3d.visualization import panel_of_sample, write_png
+from mmmask3d.weights.export import pipeline_of
 from mmmask3d.weights.index import SCHEME
 from mmmask3d.weights.zoo import config_of, get_model
 
@@ -444,7 +445,7 @@ def validation_steps(cfg: Config) -> tuple[Callable, DepthAwareMasking, PackRGBD
         ValueError: There are other transforms.
     """
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmmask3d'):
-        transforms = [TRANSFORMS.build(dict(t)) for t in _validation_pipeline(cfg)]
+        transforms = [TRANSFORMS.build(t) for t in _validation_pipeline(cfg)]
     kinds = [type(t).__name__ for t in transforms]
     if not (
         len(transforms) > 2
@@ -473,25 +474,16 @@ def _validation_pipeline(cfg: Config) -> list[dict]:
     """
     loader = _validation_loader(cfg)
     if loader:
-        return list(_pipeline_of(loader))
+        return [dict(step) for step in pipeline_of(loader['dataset'])]
     if not cfg.get('train_dataloader'):
         raise ValueError(
             'the config has none of test_dataloader, val_dataloader and train_dataloader, whose '
             'pipeline says how a frame is resized and masked.'
         )
     height, width = to_2tuple(cfg.model.backbone.get('img_size', 224))
-    training = _pipeline_of(cfg.train_dataloader)
-    return [training[0], dict(type='mmmask3d.RGBDResize', scale=(width, height)), *training[-2:]]
-
-
-def _pipeline_of(loader: dict) -> Sequence[dict]:
-    dataset = loader['dataset']
-    while 'pipeline' not in dataset:
-        inner = dataset.get('dataset') or next(iter(dataset.get('datasets') or ()), None)
-        if inner is None:
-            raise ValueError("the data set of the config's dataloader has no pipeline.")
-        dataset = inner
-    return dataset['pipeline']
+    training = pipeline_of(cfg.train_dataloader['dataset'])
+    resize = dict(type='mmmask3d.RGBDResize', scale=(width, height))
+    return [dict(step) for step in (*training[:1], resize, *training[-2:])]
 
 
 def _batches(items: Iterable[tuple[Any, Any]], size: int) -> Iterator[list]:

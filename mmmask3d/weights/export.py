@@ -131,14 +131,6 @@ def _position_tokens(backbone: Mapping) -> int:
     return encoder.trunk.pos_embed.shape[1] - encoder.grid_size[0] * encoder.grid_size[1]
 
 
-def resample_timm(
-    state_dict: Mapping[str, Tensor], grid: tuple[int, int], encoder: TimmViT, source: str
-) -> OrderedDict:
-    """Return timm's tensors with positions on the encoder's grid, by timm's own resampling."""
-    encoder.fill(state_dict, source, grid)
-    return OrderedDict(encoder.trunk.state_dict())
-
-
 def resample_encoder(
     state_dict: Mapping[str, Tensor],
     source: tuple[int, int],
@@ -274,15 +266,15 @@ def describe_method(config: Mapping) -> dict:
     if anchor := model.get('anchor'):
         teacher = anchor.get('teacher') or {}
         method['anchor'] = str(teacher.get('model') or teacher.get('type') or 'its own start')
-    pipeline = _pipeline(config.get('train_dataloader', {}).get('dataset', {}))
-    for step in pipeline:
+    for step in pipeline_of(config.get('train_dataloader', {}).get('dataset', {})):
         if is_masking(step):
             said = {k: v for k, v in step.items() if k != 'defaults' and v is not None}
             method['masking'] = plain_values({**masking_defaults(config), **said})
     return method
 
 
-def _pipeline(dataset: Any) -> list[Mapping]:
+def pipeline_of(dataset: Any) -> list[Mapping]:
+    """Pipeline of a data set's config, or of the first of several in it; [] where there is none."""
     while isinstance(dataset, Mapping) and 'pipeline' not in dataset:
         dataset = dataset.get('dataset', (dataset.get('datasets') or [None])[0])
     if not isinstance(dataset, Mapping):

@@ -1,5 +1,6 @@
 """The encoder of a pre-training checkpoint as a separate file that is proved to load."""
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 from mmmask3d.checkpoints.files import load_checkpoint_file
@@ -36,7 +37,8 @@ def extract(
     encoder = export.build_encoder(backbone, new)
     takers = {f'mmmask3d.{type(encoder).__name__}': encoder}
     if isinstance(encoder, TimmViT):
-        state_dict = export.resample_timm(state_dict, old, encoder, source)
+        encoder.fill(state_dict, source, old)  # positions by timm's own resampling
+        state_dict = OrderedDict(encoder.trunk.state_dict())
     else:
         state_dict = export.resample_encoder(
             state_dict,

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmmask3d.models.encoder_loading import check_tensors
 from mmmask3d.models.encoder_names import WeightFormatError
 from mmmask3d.models.timm_vit import TimmViT
+from mmmask3d.weights.export import load_strictly
 from mmmask3d.weights.formats import Conversion, check_patches
 from mmmask3d.weights.huggingface import ACTIVATIONS, FAMILIES, Renamed
 
@@ -61,19 +61,14 @@ def for_timm_vit(
     return out
 
 
-def verify(encoder: Conversion, source: str) -> list[str]:
+def verify(encoder: Conversion) -> list[str]:
     """Load into ``TimmViT``; returns what was shown.
 
     Raises:
         ValueError: The tensors do not fill it.
     """
     settings = {k: v for k, v in encoder.backbone.items() if k != 'type'}
-    model = TimmViT(**settings)
-    try:
-        check_tensors(model.trunk, encoder.state, source, 'Nothing was written.')
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-    model.trunk.load_state_dict(encoder.state, strict=True)
+    load_strictly(TimmViT(**settings), encoder.state, 'mmmask3d.TimmViT')
     return [f'loads into mmmask3d.TimmViT, img_size={settings["img_size"]}']
 
 

@@ -91,7 +91,7 @@ def translate(
                 )
             renamed.left_out += beside_the_encoder(tensors, prefix)
             encoder = timm_encoder.for_timm_vit(renamed, source, num_heads, norm_eps, config)
-            return write_for_timm_vit(encoder, source, out, patch_size)
+            return write_for_timm_vit(encoder, out, patch_size)
     kind = found if kind == 'auto' else kind
     recorded, meta = {}, record.read_meta(checkpoint)
     if kind == 'mmpretrain' and ('backbone' in meta or meta.get('cfg')):
@@ -109,16 +109,14 @@ def translate(
     return report(out, target, len(written), norm is not None, encoder, kind, shown)
 
 
-def write_for_timm_vit(
-    encoder: Conversion, source: str, out: str, patch_size: int | None
-) -> list[str]:
+def write_for_timm_vit(encoder: Conversion, out: str, patch_size: int | None) -> list[str]:
     """Prove that an encoder of Hugging Face fills a ``TimmViT``, write it, and say what was done.
 
     Raises:
         ValueError: The tensors do not fill it.
     """
     resample_patches(encoder, 'patch_embed.proj.weight', patch_size)
-    shown = timm_encoder.verify(encoder, source)
+    shown = timm_encoder.verify(encoder)
     write(out, encoder.state, {}, 'timm')
     return report(out, 'timm', len(encoder.state), False, encoder, 'huggingface', shown)
 

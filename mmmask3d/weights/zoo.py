@@ -13,12 +13,10 @@ from mmengine.logging import MMLogger, print_log
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from mmmask3d.checkpoints.files import CheckpointError
 from mmmask3d.checkpoints.locations import install_strict_loaders, read_checkpoint
 from mmmask3d.engine.run_config import check_libraries, load_config
 from mmmask3d.models.adapter import is_adapter
-from mmmask3d.models.encoder_loading import check_settings
-from mmmask3d.models.encoder_names import some
+from mmmask3d.models.encoder_loading import check_settings, check_tensors
 from mmmask3d.models.encoder_record import parse_config_text, read_meta
 from mmmask3d.models.pos_embed import GRID_KEY
 from mmmask3d.weights.export import plain_values, without_anchor
@@ -162,28 +160,19 @@ def fill(model: nn.Module, location: str, config: Mapping | None = None) -> dict
     if getattr(model, 'anchor', True) is None:
         _, state = without_anchor({}, state)
     state._metadata = metadata
-    own = model.state_dict()
-    missing, unknown = [k for k in own if k not in state], [k for k in state if k not in own]
-    if missing or unknown:
-        encoder = not any(k.startswith('backbone.') for k in state)
-        hint = (
-            ' It looks like an encoder: give it to the backbone instead, '
-            "backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=...))."
-            if encoder
-            else ' Give the weights of this very model.'
-        )
-        raise RuntimeError(
-            f'{location} does not fill this {type(model).__name__}: {len(missing)} tensors are '
-            f'missing ({some(missing)}), {len(unknown)} are unknown here ({some(unknown)}).{hint}'
-        )
+    hint = (
+        'Give the weights of this very model.'
+        if any(k.startswith('backbone.') for k in state)
+        else 'It looks like an encoder: give it to the backbone instead, '
+        "backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=...))."
+    )
+    positions = [k for k in state if k.endswith('pos_embed')]
+    check_tensors(model, state, location, hint, resampled=positions)
     backbone = getattr(model, 'backbone', None)
     check_settings(getattr(backbone, 'vit', backbone) or model, checkpoint, location)
     if config is not None:
         _check_trained_settings(config, _trained_config(meta), location)
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise CheckpointError(f'{location} does not fit: {error}') from error
+    model.load_state_dict(state, strict=True)
     modules: Iterable[Any] = model.modules()
     for module in modules:
         if hasattr(module, '_is_init'):

@@ -165,6 +165,6 @@ def test_a_wrong_checkpoint_or_name_is_told(trained, export, tmp_path):
     torch.save({k: v for k, v in state.items() if 'conv_seg' not in k}, file)
     code, said = export(config, file)
     assert code == 1
-    assert '2 tensors are missing (decode_head.conv_seg.weight' in said.err
+    assert 'missing in the file (2): decode_head.conv_seg.weight' in said.err
     with pytest.raises(OnnxExportError, match=r'out\.txt: the suffix must be \.onnx'):
         write_onnx(nn.Identity(), tmp_path / 'out.txt', (8, 8))

@@ -189,15 +189,15 @@ def test_weights_of_something_else_are_listed(tmp_path):
     model = get_model(NANO, pretrained=True)
     encoder = str(tmp_path / 'encoder.pth')
     torch.save(model.backbone.state_dict(), encoder)
-    with pytest.raises(RuntimeError, match=r'tensors are missing \(backbone\.cls_token.*encoder'):
+    with pytest.raises(RuntimeError, match=r'(?s)missing in .*: backbone\.cls_token.*encoder'):
         get_model(NANO, pretrained=encoder)
     other = str(tmp_path / 'other.safetensors')
     save_file(dict(model.state_dict(), **{'neck.x': torch.ones(1)}), other)
-    with pytest.raises(RuntimeError, match=r'1 are unknown here \(neck\.x\)'):
+    with pytest.raises(RuntimeError, match=r'unknown here \(1\): neck\.x'):
         get_model(NANO, pretrained=other)
     wrong = {**model.state_dict(), 'backbone.ln1.weight': torch.ones(5)}
     save_file(wrong, other)
-    with pytest.raises(CheckpointError, match=r'backbone\.ln1\.weight'):
+    with pytest.raises(RuntimeError, match=r'of another shape \(1\): backbone\.ln1\.weight'):
         get_model(NANO, pretrained=other)
 
 
