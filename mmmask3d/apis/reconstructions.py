@@ -47,7 +47,6 @@ def draw_reconstructions(
     device: str = 'cpu',
     seed: int = 0,
     paste_kept: bool = False,
-    columns: int | None = None,
 ) -> list[Path]:
     """Draw frames of a split and write the pictures.
 
@@ -61,7 +60,6 @@ def draw_reconstructions(
         device: Where the model runs.
         seed: Of the random crops and masks of the split 'train'.
         paste_kept: Show the kept readings in the prediction.
-        columns: Tiles per row; two rows by default.
 
     Returns:
         The files written, the sheet last.
@@ -82,9 +80,7 @@ def draw_reconstructions(
 
     folder, files, panels = Path(out_dir), [], []
     for index in choose(len(dataset), num, indices):
-        panel, name = draw_reconstruction(
-            model, dataset[index], paste_kept=paste_kept, columns=columns
-        )
+        panel, name = draw_reconstruction(model, dataset[index], paste_kept=paste_kept)
         frame = re.sub(r'[^\w.-]+', '_', name)
         files.append(write_png(folder / f'{split}_{index:05d}_{frame}.png', panel))
         panels.append(panel)

@@ -27,7 +27,6 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser.add_argument('--init-license', help='terms of the weights the training started from')
     parser.add_argument('--part', choices=('encoder', 'model'), default='encoder')
     parser.add_argument('--dtype', choices=('float32', 'float16'), default='float32')
-    parser.add_argument('--suffix', choices=('.safetensors', '.pth'), default='.safetensors')
     parser.add_argument('--config', help='config of the run; default: the text in the checkpoint')
     parser.add_argument('--metrics', help='figures, as tools/test.py --out writes them (.json)')
     parser.add_argument('--made-by', help='command that reproduces these weights, for the card')
@@ -61,7 +60,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         args.terms,
         args.part,
         args.dtype,
-        args.suffix,
         config,
         metrics,
         args.init_license,

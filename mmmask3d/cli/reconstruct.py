@@ -25,7 +25,6 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser.add_argument(
         '--paste-kept', action='store_true', help='show the kept readings in the prediction'
     )
-    parser.add_argument('--columns', type=int, help='tiles per row (default: two rows)')
     add_config_overrides(parser)
     return parser.parse_args(argv)
 
@@ -49,7 +48,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         device=args.device,
         seed=args.seed,
         paste_kept=args.paste_kept,
-        columns=args.columns,
     )
     print(f'{len(files) - 1} frames drawn; all on one sheet: {files[-1]}')
     return 0

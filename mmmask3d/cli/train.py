@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     run_config.check_libraries(cfg)
     if args.amp:
         run_config.enable_amp(cfg)
-    run_config.check_amp(cfg, log)
+    run_config.check_amp(cfg)
     if args.auto_scale_lr:
         run_config.enable_auto_scale_lr(cfg)
     run_config.apply_resume(cfg, args.resume, log)

@@ -116,8 +116,8 @@ def enable_amp(cfg: Config) -> None:
     wrapper.setdefault('dtype', 'bfloat16')
 
 
-def check_amp(cfg: Config, warn: Callable[[str], Any]) -> None:
-    """Say what a config with mixed precision needs and this machine lacks.
+def check_amp(cfg: Config) -> None:
+    """Check that mixed precision, where the config asks for it, can be had.
 
     Raises:
         RuntimeError: mmengine's ``AmpOptimWrapper`` is asked for and there is no accelerator; or a
@@ -140,9 +140,6 @@ def check_amp(cfg: Config, warn: Callable[[str], Any]) -> None:
             'and no --amp. On a CPU with bfloat16 units (AMX, AVX512-BF16) '
             'optim_wrapper.type=mmmask3d.Bfloat16OptimWrapper is faster.'
         )
-    slow = torch.cuda.is_available() and not torch.cuda.is_bf16_supported()
-    if slow and wrapper.get('dtype') == 'bfloat16':
-        warn('This GPU has no native bfloat16: expect it to be slow.')
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:

@@ -7,7 +7,6 @@ The command is ``tools/misc/publish_model.py``.
 """
 
 import hashlib
-import io
 import json
 import os
 import re
@@ -165,7 +164,6 @@ def publish(
     terms: str,
     part: str = 'encoder',
     dtype: str = 'float32',
-    suffix: str = '.safetensors',
     config: Mapping | None = None,
     metrics: Mapping | None = None,
     init_license: str | None = None,
@@ -180,7 +178,6 @@ def publish(
         terms: Terms under which the weights are given away.
         part: ``'encoder'`` or the whole ``'model'``.
         dtype: ``'float32'`` or ``'float16'``.
-        suffix: ``'.safetensors'`` or ``'.pth'``.
         config: Config of the run, where the checkpoint does not hold it.
         metrics: Figures of an evaluation, by name.
         init_license: Terms of the weights that the training started from, if it did.
@@ -237,22 +234,15 @@ def publish(
         'tensors_sha256': export.tensors_sha256(state),
         'published_by': f'mmmask3d {export.package_version()}',
     }
-    return _write(Path(prefix), suffix, state, export.plain_values(out), part)
+    return _write(Path(prefix), state, export.plain_values(out), part)
 
 
-def _write(
-    prefix: Path, suffix: str, state: Mapping[str, Tensor], meta: dict, part: str
-) -> dict[str, str]:
+def _write(prefix: Path, state: Mapping[str, Tensor], meta: dict, part: str) -> dict[str, str]:
     """Write the three files: all of them or none."""
-    if suffix == '.safetensors':
-        data = safetensors_bytes(state, {k: json.dumps(v) for k, v in meta.items()})
-    else:
-        buffer = io.BytesIO()
-        torch.save({'state_dict': OrderedDict(state), 'meta': meta}, buffer)
-        data = buffer.getvalue()
+    data = safetensors_bytes(state, {k: json.dumps(v) for k, v in meta.items()})
     sha256 = hashlib.sha256(data).hexdigest()
     stem = prefix.with_name(f'{prefix.name}-{sha256[:8]}')
-    weights = stem.with_name(stem.name + suffix)
+    weights = stem.with_name(f'{stem.name}.safetensors')
     card = {
         'name': prefix.name,
         'file': weights.name,
@@ -284,7 +274,7 @@ def _write(
 def upload(published: Mapping[str, str], repository: str) -> str:
     """Put what :func:`publish` wrote into a repository of the Hugging Face hub.
 
-    The weights are ``encoder.safetensors`` (or ``model``, ``.pth``) there, of which a repository
+    The weights are ``encoder.safetensors`` (or ``model``) there, of which a repository
     has one, so that ``hf://owner/name`` names them; the cards are ``config.json``, with the
     arguments of the encoder, and ``README.md``.
 

@@ -263,4 +263,4 @@ def test_precision_of_detectors():
     assert other.optim_wrapper == dict(type='AmpOptimWrapper', dtype='bfloat16')
     detector.optim_wrapper.dtype = 'bfloat16'
     with pytest.raises(RuntimeError, match='Detectors do not train in bfloat16'):
-        check_amp(detector, print)
+        check_amp(detector)

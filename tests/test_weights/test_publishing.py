@@ -120,11 +120,8 @@ def test_the_encoder_of_a_run(checkpoint, model, tmp_path):
         assert private not in everything
 
 
-@pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])
-def test_a_whole_model_in_half_precision(checkpoint, model, tmp_path, suffix):
-    written = publish(
-        checkpoint(), tmp_path / 'mine', part='model', dtype='float16', suffix=suffix, **STATED
-    )
+def test_a_whole_model_in_half_precision(checkpoint, model, tmp_path):
+    written = publish(checkpoint(), tmp_path / 'mine', part='model', dtype='float16', **STATED)
     held = load_checkpoint_file(written['weights'])['state_dict']
     assert held.keys() == model.state_dict().keys()
     for key, value in model.state_dict().items():
