@@ -27,15 +27,12 @@ def same_content(hashes: Sequence[str | None]) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def near_pairs(
-    thumbnails: np.ndarray, others: np.ndarray | None = None, near: float = NEAR
-) -> np.ndarray:
-    """Which thumbnail is nearest to each, where that is near.
+def near_pairs(thumbnails: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+    """Which thumbnail is nearest to each, where that is at most :data:`NEAR`.
 
     Args:
         thumbnails: float32 (n, d), mean taken off.
         others: float32 (m, d) to look in; None for ``thumbnails`` themselves, each except itself.
-        near: Greatest distance, root mean square.
 
     Returns:
         int (n,): position of the nearest, -1 where none is near. Flat pictures have none and are
@@ -56,7 +53,7 @@ def near_pairs(
         if within:
             distance[np.arange(len(block)), start + np.arange(len(block))] = np.inf
         best = distance.argmin(1)
-        close = distance[np.arange(len(block)), best] <= near**2 * block.shape[1]
+        close = distance[np.arange(len(block)), best] <= NEAR**2 * block.shape[1]
         close &= own / block.shape[1] >= FLAT**2
         nearest[start : start + _BLOCK][close] = best[close]
     return nearest

@@ -47,7 +47,6 @@ class DepthMeasures:
 
     Attributes:
         stored_type: Such as ``uint16``.
-        stored_low: Least stored value of a reading.
         stored_high: Greatest stored value of a reading.
         invalid: Share of pixels without a reading.
         beyond: Share of pixels dropped by ``max_depth`` alone.
@@ -64,7 +63,6 @@ class DepthMeasures:
     """
 
     stored_type: str
-    stored_low: float
     stored_high: float
     invalid: float
     beyond: float
@@ -240,7 +238,6 @@ def _measure_depth(raw: np.ndarray, depth: np.ndarray, valid: np.ndarray) -> Dep
     near, median = np.quantile(readings, [0.05, 0.5])
     return DepthMeasures(
         stored_type=str(raw.dtype),
-        stored_low=float(stored.min()),
         stored_high=float(stored.max()),
         invalid=1 - readings.size / raw.size,
         beyond=0.0,

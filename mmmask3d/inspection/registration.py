@@ -13,7 +13,7 @@ frame, averaged over the frames, and three questions are asked in turn:
 3. Is that displacement beyond the tolerance, within it, or do the draws disagree?
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,15 +139,13 @@ class Correlator:
         side = 2 * self.radius + 1
         return np.roll(full, (self.radius, self.radius), (0, 1))[:side, :side]
 
-    def surfaces(
-        self, contours: EdgePair, colour: EdgePair, log_scales: Iterable[float] = LOG_SCALES
-    ) -> np.ndarray:
+    def surfaces(self, contours: EdgePair, colour: EdgePair) -> np.ndarray:
         """Agreement at each scale and shift, float32 (scales, 2 * radius + 1, 2 * radius + 1)."""
         spectrum = self.colour_spectrum(colour)
         return np.stack(
             [
                 self.surface((self.contour_spectrum(contours, s) * spectrum).sum(0))
-                for s in log_scales
+                for s in LOG_SCALES
             ]
         )
 

@@ -254,8 +254,9 @@ def _label_line(one: CheckedSet, kind: str, pixels: dict[str, int]) -> str:
     )
 
 
-def agreement_map(agreement: np.ndarray, enlarge: int = 9) -> np.ndarray:
+def agreement_map(agreement: np.ndarray) -> np.ndarray:
     """The agreement by shift as a picture, RGB uint8, with the best place and "as it is" marked."""
+    enlarge = 9
     shown = depth_to_rgb(agreement, cmap='viridis')
     shown = np.ascontiguousarray(shown.repeat(enlarge, axis=0).repeat(enlarge, axis=1))
     down, right = np.unravel_index(agreement.argmax(), agreement.shape)

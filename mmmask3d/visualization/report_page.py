@@ -58,14 +58,12 @@ _STYLE = """<style>
 def report_page(
     results: Mapping[str, Any],
     pictures: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]],
-    title: str = 'Report card of encoders',
 ) -> bytes:
     """Lay the figures and pictures out on one page.
 
     Args:
         results: As :class:`~mmmask3d.apis.report_card.ReportCard` has them.
         pictures: Titles, and captions with RGB uint8 pictures.
-        title: Of the page.
     """
     parts = results['parts']
     groups: dict[str, dict[str, Any]] = {}
@@ -96,7 +94,7 @@ def report_page(
         content.append(element('h3', heading))
         style = f'--columns: {columns}'
         content.append(element('div', *figures, class_='tiles', style=style))
-    return page(title, *content)
+    return page('Report card of encoders', *content)
 
 
 def _data(data: Mapping[str, Any]) -> Markup:

@@ -34,7 +34,6 @@ class ZooEntry:
     Attributes:
         name: Name, that of the config.
         config: Path of the config.
-        collection: Name of the collection it belongs to.
         weights: Where its weights are, or None.
         metadata: Data, length, batch size and so on.
         results: Figures by task and data set.
@@ -42,7 +41,6 @@ class ZooEntry:
 
     name: str
     config: Path
-    collection: str
     weights: str | None = None
     metadata: Mapping = field(default_factory=dict)
     results: Sequence[Mapping] = ()
@@ -67,7 +65,6 @@ def read_zoo(root: Path = _PACKAGE / '.mim') -> dict[str, ZooEntry]:
             zoo[model['Name']] = ZooEntry(
                 name=model['Name'],
                 config=root / model['Config'],
-                collection=model['In Collection'],
                 weights=model.get('Weights'),
                 metadata=model.get('Metadata') or {},
                 results=results if isinstance(results, list) else [results],

@@ -11,7 +11,6 @@ from mmmask3d.inspection.measures import DepthMeasures, Measures
 
 USUAL = DepthMeasures(
     stored_type='uint16',
-    stored_low=900,
     stored_high=4000,
     invalid=0.1,
     beyond=0.0,
