@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mmmask3d.datasets.depth_io import FrameError, check_complete, decode_colour, decode_depth
+from mmmask3d.datasets.depth_io import FrameError, decode_colour, decode_depth
 from mmmask3d.datasets.image_header import JPEG_SIGNATURE, PNG_SIGNATURE, describe
 from mmmask3d.datasets.nearest import resize_nearest
 from mmmask3d.datasets.orientation import orientation_hint
@@ -188,7 +188,6 @@ def encode(image: np.ndarray | bytes, suffix: str, where: str) -> bytes:
 
 
 def _checked_bytes(content: bytes, suffix: str, where: str) -> bytes:
-    check_complete(content, where)
     if not content.startswith(SIGNATURES[suffix]):
         raise FrameError(f'{where}: expected a {suffix} file, found {describe(content)}.')
     if not isinstance(content, CheckedBytes):

@@ -17,7 +17,6 @@ from mmmask3d.datasets.frame_error import FrameError as FrameError
 from mmmask3d.datasets.image_header import (
     DeclaredImage,
     declared_image,
-    declared_size,
     describe,
     file_format,
     jpeg_damage,
@@ -52,47 +51,43 @@ _NO_DEPTH = {
 _COLOUR_AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 
-def check_complete(content: bytes, path: str) -> None:
-    """Raise where a PNG or JPEG file ends too early.
+def read_header(
+    content: bytes, path: str, formats: Sequence[str] = ('PNG', 'JPEG')
+) -> DeclaredImage:
+    """Read the header of a complete PNG or JPEG file, without decoding it.
 
-    OpenCV releases differ: some return the half they could decode, filled up with zeros or grey,
-    which would pass for a frame. Other formats are not looked at, nor what follows the end: the
-    video of a motion photo, a second picture.
+    OpenCV releases differ: some return the half they could decode of a file that ends too early,
+    filled up with zeros or grey, which would pass for a frame. And a file of a few bytes can
+    declare any size.
 
     Args:
         content: The bytes of the file.
         path: Its name, for the message.
+        formats: Those that are expected.
 
     Raises:
-        FrameError: It ends before its end marker.
+        FrameError: It has another format, ends before its end marker, or declares no pixel or more
+            than :data:`MAX_PIXELS`.
     """
     kind = file_format(content)
-    if kind not in ('PNG', 'JPEG'):
-        return
+    if kind not in formats:
+        raise FrameError(
+            f'{path}: expected a {" or ".join(formats)} image, found {describe(content)}. Convert '
+            f'it, or unpack the data set again.'
+        )
     damage = png_damage(content) if kind == 'PNG' else jpeg_damage(content)
     if damage:
         raise FrameError(
             f'{path}: truncated {kind} file ({len(content)} bytes, {damage}). '
             f'Copy or convert the file again.'
         )
-
-
-def check_size(content: bytes, path: str) -> None:
-    """Raise where a PNG or JPEG file declares a size that no frame has.
-
-    Without decoding it, since a file of a few bytes can declare any. Other formats are not looked
-    at here.
-
-    Args:
-        content: The bytes of the file.
-        path: Its name, for the message.
-
-    Raises:
-        FrameError: It declares no pixel, or more than :data:`MAX_PIXELS`.
-    """
-    size = declared_size(content)
-    if size is not None:
-        _check_pixels(size, path)
+    header = declared_image(content)
+    if header is None:
+        raise FrameError(
+            f'{path}: a damaged {kind} file, no header says its size. Copy or convert it again.'
+        )
+    _check_pixels((header.height, header.width), path)
+    return header
 
 
 def _check_pixels(size: tuple[int, int], path: str) -> None:
@@ -103,7 +98,7 @@ def _check_pixels(size: tuple[int, int], path: str) -> None:
         )
 
 
-def decode_colour(content: bytes, path: str, backend: str = 'cv2') -> np.ndarray:
+def decode_colour(content: bytes, path: str) -> np.ndarray:
     """Decode a colour image.
 
     Pixels come as they are stored. EXIF orientation is ignored: the depth file carries none, so
@@ -116,8 +111,6 @@ def decode_colour(content: bytes, path: str, backend: str = 'cv2') -> np.ndarray
     Args:
         content: The bytes of the file.
         path: Its name, for the message.
-        backend: Decoder of JPEG and PNG, see :func:`mmcv.imfrombytes` ('cv2', 'turbojpeg',
-            'pillow').
 
     Returns:
         (H, W, 3) uint8, channels in BGR order.
@@ -138,44 +131,38 @@ def decode_colour(content: bytes, path: str, backend: str = 'cv2') -> np.ndarray
             f'{path}: expected a colour image, found {describe(content)}, which is not read. Save '
             f'colour as JPEG or PNG first.'
         )
-    check_complete(content, path)
-    check_size(content, path)
-    _check_colour(content, path)
-    flag = 'color' if backend == 'turbojpeg' else 'color_ignore_orientation'
-    try:
-        if backend == 'cv2':
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), _COLOUR_AS_STORED)
-        else:
-            import mmcv  # imports torch, which converters do without
+    read_colour_header(content, path)
+    return _decode_with_opencv(content, path, _COLOUR_AS_STORED, 'a colour image')
 
-            image = mmcv.imfrombytes(content, flag=flag, backend=backend)
-    except (cv2.error, OSError) as error:  # pillow reports unreadable data as OSError
-        raise FrameError(f'{path}: cannot be decoded as a colour image ({error}).') from error
+
+def read_colour_header(content: bytes, path: str) -> DeclaredImage:
+    """As :func:`read_header`, of a file that :func:`decode_colour` takes.
+
+    Raises:
+        FrameError: See :func:`read_header`; or no RGB follows from what the file holds.
+    """
+    found = read_header(content, path)
+    if found.format == 'JPEG' and (found.bits != 8 or found.kind not in ('grey', 'colour')):
+        raise FrameError(
+            f'{path}: a JPEG of {found.kind} with {found.bits} bits, expected grey or colour of 8 '
+            f'bits. What its RGB is depends on the program that converts it; save it as RGB first.'
+        )
+    if found.bits == 16 and found.kind in ('grey', 'grey with alpha'):
+        raise FrameError(_grey_of_16_bits(path))
+    return found
+
+
+def _decode_with_opencv(content: bytes, path: str, flags: int, what: str) -> np.ndarray:
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error as error:
+        raise FrameError(f'{path}: cannot be decoded as {what} ({error}).') from error
     if image is None:
         raise FrameError(
-            f'{path}: cannot be decoded as a colour image ({describe(content)}, {len(content)} '
-            f'bytes). The file is damaged; copy or convert it again.'
+            f'{path}: cannot be decoded as {what} ({len(content)} bytes). The file is damaged; '
+            f'copy or convert it again.'
         )
     return image
-
-
-def is_rgb(found: DeclaredImage) -> bool:
-    """Whether colour of 8 bits follows from what a JPEG or PNG file declares."""
-    if found.format == 'JPEG':
-        return found.bits == 8 and found.kind in ('grey', 'colour')
-    return found.bits != 16 or found.kind not in ('grey', 'grey with alpha')
-
-
-def _check_colour(content: bytes, path: str) -> None:
-    found = declared_image(content)
-    if found is None or is_rgb(found):
-        return
-    if found.format == 'PNG':
-        raise FrameError(_grey_of_16_bits(path))
-    raise FrameError(
-        f'{path}: a JPEG of {found.kind} with {found.bits} bits, expected grey or colour of 8 '
-        f'bits. What its RGB is depends on the program that converts it; save it as RGB first.'
-    )
 
 
 def _grey_of_16_bits(path: str) -> str:
@@ -291,11 +278,7 @@ def _decode_npy(content: bytes, path: str) -> np.ndarray:
 
 
 def _decode_png(content: bytes, path: str) -> np.ndarray:
-    check_complete(content, path)
-    check_size(content, path)
-    found = declared_image(content)
-    if found is None or found.kind is None:
-        raise FrameError(f'{path}: damaged PNG file (no IHDR chunk). Copy or convert it again.')
+    found = read_header(content, path)
     if found.kind != 'grey':
         raise FrameError(_several_channels(path, _CHANNELS.get(found.kind, found.kind)))
     if found.bits not in (8, 16):  # OpenCV widens 1, 2 and 4 bits, which changes the values
@@ -303,18 +286,7 @@ def _decode_png(content: bytes, path: str) -> np.ndarray:
             f'{path}: expected 8 or 16 bits per depth value, found {found.bits}. Save the values '
             f'as 8 bits.'
         )
-    try:
-        raw = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise FrameError(f'{path}: cannot be decoded as a depth map ({error}).') from error
-    if raw is None:
-        raise FrameError(
-            f'{path}: cannot be decoded as a depth map ({len(content)} bytes). '
-            f'The file is damaged; copy or convert it again.'
-        )
-    if raw.ndim != 2:
-        raise FrameError(f'{path}: expected a single-channel depth map, found {raw.shape}.')
-    return raw
+    return _decode_with_opencv(content, path, cv2.IMREAD_UNCHANGED, 'a depth map')
 
 
 def to_readings(

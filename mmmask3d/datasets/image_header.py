@@ -6,7 +6,6 @@ does for both), so this is looked at first. PNG chunks and JPEG segments are fol
 lengths; bytes are never searched for, since a thumbnail or a video after the image holds any.
 """
 
-import re
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -21,9 +20,6 @@ _JPEG_KINDS = {1: 'grey', 3: 'colour', 4: 'CMYK'}
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # ITU-T T.81, table B.1
 _JPEG_WITHOUT_LENGTH = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 _JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
-# In a scan, FF stands before 00 (a byte of data), before a restart marker or fills up (B.1.1.5).
-_JPEG_SCAN_ENDS = re.compile(rb'\xff[^\x00\xff\xd0-\xd7]', re.DOTALL)
-_JPEG_AFTER_SCAN = frozenset({0xC4, 0xCC, *range(0xD9, 0xDE), *range(0xE0, 0xF0), 0xFE})
 
 #: First bytes of formats by name; what the project reads and what people give it.
 _FIRST_BYTES = (
@@ -63,16 +59,16 @@ class DeclaredImage(NamedTuple):
         format: 'PNG' or 'JPEG'.
         height: In pixels.
         width: In pixels.
-        bits: Per channel; None where the file ends before.
+        bits: Per channel.
         kind: 'grey', 'RGB', 'RGBA', 'palette', 'grey with alpha' (PNG); 'grey', 'colour', 'CMYK'
-            (JPEG); another number in words; None where the file ends before.
+            (JPEG); another number in words.
     """
 
     format: str
     height: int
     width: int
-    bits: int | None
-    kind: str | None
+    bits: int
+    kind: str
 
 
 def file_format(content: bytes) -> str:
@@ -95,12 +91,6 @@ def describe(content: bytes) -> str:
     return f'the format {name}' if name else f'{len(content)} bytes that start with {content[:8]!r}'
 
 
-def declared_size(content: bytes) -> tuple[int, int] | None:
-    """(height, width) as :func:`declared_image` finds them; None where it finds none."""
-    found = declared_image(content)
-    return None if found is None else (found.height, found.width)
-
-
 def declared_image(content: bytes) -> DeclaredImage | None:
     """Read the header of a PNG (IHDR chunk) or JPEG (frame header, ITU-T T.81, B.2.2) image.
 
@@ -110,33 +100,22 @@ def declared_image(content: bytes) -> DeclaredImage | None:
     Returns:
         What the file says, however absurd; None for another format or a damaged header.
     """
-    if content.startswith(_PNG_START) and len(content) >= 24:
+    if content.startswith(_PNG_START) and len(content) >= 26:
         width, height = (int.from_bytes(content[i : i + 4], 'big') for i in (16, 20))
-        kind = _kind(content, 25, _PNG_KINDS, 'colour type {}')
-        return DeclaredImage('PNG', height, width, _byte(content, 24), kind)
+        kind = _PNG_KINDS.get(content[25], f'colour type {content[25]}')
+        return DeclaredImage('PNG', height, width, content[24], kind)
     if not content.startswith(JPEG_SIGNATURE):
         return None
     for marker, at in _jpeg_segments(content):
-        if marker in _JPEG_FRAMES and at + 9 <= len(content):
+        if marker in _JPEG_FRAMES and at + 10 <= len(content):
             height, width = (int.from_bytes(content[i : i + 2], 'big') for i in (at + 5, at + 7))
-            kind = _kind(content, at + 9, _JPEG_KINDS, '{} components')
+            kind = _JPEG_KINDS.get(content[at + 9], f'{content[at + 9]} components')
             return DeclaredImage('JPEG', height, width, content[at + 4], kind)
-        if marker == _JPEG_SCAN:  # the size stands before the first scan
-            return None
     return None
 
 
-def _byte(content: bytes, position: int) -> int | None:
-    return content[position] if position < len(content) else None
-
-
-def _kind(content: bytes, position: int, names: dict[int, str], other: str) -> str | None:
-    code = _byte(content, position)
-    return None if code is None else names.get(code, other.format(code))
-
-
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """Markers of a JPEG image and where they stand, up to its end marker.
+    """Markers of a JPEG image up to its first scan, and where they stand.
 
     What stands between segments is skipped, as libjpeg does.
     """
@@ -147,21 +126,15 @@ def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
             position += 1
             continue
         yield marker, position
-        if marker == _JPEG_END:
+        if marker in (_JPEG_END, _JPEG_SCAN):
             return
-        if marker in _JPEG_WITHOUT_LENGTH:
-            position += 2
-            continue
-        position += 2 + max(2, int.from_bytes(content[position + 2 : position + 4], 'big'))
-        if marker == _JPEG_SCAN:
-            found = _JPEG_SCAN_ENDS.search(content, position)
-            if found is None:
-                return
-            position = found.start()
+        position += 2
+        if marker not in _JPEG_WITHOUT_LENGTH:
+            position += max(2, int.from_bytes(content[position : position + 2], 'big'))
 
 
 def jpeg_damage(content: bytes) -> str:
-    """Follow the segments and scans of a JPEG file from its signature to its end marker.
+    """Follow the segments of a JPEG file to its first scan, and look for the end marker from there.
 
     Args:
         content: The bytes of the file.
@@ -170,13 +143,12 @@ def jpeg_damage(content: bytes) -> str:
         What is missing; '' if nothing is. What follows the end marker (the video of a motion
         photo, further pictures) is not looked at.
     """
-    scans = 0
     for marker, at in _jpeg_segments(content):
         if marker == _JPEG_END:
-            return '' if scans else 'no picture before its end marker'
-        if scans and marker not in _JPEG_AFTER_SCAN:
-            return f'its pixels break off before byte {at}'
-        scans += marker == _JPEG_SCAN
+            return 'no picture before its end marker'
+        # In a scan, FF stands before 00, a restart marker or a fill byte only (B.1.1.5).
+        if marker == _JPEG_SCAN and content.find(b'\xff\xd9', at) >= 0:
+            return ''
     return 'no end-of-image marker'
 
 

@@ -7,9 +7,8 @@ import cv2
 import mmcv
 import numpy as np
 
-from mmmask3d.datasets.depth_io import is_rgb, to_readings
+from mmmask3d.datasets.depth_io import to_readings
 from mmmask3d.datasets.frame_error import FrameError
-from mmmask3d.datasets.image_header import declared_image
 from mmmask3d.datasets.nearest import resize_nearest
 
 Box = tuple[int, int, int, int]  # top, left, height, width
@@ -21,23 +20,6 @@ _FLAGS = {
     4: cv2.IMREAD_REDUCED_COLOR_4 | cv2.IMREAD_IGNORE_ORIENTATION,
     8: cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION,
 }
-
-
-def jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """Size of a JPEG image of grey or colour after its header.
-
-    Args:
-        content: The bytes of a file.
-
-    Returns:
-        (height, width); None for another format, a header that does not say, and what
-        :func:`~mmmask3d.datasets.depth_io.decode_colour` refuses.
-    """
-    found = declared_image(content)
-    if found is None or found.format != 'JPEG' or not is_rgb(found):
-        return None
-    size = found.height, found.width
-    return size if min(size) > 0 else None
 
 
 def decode_jpeg(
@@ -116,6 +98,11 @@ def _snapped(start: int, end: int, length: int, factor: int) -> tuple[int, int]:
     return first, final
 
 
+def _inside(box: Box) -> tuple[slice, slice]:
+    top, left, height, width = box
+    return slice(top, top + height), slice(left, left + width)
+
+
 @dataclass
 class UndecodedFrame:
     """Files of a frame after the checks of :class:`~mmmask3d.datasets.LoadRGBD`.
@@ -160,24 +147,13 @@ class UndecodedFrame:
         if isinstance(self.img, bytes):
             factor, box = choose_reduction(box, size, self.shape, snap)
         img = self._decoded(factor)
-        if box != (0, 0, *self.shape):
-            inside = slice(box[0], box[0] + box[2]), slice(box[1], box[1] + box[3])
-            depth = self.depth[inside]
-            valid = None if self.valid is None else self.valid[inside]
-        else:
-            depth, valid = self.depth, self.valid
-        top, left, height, width = (side // factor for side in box)
-        img = mmcv.imresize(
-            img[top : top + height, left : left + width],
-            size,
-            interpolation=interpolation,
-            backend='cv2',
-        )
-        depth = resize_nearest(depth, size)
-        if valid is None:
+        cut = img[_inside(tuple(side // factor for side in box))]
+        img = mmcv.imresize(cut, size, interpolation=interpolation, backend='cv2')
+        depth = resize_nearest(self.depth[_inside(box)], size)
+        if self.valid is None:
             depth, valid = to_readings(depth, *self.settings)
         else:
-            valid = resize_nearest(valid, size)
+            valid = resize_nearest(self.valid[_inside(box)], size)
         return dict(img=img, depth=depth, valid=valid)
 
     def decode(self) -> dict[str, np.ndarray]:

@@ -12,13 +12,12 @@ from mmengine import fileio
 from mmmask3d.datasets.confidence import nothing_sure, read_confidence
 from mmmask3d.datasets.depth_io import (
     FrameError,
-    check_complete,
     decode_colour,
     decode_depth,
     to_readings,
     zero_where_invalid,
 )
-from mmmask3d.datasets.image_header import file_format, png_damage
+from mmmask3d.datasets.image_header import file_format, jpeg_damage, png_damage
 from mmmask3d.datasets.orientation import orientation_hint
 from mmmask3d.inspection.sources import LabelMaps, Source
 from mmmask3d.visualization.edges import EdgePair, edge_pair
@@ -322,12 +321,12 @@ def _read(found: Measures, path: str, backend_args: dict | None) -> bytes | None
     if not content:
         found.problems.append(Problem('truncated', path, 'the file is empty'))
         return None
-    try:
-        check_complete(content, path)
-    except FrameError as error:
-        found.problems.append(_from(error, 'truncated', path))
+    kind = file_format(content)
+    cut = {'PNG': png_damage, 'JPEG': jpeg_damage}.get(kind, lambda _: '')(content)
+    if cut:
+        found.problems.append(Problem('truncated', path, f'truncated {kind} file ({cut})'))
         return None
-    damage = file_format(content) == 'PNG' and png_damage(content, checksums=True)
+    damage = kind == 'PNG' and png_damage(content, checksums=True)
     if damage:
         found.problems.append(Problem('damaged', path, damage))
         return None

@@ -13,7 +13,6 @@ from PIL import Image
 
 from mmmask3d.datasets import FrameError
 from mmmask3d.datasets.depth_io import (
-    check_complete,
     decode_colour,
     decode_depth,
     stored_limits,
@@ -159,7 +158,7 @@ JPEG = cv2.imencode('.jpg', COLOUR)[1].tobytes()
         (grey_png(1, b'\x55'), '8 or 16 bits per depth value, found 1'),
         (grey_png(4, b'\x12\x34\x56\x78'), 'found 4'),
         (png(GREY)[:200], 'truncated PNG.*Copy or convert the file again'),
-        (b'\x89PNG\r\n\x1a\n\0\0\0\0IEND\xaeB`\x82', 'no IHDR'),
+        (b'\x89PNG\r\n\x1a\n\0\0\0\0IEND\xaeB`\x82', 'no header says its size'),
         (npy(GREY)[:200], r'unreadable \.npy'),
         (npy(GREY)[:9], r'unreadable \.npy'),
         (npy(GREY[None]), r'shape \(H, W\), found \(1, 65, 64\)'),
@@ -203,24 +202,21 @@ def test_a_damaged_png_gives_an_error_or_the_depth_it_held(position, flip):
 def test_bytes_after_the_end_marker_are_no_truncation():
     np.testing.assert_array_equal(decode_depth(png(GREY) + b'\0' * 100, 'depth'), GREY)
     assert decode_colour(JPEG + b'\0' * 100, 'img').shape == COLOUR.shape
-    check_complete(b'BM other formats are not looked at', 'img')
 
 
-@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
-def test_colour_is_bgr_uint8_whatever_the_file_holds(backend):
-    np.testing.assert_array_equal(decode_colour(png(COLOUR), 'img', backend), COLOUR)
-    grey = decode_colour(png(COLOUR[..., 0]), 'img', backend)
+def test_colour_is_bgr_uint8_whatever_the_file_holds():
+    np.testing.assert_array_equal(decode_colour(png(COLOUR), 'img'), COLOUR)
+    grey = decode_colour(png(COLOUR[..., 0]), 'img')
     np.testing.assert_array_equal(grey, COLOUR[..., :1].repeat(3, axis=2))
 
 
-@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
-def test_exif_orientation_is_ignored(backend):
+def test_exif_orientation_is_ignored():
     """Depth carries none, so turning colour alone would tear the pair apart."""
     exif = b'Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0'
     turned = JPEG[:2] + b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif + JPEG[2:]
     # The tag is understood where it is not ignored:
     assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (50, 40, 3)
-    assert decode_colour(turned, 'img', backend).shape == (40, 50, 3)
+    assert decode_colour(turned, 'img').shape == (40, 50, 3)
 
 
 # ---------------------------------------------------------------- what decoders do on their own
@@ -254,7 +250,6 @@ def png_16(array):
     return cv2.imencode('.png', array[..., ::-1] if array.ndim == 3 else array)[1].tobytes()
 
 
-@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
 @pytest.mark.parametrize(
     ('content', 'rgb'),
     [
@@ -289,8 +284,8 @@ def png_16(array):
         ),
     ],
 )
-def test_colour_comes_as_it_is_stored(content, rgb, backend):
-    np.testing.assert_array_equal(decode_colour(content, 'img', backend)[..., ::-1], rgb)
+def test_colour_comes_as_it_is_stored(content, rgb):
+    np.testing.assert_array_equal(decode_colour(content, 'img')[..., ::-1], rgb)
 
 
 @pytest.mark.parametrize(
@@ -313,7 +308,6 @@ def marked_12_bits(content):
     return content[: at + 4] + b'\x0c' + content[at + 5 :]
 
 
-@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
@@ -340,9 +334,9 @@ def marked_12_bits(content):
         (png(COLOUR)[:100], 'truncated PNG'),
     ],
 )
-def test_refused_colour(content, message, backend):
+def test_refused_colour(content, message):
     with pytest.raises(FrameError, match=rf'(?s)^scene/7\.jpg: .*{message}') as caught:
-        decode_colour(content, 'scene/7.jpg', backend)
+        decode_colour(content, 'scene/7.jpg')
     sound = not any(word in message for word in ('truncated', 'empty'))
     assert not (sound and 'damaged' in str(caught.value))
 

@@ -163,7 +163,6 @@ def test_colour_comes_as_it_was_written(planes, value):
     np.testing.assert_array_equal(decode_colour(content, 'c.tif'), RGB[..., ::-1])
 
 
-@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
 @pytest.mark.parametrize(
     ('content', 'rgb'),
     [
@@ -175,8 +174,8 @@ def test_colour_comes_as_it_was_written(planes, value):
     ],
     ids=['grey', 'alpha', '16 bits', 'lzw', 'opencv'],
 )
-def test_kinds_of_colour(content, rgb, backend):
-    np.testing.assert_array_equal(decode_colour(content, 'c.tif', backend)[..., ::-1], rgb)
+def test_kinds_of_colour(content, rgb):
+    np.testing.assert_array_equal(decode_colour(content, 'c.tif')[..., ::-1], rgb)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from mmmask3d.datasets.undecoded_frame import (
     UndecodedFrame,
     choose_reduction,
     decode_jpeg,
-    jpeg_size,
 )
 from mmmask3d.registry import TRANSFORMS
 
@@ -53,15 +52,6 @@ def undecoded(content, depth):
 
 
 # ---------------------------------------------------------------- decoding
-
-
-def test_a_size_is_needed():
-    content = jpeg(np.zeros((30, 20, 3), np.uint8))
-    assert jpeg_size(content) == (30, 20)
-    start = content.index(b'\xff\xc0')
-    unknown_height = content[: start + 5] + bytes(2) + content[start + 7 :]
-    for other in (b'', b'\x89PNG\r\n\x1a\n' + bytes(30), content[: start + 8], unknown_height):
-        assert jpeg_size(other) is None
 
 
 @pytest.mark.parametrize('reduction', [2, 4, 8])

@@ -6,44 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from mmmask3d.conversion.frame import SIGNATURES
-from mmmask3d.datasets.depth_io import (
-    FrameError,
-    check_complete,
-    check_size,
-    decode_colour,
-    decode_depth,
-)
-from mmmask3d.datasets.image_header import DeclaredImage, declared_image, describe, file_format
+from mmmask3d.datasets.depth_io import FrameError, decode_colour, decode_depth, read_header
 from mmmask3d.datasets.orientation import as_shown, exif_orientation
-
-
-def read_image_header(
-    content: bytes, where: str, formats: Sequence[str] = ('PNG', 'JPEG')
-) -> DeclaredImage:
-    """Read the header of a complete PNG or JPEG file.
-
-    Args:
-        content: The file.
-        where: Its name, for messages.
-        formats: Those that are expected.
-
-    Raises:
-        FrameError: Another format, a file that ends too early, or no size in it that a frame has.
-    """
-    if file_format(content) not in formats:
-        raise FrameError(
-            f'{where}: expected a {" or ".join(formats)} image, found {describe(content)}. Convert '
-            f'it, or unpack the data set again.'
-        )
-    check_complete(content, where)
-    check_size(content, where)
-    header = declared_image(content)
-    if header is None or header.kind is None:
-        raise FrameError(
-            f'{where}: a damaged {file_format(content)} file, no header says its size. Copy it '
-            f'again.'
-        )
-    return header
 
 
 def decode_map(content: bytes, where: str, bits: Sequence[int]) -> np.ndarray:
@@ -60,7 +24,7 @@ def decode_map(content: bytes, where: str, bits: Sequence[int]) -> np.ndarray:
     Raises:
         FrameError: It is damaged, or not a grey PNG of these bits.
     """
-    header = read_image_header(content, where, ('PNG',))
+    header = read_header(content, where, ('PNG',))
     if header.kind != 'grey' or header.bits not in bits:
         raise FrameError(
             f'{where}: expected a grey PNG of {" or ".join(map(str, bits))} bits, found '
@@ -101,7 +65,7 @@ def read_colour(
     content = path.read_bytes()
     orientation = exif_orientation(content) if shown else 1
     if content.startswith(SIGNATURES[suffix]) and orientation == 1:
-        header = read_image_header(content, str(path))
+        header = read_header(content, str(path))
         return content, (header.width, header.height)
     image = as_shown(decode_colour(content, str(path)), orientation)
     return image, (image.shape[1], image.shape[0])

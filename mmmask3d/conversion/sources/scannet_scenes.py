@@ -13,7 +13,7 @@ from mmmask3d.conversion.converter import FrameRef, Plan
 from mmmask3d.conversion.formats.archive import Archive
 from mmmask3d.conversion.formats.matrix import read_matrix
 from mmmask3d.conversion.formats.sens import SensEntry, SensReader
-from mmmask3d.conversion.formats.source_image import decode_map, read_image_header
+from mmmask3d.conversion.formats.source_image import decode_map
 from mmmask3d.conversion.frame import Frame, store_depth
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.sources.scannet_labels import (
@@ -23,7 +23,7 @@ from mmmask3d.conversion.sources.scannet_labels import (
     nyu40_of_ids,
     split_joint_ids,
 )
-from mmmask3d.datasets.depth_io import FrameError, decode_depth
+from mmmask3d.datasets.depth_io import FrameError, decode_depth, read_header
 from mmmask3d.datasets.frame_files import by_stem, files_in
 
 _NUMBER = re.compile(r'\d{1,9}')
@@ -247,7 +247,7 @@ class FramesScene(Scene):
             except FrameError:
                 intrinsic = None  # plan() has reported it
             path = self.folder / kind / files[kind][stem]
-            header = read_image_header(path.read_bytes(), str(path))
+            header = read_header(path.read_bytes(), str(path))
             camera[name] = {
                 'size': [header.width, header.height],
                 'intrinsic': None if intrinsic is None else _finite(intrinsic),
@@ -262,9 +262,9 @@ class _OpenFrames:
     def read(self, names: Mapping[str, str]) -> Frame:
         scene = self.scene
         colour, where = self._content('color', names)
-        read_image_header(colour, where)
+        read_header(colour, where)
         content, where = self._content('depth', names)
-        read_image_header(content, where)
+        read_header(content, where)
         depth = decode_depth(content, where)
         if depth.dtype != np.uint16:
             raise FrameError(f'{where}: {depth.dtype}, expected depth in 16 bits.')

@@ -21,12 +21,12 @@ from mmmask3d.conversion.formats.mat73 import (
     open_mat73,
     read_part,
 )
-from mmmask3d.conversion.formats.source_image import decode_map, read_image_header
+from mmmask3d.conversion.formats.source_image import decode_map
 from mmmask3d.conversion.frame import Frame
 from mmmask3d.conversion.numbers import above_zero
 from mmmask3d.conversion.paths import SourceError, path_inside, require, safe_name
 from mmmask3d.datasets.classes import SUNRGBD37_CLASSES
-from mmmask3d.datasets.depth_io import FrameError
+from mmmask3d.datasets.depth_io import FrameError, read_header
 
 TREE = 'SUNRGBD'
 TOOLBOX = 'SUNRGBDtoolbox'
@@ -314,7 +314,7 @@ def _check_header(
     content: bytes, kind: str, path: Path, shape: tuple[int, int] | None = None
 ) -> None:
     """Check format and size as declared."""
-    header = read_image_header(content, str(path), (kind,))
+    header = read_header(content, str(path), (kind,))
     if shape is not None and (header.height, header.width) != shape:
         raise FrameError(
             f'{path}: {header.width}x{header.height}, but the raw depth of this frame is '

@@ -10,16 +10,17 @@ from mmengine.logging import print_log
 
 from mmmask3d.datasets.confidence import nothing_sure, read_confidence
 from mmmask3d.datasets.depth_io import (
-    check_complete,
     decode_colour,
     decode_depth,
+    read_colour_header,
     stored_limits,
     to_readings,
     zero_where_invalid,
 )
 from mmmask3d.datasets.frame_error import FrameError
+from mmmask3d.datasets.image_header import JPEG_SIGNATURE
 from mmmask3d.datasets.orientation import orientation_hint
-from mmmask3d.datasets.undecoded_frame import UndecodedFrame, jpeg_size
+from mmmask3d.datasets.undecoded_frame import UndecodedFrame
 from mmmask3d.registry import TRANSFORMS
 
 # No RGB-D camera reads a whole frame closer than 5 cm or half a frame beyond 100 m. A metres file
@@ -52,10 +53,9 @@ class LoadRGBD(BaseTransform):
     probably wrong.
 
     Args:
-        imdecode_backend: Decoder of the colour image, see :func:`mmcv.imfrombytes`.
         backend_args: File backend, see :func:`mmengine.fileio.get`.
         reduced_decoding: Whether a JPEG that the next transform scales down at least twofold may
-            be decoded at 1/2, 1/4 or 1/8 of its size. It needs the decoder 'cv2'.
+            be decoded at 1/2, 1/4 or 1/8 of its size.
 
     Raises:
         FileNotFoundError: One of the files is missing.
@@ -64,12 +64,10 @@ class LoadRGBD(BaseTransform):
 
     def __init__(
         self,
-        imdecode_backend: str = 'cv2',
         backend_args: dict | None = None,
         reduced_decoding: bool = True,
     ) -> None:
-        self.imdecode_backend = imdecode_backend
-        self.reduced_decoding = reduced_decoding and imdecode_backend == 'cv2'
+        self.reduced_decoding = reduced_decoding
         self.backend_args = None if backend_args is None else dict(backend_args)
         self._backends: dict[str, fileio.BaseStorageBackend] = {}
         self._warned: set[str] = set()
@@ -80,13 +78,13 @@ class LoadRGBD(BaseTransform):
         img_path, depth_path = results['img_path'], results['depth_path']
         content = self._read(img_path, results)
         raw = decode_depth(self._read(depth_path, results), depth_path)
-        size = jpeg_size(content) if later and self.reduced_decoding else None
         img: np.ndarray | bytes = content
-        if size is None:
-            img = decoded = decode_colour(content, img_path, self.imdecode_backend)
-            size = decoded.shape[:2]
+        if later and self.reduced_decoding and content.startswith(JPEG_SIGNATURE):
+            header = read_colour_header(content, img_path)
+            size = header.height, header.width
         else:
-            check_complete(content, img_path)
+            img = decoded = decode_colour(content, img_path)
+            size = decoded.shape[:2]
         if size != raw.shape:
             raise FrameError(
                 f"frame '{results['frame']}': colour and depth differ in size: {img_path} is "
@@ -176,8 +174,8 @@ class LoadRGBD(BaseTransform):
 
     def __repr__(self) -> str:
         return (
-            f'{type(self).__name__}(imdecode_backend={self.imdecode_backend!r}, '
-            f'backend_args={self.backend_args}, reduced_decoding={self.reduced_decoding})'
+            f'{type(self).__name__}(backend_args={self.backend_args}, '
+            f'reduced_decoding={self.reduced_decoding})'
         )
 
 
