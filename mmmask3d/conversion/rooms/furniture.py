@@ -15,6 +15,7 @@ from mmmask3d.conversion.rooms.shapes import (
     Adder,
     Assembly,
     Material,
+    begin,
     box,
     cushion,
     cylinder,
@@ -22,6 +23,7 @@ from mmmask3d.conversion.rooms.shapes import (
     lathe,
     panel,
     rod,
+    single,
     tilt_matrix,
     yaw_matrix,
 )
@@ -31,8 +33,7 @@ Rng = np.random.Generator
 
 def book_row(rng: Rng, length: float, height: float, depth: float) -> Assembly:
     """Return upright books that fill some of a shelf of this length, its back at -depth / 2."""
-    made = Assembly()
-    add = made.thing('books')
+    made, add = begin('books')
     x = -length / 2 + rng.uniform(0, 0.15) * length
     end = length / 2 * rng.uniform(0.4, 1.0)
     series = rng.random() < 0.2
@@ -56,8 +57,7 @@ def book_row(rng: Rng, length: float, height: float, depth: float) -> Assembly:
 
 def book_stack(rng: Rng) -> Assembly:
     """Return a few books lying on one another."""
-    made = Assembly()
-    add = made.thing('books')
+    made, add = begin('books')
     z = 0.0
     for _ in range(rng.integers(1, 6)):
         size = (rng.uniform(0.15, 0.25), rng.uniform(0.2, 0.3), rng.uniform(0.015, 0.045))
@@ -70,20 +70,17 @@ def book_stack(rng: Rng) -> Assembly:
 
 def vase(rng: Rng) -> Assembly:
     """Return a vase, bowl, bottle or cup turned on a lathe."""
-    made = Assembly()
     height, width = rng.uniform(0.08, 0.35), rng.uniform(0.03, 0.09)
     belly, neck = rng.uniform(1.0, 1.5), rng.uniform(0.4, 1.1)
     profile = [(0.0, 0.0), (0.7 * width, 0.0), (belly * width, 0.35 * height)]
     profile += [(neck * width, 0.75 * height), (neck * width * 1.15, height)]
     profile += [(neck * width * 0.95, height), (neck * width * 0.6, 0.6 * height)]
-    made.thing('objects')(lathe(profile, (0, 0, 0), palette.ceramic(rng)))
-    return made
+    return single('objects', lathe(profile, (0, 0, 0), palette.ceramic(rng)))
 
 
 def plant(rng: Rng, tall: float | None = None) -> Assembly:
     """Return a potted plant, about ``tall`` metres high."""
-    made = Assembly()
-    add = made.thing('objects')
+    made, add = begin('objects')
     height = rng.uniform(0.25, 0.5) if tall is None else tall
     pot = 0.22 * height + 0.02
     radius = min(0.6 * pot, 0.2)
@@ -103,8 +100,7 @@ def plant(rng: Rng, tall: float | None = None) -> Assembly:
 
 def crate(rng: Rng, largest: float = 0.5) -> Assembly:
     """Return a box with a lid line, open or closed."""
-    made = Assembly()
-    add = made.thing('objects')
+    made, add = begin('objects')
     x, y, z = rng.uniform(0.35, 1.0, 3) * largest
     add(panel((x, y, z), (0, 0, z / 2), palette.cardboard(rng)))
     if rng.random() < 0.4:
@@ -115,29 +111,22 @@ def crate(rng: Rng, largest: float = 0.5) -> Assembly:
 
 def bin_(rng: Rng) -> Assembly:
     """Return a waste-paper bin."""
-    made = Assembly()
     height, radius = rng.uniform(0.25, 0.4), rng.uniform(0.1, 0.16)
     profile = [(0.0, 0.0), (0.8 * radius, 0.0), (radius, height), (0.95 * radius, height)]
     profile += [(0.75 * radius, 0.02), (0.0, 0.02)]
-    made.thing('objects')(lathe(profile, (0, 0, 0), palette.paint(rng, 0.8)))
-    return made
+    return single('objects', lathe(profile, (0, 0, 0), palette.paint(rng, 0.8)))
 
 
 def table_lamp(rng: Rng) -> Assembly:
     """Return a lamp with a foot and a shade."""
-    made = Assembly()
-    add = made.thing('objects')
+    made, add = begin('objects')
     height, radius = rng.uniform(0.32, 0.55), rng.uniform(0.09, 0.16)
     foot = palette.ceramic(rng) if rng.random() < 0.5 else palette.metal(rng)
     neck = 0.6 * height
     profile = [(0.0, 0.0), (0.6 * radius, 0.0), (0.6 * radius, 0.02), (0.012, 0.04)]
     if rng.random() < 0.5:
-        profile = [
-            (0.0, 0.0),
-            (0.4 * radius, 0.0),
-            (0.62 * radius, 0.4 * neck),
-            (0.015, 0.9 * neck),
-        ]
+        profile = [(0.0, 0.0), (0.4 * radius, 0.0), (0.62 * radius, 0.4 * neck)]
+        profile.append((0.015, 0.9 * neck))
     add(lathe([*profile, (0.012, neck)], (0, 0, 0), foot))
     shade = [(radius, neck * 0.95), (radius * rng.uniform(0.5, 0.9), height)]
     add(lathe(shade, (0, 0, 0), palette.lamp_shade(rng)))
@@ -146,8 +135,7 @@ def table_lamp(rng: Rng) -> Assembly:
 
 def floor_lamp(rng: Rng) -> Assembly:
     """Return a lamp on a stand."""
-    made = Assembly()
-    add = made.thing('objects')
+    made, add = begin('objects')
     height, radius = rng.uniform(1.3, 1.75), rng.uniform(0.14, 0.24)
     pole = palette.metal(rng)
     add(cylinder(0.14, 0.025, (0, 0, 0), pole))
@@ -159,18 +147,14 @@ def floor_lamp(rng: Rng) -> Assembly:
 
 def pillow(rng: Rng, width: float, height: float) -> Assembly:
     """Return a pillow lying flat."""
-    made = Assembly()
     thick = rng.uniform(0.1, 0.16)
-    made.thing('objects')(
-        cushion((width, height, thick), (0, 0, thick / 2), 0.48 * thick, palette.cloth(rng))
-    )
-    return made
+    size = width, height, thick
+    return single('objects', cushion(size, (0, 0, thick / 2), 0.48 * thick, palette.cloth(rng)))
 
 
 def monitor(rng: Rng, wide: float | None = None) -> Assembly:
     """Return a screen on a foot, ``wide`` metres across."""
-    made = Assembly()
-    add = made.thing('tv')
+    made, add = begin('tv')
     width = rng.uniform(0.42, 0.65) if wide is None else wide
     height = width * rng.uniform(0.54, 0.64)
     lift = rng.uniform(0.06, 0.14)
@@ -178,18 +162,14 @@ def monitor(rng: Rng, wide: float | None = None) -> Assembly:
     add(box((0.4 * width, 0.18, 0.015), (0, 0, 0.0075), frame))
     add(box((0.06, 0.03, lift + 0.1), (0, -0.03, lift / 2 + 0.05), frame))
     add(box((width, 0.04, height), (0, -0.005, lift + height / 2), frame))
-    add(
-        panel(
-            (width - 0.01, 0.01, height - 0.01), (0, 0.018, lift + height / 2), palette.screen(rng)
-        )
-    )
+    glass = (width - 0.01, 0.01, height - 0.01)
+    add(panel(glass, (0, 0.018, lift + height / 2), palette.screen(rng)))
     return made
 
 
 def wall_screen(rng: Rng) -> Assembly:
     """Return a flat television for the wall; its back is at y = 0."""
-    made = Assembly()
-    add = made.thing('tv')
+    made, add = begin('tv')
     width = rng.uniform(0.7, 1.3)
     height = 0.57 * width
     add(box((width, 0.06, height), (0, 0.03, height / 2), palette.metal(rng)))
@@ -199,8 +179,7 @@ def wall_screen(rng: Rng) -> Assembly:
 
 def picture(rng: Rng) -> Assembly:
     """Return a framed picture for the wall; its back is at y = 0."""
-    made = Assembly()
-    add = made.thing('picture')
+    made, add = begin('picture')
     width, height = rng.uniform(0.25, 1.0), rng.uniform(0.25, 0.8)
     rim = rng.uniform(0.015, 0.05)
     frame = palette.wood_or_paint(rng)
@@ -208,16 +187,14 @@ def picture(rng: Rng) -> Assembly:
     if rng.random() < 0.85:
         for side in (-1, 1):
             add(box((rim, 0.03, height), (side * (width - rim) / 2, 0.015, height / 2), frame))
-            add(
-                box((width, 0.031, rim), (0, 0.0155, height / 2 + side * (height - rim) / 2), frame)
-            )
+            z = height / 2 + side * (height - rim) / 2
+            add(box((width, 0.031, rim), (0, 0.0155, z), frame))
     return made
 
 
 def laptop(rng: Rng) -> Assembly:
     """Return an open laptop; a household object, not a television."""
-    made = Assembly()
-    add = made.thing('objects')
+    made, add = begin('objects')
     case = palette.metal(rng)
     add(box((0.34, 0.23, 0.018), (0, 0, 0.009), case))
     lid = panel((0.34, 0.01, 0.22), (0, 0, 0.11), palette.screen(rng))
@@ -299,9 +276,8 @@ def table(
     rng: Rng, width: float, depth: float, height: float, name: str = 'table', items: int = 4
 ) -> Assembly:
     """Return a rectangular or round table with things on it."""
-    made = Assembly()
-    add = made.thing(name)
-    top, leg = palette.wood_or_paint(rng), None
+    made, add = begin(name)
+    top = palette.wood_or_paint(rng)
     leg = top if rng.random() < 0.6 else palette.metal(rng)
     thick = rng.uniform(0.02, 0.05)
     if rng.random() < 0.2 and abs(width - depth) < 0.5:
@@ -315,14 +291,10 @@ def table(
         add(box((width, depth, thick), (0, 0, height - thick / 2), top))
         _legs(add, rng, (width, depth), height - thick, leg)
         if rng.random() < 0.5:
-            rail = (0.07, height - thick - 0.035)
+            z = height - thick - 0.035
             for side in (-1, 1):
-                add(
-                    box((width - 0.12, 0.02, rail[0]), (0, side * (depth / 2 - 0.05), rail[1]), leg)
-                )
-                add(
-                    box((0.02, depth - 0.12, rail[0]), (side * (width / 2 - 0.05), 0, rail[1]), leg)
-                )
+                add(box((width - 0.12, 0.02, 0.07), (0, side * (depth / 2 - 0.05), z), leg))
+                add(box((0.02, depth - 0.12, 0.07), (side * (width / 2 - 0.05), 0, z), leg))
         area = (-width / 2 + 0.03, -depth / 2 + 0.03, width / 2 - 0.03, depth / 2 - 0.03)
     scatter(made, rng, area, height, items)
     return made
@@ -330,8 +302,7 @@ def table(
 
 def desk(rng: Rng) -> Assembly:
     """Return a desk with drawers, screen, lamp and papers; its back is at the low-y side."""
-    made = Assembly()
-    add = made.thing('table')
+    made, add = begin('table')
     width, depth, height = rng.uniform(1.0, 1.7), rng.uniform(0.55, 0.8), rng.uniform(0.71, 0.77)
     wood = palette.wood_or_paint(rng)
     thick = rng.uniform(0.02, 0.04)
@@ -365,8 +336,7 @@ def desk(rng: Rng) -> Assembly:
 
 def chair(rng: Rng) -> Assembly:
     """Return a chair; the sitter looks towards +y."""
-    made = Assembly()
-    add = made.thing('chair')
+    made, add = begin('chair')
     width, depth, seat = rng.uniform(0.4, 0.5), rng.uniform(0.4, 0.5), rng.uniform(0.43, 0.48)
     back = rng.uniform(0.38, 0.55)
     if rng.random() < 0.3:
@@ -402,8 +372,7 @@ def chair(rng: Rng) -> Assembly:
 
 
 def _office_chair(rng: Rng, width: float, depth: float, seat: float, back: float) -> Assembly:
-    made = Assembly()
-    add = made.thing('chair')
+    made, add = begin('chair')
     cover, frame = palette.cloth(rng), palette.metal(rng)
     add(cushion((width, depth, 0.09), (0, 0, seat), 0.04, cover))
     add(cylinder(0.03, seat - 0.1, (0, 0, 0.06), frame))
@@ -426,8 +395,7 @@ def _office_chair(rng: Rng, width: float, depth: float, seat: float, back: float
 
 def sofa(rng: Rng, wide: float | None = None, name: str = 'sofa') -> Assembly:
     """Return a sofa (or an armchair, ``name`` = 'chair'), ``wide`` metres across, with pillows."""
-    made = Assembly()
-    add = made.thing(name)
+    made, add = begin(name)
     width = rng.uniform(1.4, 2.3) if wide is None else wide
     depth, seat = rng.uniform(0.78, 0.98), rng.uniform(0.38, 0.46)
     back, arm = rng.uniform(0.7, 0.92), rng.uniform(0.52, 0.66)
@@ -439,11 +407,8 @@ def sofa(rng: Rng, wide: float | None = None, name: str = 'sofa') -> Assembly:
     _legs(add, rng, (width - 0.06, depth - 0.06), foot + 0.02, palette.wood(rng))
     base = seat - 0.14
     add(cushion((width - 0.02, depth, base - foot), (0, 0, (base + foot) / 2), 0.02, cover))
-    add(
-        cushion(
-            (width, rear, back - foot), (0, -depth / 2 + rear / 2, (back + foot) / 2), radius, cover
-        )
-    )
+    behind = (0, -depth / 2 + rear / 2, (back + foot) / 2)
+    add(cushion((width, rear, back - foot), behind, radius, cover))
     for sign in (-1, 1):
         x = sign * (width / 2 - side / 2)
         add(cushion((side, depth, arm - foot), (x, 0, (arm + foot) / 2), radius, cover))
@@ -452,23 +417,16 @@ def sofa(rng: Rng, wide: float | None = None, name: str = 'sofa') -> Assembly:
     each = inner / count
     for k in range(count):
         x = -inner / 2 + (k + 0.5) * each
-        add(
-            cushion(
-                (each - 0.005, depth - rear - 0.01, 0.16), (x, rear / 2, seat - 0.07), 0.04, soft
-            )
-        )
-        rest = cushion(
-            (each - 0.01, 0.16, back - seat + 0.04), (0, 0, (back - seat) / 2), 0.06, soft
-        )
+        size = (each - 0.005, depth - rear - 0.01, 0.16)
+        add(cushion(size, (x, rear / 2, seat - 0.07), 0.04, soft))
+        size = (each - 0.01, 0.16, back - seat + 0.04)
+        rest = cushion(size, (0, 0, (back - seat) / 2), 0.06, soft)
         add(rest.moved(tilt_matrix(0.18), np.array([x, -depth / 2 + rear + 0.07, seat + 0.01])))
     for _ in range(int(rng.integers(0, count + 2))):
-        size = rng.uniform(0.32, 0.45)
-        soft_thing = pillow(rng, size, size)
-        leaning = Assembly()
-        for shape in soft_thing.shapes:
-            turned = shape.moved(tilt_matrix(np.pi / 2 + 0.35), np.zeros(3))
-            leaning.thing('objects')(turned)
-        x = rng.uniform(-0.45, 0.45) * max(inner - size, 0.02)
+        side = rng.uniform(0.32, 0.45)
+        (shape,) = pillow(rng, side, side).shapes
+        leaning = single('objects', shape.moved(tilt_matrix(np.pi / 2 + 0.35), np.zeros(3)))
+        x = rng.uniform(-0.45, 0.45) * max(inner - side, 0.02)
         low = leaning.bounds()[0]
         made.merge(leaning, (x, -depth / 2 + rear + 0.24, seat + 0.02 - low[2]))
     return made
@@ -476,8 +434,7 @@ def sofa(rng: Rng, wide: float | None = None, name: str = 'sofa') -> Assembly:
 
 def bed(rng: Rng) -> Assembly:
     """Return a bed, its head at the low-y side."""
-    made = Assembly()
-    add = made.thing('bed')
+    made, add = begin('bed')
     width = float(rng.choice([0.95, 1.4, 1.65])) + rng.uniform(-0.05, 0.05)
     length, seat = rng.uniform(1.95, 2.1), rng.uniform(0.42, 0.62)
     wood = palette.wood_or_paint(rng)
@@ -493,49 +450,23 @@ def bed(rng: Rng) -> Assembly:
         add(box((width + 0.04, 0.05, head), (0, -length / 2 - 0.02, head / 2), wood))
     else:
         pad = palette.cloth(rng)
-        add(
-            cushion(
-                (width + 0.06, 0.1, head - 0.1), (0, -length / 2 - 0.03, head / 2 + 0.05), 0.04, pad
-            )
-        )
+        size = (width + 0.06, 0.1, head - 0.1)
+        add(cushion(size, (0, -length / 2 - 0.03, head / 2 + 0.05), 0.04, pad))
     cover = palette.cloth(rng)
     share = rng.uniform(0.5, 0.78)
     reach = share * length
     drop = rng.uniform(0.1, 0.3)
-    add(
-        cushion(
-            (width + 0.03, reach, 0.07),
-            (0, length / 2 - reach / 2 + 0.015, seat + 0.005),
-            0.033,
-            cover,
-        )
-    )
+    y, z = length / 2 - reach / 2 + 0.015, seat + 0.02 - drop / 2
+    add(cushion((width + 0.03, reach, 0.07), (0, y, seat + 0.005), 0.033, cover))
     for side in (-1, 1):
         x = side * (width / 2 + 0.005)
-        add(
-            cushion(
-                (0.035, reach, drop),
-                (x, length / 2 - reach / 2 + 0.015, seat + 0.02 - drop / 2),
-                0.017,
-                cover,
-            )
-        )
-    add(
-        cushion(
-            (width + 0.03, 0.035, drop),
-            (0, length / 2 + 0.01, seat + 0.02 - drop / 2),
-            0.017,
-            cover,
-        )
-    )
+        add(cushion((0.035, reach, drop), (x, y, z), 0.017, cover))
+    add(cushion((width + 0.03, 0.035, drop), (0, length / 2 + 0.01, z), 0.017, cover))
     count = 1 if width < 1.2 else 2
     for k in range(count):
         x = 0.0 if count == 1 else (k - 0.5) * width * 0.48
-        made.merge(
-            pillow(rng, min(0.6, 0.42 * width + 0.15), 0.4),
-            (x, -length / 2 + 0.3, seat + 0.002),
-            rng.normal(0, 0.08),
-        )
+        soft = pillow(rng, min(0.6, 0.42 * width + 0.15), 0.4)
+        made.merge(soft, (x, -length / 2 + 0.3, seat + 0.002), rng.normal(0, 0.08))
     return made
 
 
@@ -543,8 +474,7 @@ def cabinet(
     rng: Rng, width: float, depth: float, height: float, items: int = 3, drawers: bool | None = None
 ) -> Assembly:
     """Return a cabinet, chest of drawers or wardrobe, with things on top if it is low."""
-    made = Assembly()
-    add = made.thing('furniture')
+    made, add = begin('furniture')
     body = palette.wood_or_paint(rng)
     front = body if rng.random() < 0.6 else palette.wood_or_paint(rng)
     knob = palette.metal(rng)
@@ -576,8 +506,7 @@ def cabinet(
 
 def bookcase(rng: Rng, width: float, depth: float, height: float) -> Assembly:
     """Return an open shelf with books and things."""
-    made = Assembly()
-    add = made.thing('furniture')
+    made, add = begin('furniture')
     wood = palette.wood_or_paint(rng)
     board = rng.uniform(0.018, 0.03)
     for side in (-1, 1):
@@ -607,8 +536,7 @@ def bookcase(rng: Rng, width: float, depth: float, height: float) -> Assembly:
 
 def wall_shelf(rng: Rng) -> Assembly:
     """Return a board with books for the wall; its back is at y = 0."""
-    made = Assembly()
-    add = made.thing('furniture')
+    made, add = begin('furniture')
     width, depth = rng.uniform(0.6, 1.3), rng.uniform(0.2, 0.28)
     add(box((width, depth, 0.025), (0, depth / 2, 0.0125), palette.wood_or_paint(rng)))
     if rng.random() < 0.7:
@@ -629,34 +557,26 @@ def television_bench(rng: Rng) -> Assembly:
 
 def rug(rng: Rng, width: float, depth: float) -> Assembly:
     """Return a rug; a part of the floor to the labels, as in NYUv2 (floor mat)."""
-    made = Assembly()
-    made.thing('floor')(panel((width, depth, 0.012), (0, 0, 0.006), palette.rug(rng), front='+z'))
-    return made
+    shape = panel((width, depth, 0.012), (0, 0, 0.006), palette.rug(rng), front='+z')
+    return single('floor', shape)
 
 
 def curtain(rng: Rng, width: float, height: float, cover: Material) -> Assembly:
     """Return a gathered curtain in folds; part of the window to the labels, as in NYUv2."""
-    made = Assembly()
-    add = made.thing('window')
+    made, add = begin('window')
     folds = max(3, round(width / 0.07))
     for k in range(folds):
         x = -width / 2 + (k + 0.5) * width / folds
         deep = rng.uniform(0.04, 0.075)
-        add(
-            cushion(
-                (width / folds * 1.15, deep, height),
-                (x, 0.05 + rng.uniform(-0.006, 0.006), height / 2),
-                0.49 * deep,
-                cover,
-            )
-        )
+        size = (width / folds * 1.15, deep, height)
+        centre = (x, 0.05 + rng.uniform(-0.006, 0.006), height / 2)
+        add(cushion(size, centre, 0.49 * deep, cover))
     return made
 
 
 def ceiling_lamp(rng: Rng, drop: float, lit: bool) -> Assembly:
     """Return a ceiling lamp; z = 0 is the ceiling, it hangs ``drop`` metres below."""
-    made = Assembly()
-    add = made.thing('objects')
+    made, add = begin('objects')
     radius = rng.uniform(0.14, 0.28)
     bulb = palette.bulb(lit)
     if drop < 0.12:
@@ -672,8 +592,7 @@ def ceiling_lamp(rng: Rng, drop: float, lit: bool) -> Assembly:
 
 def radiator(rng: Rng, width: float) -> Assembly:
     """Return a ribbed radiator; its back is at y = 0."""
-    made = Assembly()
-    add = made.thing('objects')
+    made, add = begin('objects')
     cover = palette.paint(rng, 0.1)
     height = rng.uniform(0.5, 0.62)
     for k in range(int(width / 0.06)):

@@ -16,8 +16,10 @@ from mmmask3d.conversion.rooms.shapes import (
     Assembly,
     Material,
     Vector,
+    begin,
     box,
     quad,
+    single,
     yaw_matrix,
 )
 
@@ -76,21 +78,16 @@ class _Wall:
 
 
 def _walls(width: float, depth: float) -> list[_Wall]:
-    corners = [(0, 0), (width, 0), (width, depth), (0, depth)]
-    alongs = [(1, 0), (0, 1), (-1, 0), (0, -1)]
-    inwards = [(0, 1), (-1, 0), (0, -1), (1, 0)]
-    lengths = [width, depth, width, depth]
+    # Corner, direction along the wall, direction into the room, length.
+    sides = [
+        ((0, 0), (1, 0), (0, 1), width),
+        ((width, 0), (0, 1), (-1, 0), depth),
+        ((width, depth), (-1, 0), (0, -1), width),
+        ((0, depth), (0, -1), (1, 0), depth),
+    ]
     return [
-        _Wall(
-            np.array([*corner, 0.0]),
-            np.array([*along, 0.0]),
-            np.array([*inward, 0.0]),
-            length,
-            turn * np.pi / 2,
-        )
-        for turn, (corner, along, inward, length) in enumerate(
-            zip(corners, alongs, inwards, lengths, strict=True)
-        )
+        _Wall(*(np.array([*vector, 0.0]) for vector in vectors), length, turn * np.pi / 2)
+        for turn, (*vectors, length) in enumerate(sides)
     ]
 
 
@@ -202,8 +199,7 @@ def _shell(room: _Room) -> None:
             add(shape.moved(yaw_matrix(wall.yaw), wall.start))
     if rng.random() < 0.3:
         x, y = rng.uniform(0.3, 0.9), rng.uniform(0.25, 0.7)
-        block = Assembly()
-        block.thing('wall')(box((x, y, height), (0, 0, height / 2), cover))
+        block = single('wall', box((x, y, height), (0, 0, height / 2), cover))
         corner = rng.integers(2, size=2)
         spot = [x / 2 if corner[0] else width - x / 2, y / 2 if corner[1] else depth - y / 2, 0]
         room.place(block, spot, gap=0.0)
@@ -251,8 +247,7 @@ def _windows(
         middle = (k + 0.5) * wall.length / count + rng.uniform(-0.1, 0.1)
         s0, s1 = middle - wide / 2, middle + wide / 2
         holes.append((s0, sill, s1, top))
-        local = Assembly()
-        add_wall = local.thing('wall')
+        local, add_wall = begin('wall')
         high = top - sill
         for x in (-wide / 2, wide / 2):
             add_wall(quad((x, 0, 0), (0, -recess, 0), (0, 0, high), reveal))
@@ -290,14 +285,8 @@ def _windows(
         )
         centre = wall.start + wall.along * middle + [0, 0, sill + high / 2]
         centre = centre - wall.inward * (recess + 0.03)
-        room.lights.append(
-            Light(
-                centre,
-                np.stack([wall.along * wide, np.array([0, 0, high])]),
-                wall.inward,
-                np.full(3, wide * high),
-            )
-        )
+        edges = np.stack([wall.along * wide, np.array([0, 0, high])])
+        room.lights.append(Light(centre, edges, wall.inward, np.full(3, wide * high)))
     return holes
 
 
@@ -311,11 +300,8 @@ def _door(room: _Room, wall: _Wall, add: Adder) -> None:
     rim = 0.07
     shapes = [box((wide, 0.02, tall), (0, 0.01, tall / 2), leaf)]
     for sign in (-1, 1):
-        shapes.append(
-            box(
-                (rim, 0.045, tall + rim), (sign * (wide + rim) / 2, 0.0225, (tall + rim) / 2), frame
-            )
-        )
+        centre = (sign * (wide + rim) / 2, 0.0225, (tall + rim) / 2)
+        shapes.append(box((rim, 0.045, tall + rim), centre, frame))
     shapes.append(box((wide, 0.044, rim), (0, 0.022, tall + rim / 2), frame))
     rows = int(rng.integers(0, 4))
     for row in range(rows):
@@ -367,14 +353,8 @@ def _bed_group(room: _Room) -> None:
             side = rng.uniform(0.35, 0.5)
             stand = furniture.cabinet(rng, side, rng.uniform(0.32, 0.42), rng.uniform(0.42, 0.6), 0)
             makers = [furniture.table_lamp, furniture.book_stack, furniture.vase]
-            furniture.scatter(
-                stand,
-                rng,
-                (-side / 2, -0.15, side / 2, 0.15),
-                float(stand.bounds()[1][2]),
-                2,
-                makers=makers,
-            )
+            area, top = (-side / 2, -0.15, side / 2, 0.15), float(stand.bounds()[1][2])
+            furniture.scatter(stand, rng, area, top, 2, makers=makers)
             room.near(stand, wall, along + sign * (wide / 2 + side / 2 + 0.06), 0.25)
     _above(room, wall, along, float(size[2]))
     if rng.random() < 0.5:
@@ -403,13 +383,8 @@ def _sofa_group(room: _Room) -> None:
         room.near(seat, wall, along + sign * 1.5, out + 0.3, sign * np.pi / 2)
     for sign in (-1, 1):
         if rng.random() < 0.35:
-            lamp = furniture.floor_lamp(rng)
-            room.near(
-                lamp,
-                wall,
-                along + sign * (0.3 + float(abs(wall.along[:2] @ (bounds[1] - bounds[0])[:2])) / 2),
-                0.35,
-            )
+            wide = float(abs(wall.along[:2] @ (bounds[1] - bounds[0])[:2]))
+            room.near(furniture.floor_lamp(rng), wall, along + sign * (0.3 + wide / 2), 0.35)
 
 
 def _dining_group(room: _Room) -> None:
@@ -474,25 +449,20 @@ def _desk_group(room: _Room) -> None:
 def _bookcase(room: _Room) -> None:
     rng = room.rng
     height = rng.uniform(0.8, 1.2) if rng.random() < 0.35 else rng.uniform(1.6, 2.15)
-    room.against_wall(
-        furniture.bookcase(rng, rng.uniform(0.6, 1.3), rng.uniform(0.25, 0.36), height)
-    )
+    wide, deep = rng.uniform(0.6, 1.3), rng.uniform(0.25, 0.36)
+    room.against_wall(furniture.bookcase(rng, wide, deep, height))
 
 
 def _wardrobe(room: _Room) -> None:
     rng = room.rng
-    room.against_wall(
-        furniture.cabinet(rng, rng.uniform(0.8, 1.8), rng.uniform(0.5, 0.62), rng.uniform(1.8, 2.2))
-    )
+    size = rng.uniform(0.8, 1.8), rng.uniform(0.5, 0.62), rng.uniform(1.8, 2.2)
+    room.against_wall(furniture.cabinet(rng, *size))
 
 
 def _dresser(room: _Room) -> None:
     rng = room.rng
-    placed = room.against_wall(
-        furniture.cabinet(
-            rng, rng.uniform(0.7, 1.5), rng.uniform(0.4, 0.5), rng.uniform(0.7, 1.1), items=4
-        )
-    )
+    size = rng.uniform(0.7, 1.5), rng.uniform(0.4, 0.5), rng.uniform(0.7, 1.1)
+    placed = room.against_wall(furniture.cabinet(rng, *size, items=4))
     if placed is not None and rng.random() < 0.6:
         _above(room, placed[0], placed[1], float(placed[2][1][2]))
 
@@ -612,12 +582,5 @@ def build_room(rng: Rng) -> Scene:
         _clutter(room)
     for _ in range(int(rng.integers(3, 8))):
         _wall_things(room)
-    return Scene(
-        room.made,
-        room.size,
-        np.stack(room.solids),
-        room.lights,
-        sun,
-        sky.astype(np.float32),
-        rng.random(4),
-    )
+    solids, scenery = np.stack(room.solids), rng.random(4)
+    return Scene(room.made, room.size, solids, room.lights, sun, sky.astype(np.float32), scenery)

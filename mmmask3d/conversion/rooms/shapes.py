@@ -17,6 +17,8 @@ import trimesh
 
 from mmmask3d.datasets.classes import NYU13_CLASSES
 
+_SECTIONS = 20  # of what is round
+
 #: Three numbers: a position, a size.
 Vector = Sequence[float] | np.ndarray
 
@@ -90,22 +92,13 @@ def tilt_matrix(angle: float) -> np.ndarray:
     return np.array([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]])
 
 
-@cache
-def _unit_box() -> tuple[np.ndarray, np.ndarray]:
-    mesh = trimesh.creation.box((1.0, 1.0, 1.0))
-    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
-
-
-@cache
-def _unit_sphere() -> tuple[np.ndarray, np.ndarray]:
-    mesh = trimesh.creation.icosphere(subdivisions=2, radius=1.0)
-    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
+_UNIT_BOX = trimesh.creation.box((1.0, 1.0, 1.0))
+_UNIT_SPHERE = trimesh.creation.icosphere(subdivisions=2, radius=1.0)
 
 
 @cache
 def _gridded_box() -> tuple[np.ndarray, np.ndarray]:
     """Return a cube of half size 1 whose sides are 6 x 6 cells, as the start of a rounded box."""
-    mesh = trimesh.creation.box((2.0, 2.0, 2.0))
     steps = np.linspace(-1.0, 1.0, 7)
     vertices: list[np.ndarray] = []
     faces: list[np.ndarray] = []
@@ -121,8 +114,7 @@ def _gridded_box() -> tuple[np.ndarray, np.ndarray]:
             side = np.concatenate([cell.reshape(-1, 3) for cell in cells])
             vertices.append(grid.reshape(-1, 3))
             faces.append(side if sign > 0 else side[:, ::-1])
-    mesh = trimesh.Trimesh(np.concatenate(vertices), np.concatenate(faces), process=False)
-    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
+    return np.concatenate(vertices), np.concatenate(faces)
 
 
 def _face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -174,7 +166,7 @@ def _shift_of(centre: Vector, size: Vector) -> np.ndarray:
 
 def box(size: Vector, centre: Vector, material: Material) -> Shape:
     """Return a box of (x, y, z) size in metres around ``centre``."""
-    vertices, faces = _unit_box()
+    vertices, faces = np.asarray(_UNIT_BOX.vertices), np.asarray(_UNIT_BOX.faces)
     return _shape(vertices * np.asarray(size, float), faces, material, centre, size)
 
 
@@ -213,26 +205,21 @@ def cushion(size: Vector, centre: Vector, radius: float, material: Material) -> 
 
 def ellipsoid(size: Vector, centre: Vector, material: Material) -> Shape:
     """Return an ellipsoid with (x, y, z) diameters in metres."""
-    vertices, faces = _unit_sphere()
+    vertices, faces = np.asarray(_UNIT_SPHERE.vertices), np.asarray(_UNIT_SPHERE.faces)
     radii = np.asarray(size, float) / 2
     normals = vertices / radii
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     return _shape(vertices * radii, faces, material, centre, size, normals)
 
 
-def lathe(
-    profile: Sequence[tuple[float, float]],
-    centre: Vector,
-    material: Material,
-    sections: int = 20,
-) -> Shape:
+def lathe(profile: Sequence[tuple[float, float]], centre: Vector, material: Material) -> Shape:
     """Return the surface swept by (radius, height) points around the vertical axis.
 
     Vases, lamp shades, pots, round table tops and legs. The texture is wrapped around the axis, so
     that u is the arc length at the largest radius and v runs along the profile.
     """
     line = np.asarray(profile, float)
-    mesh = trimesh.creation.revolve(line, sections=sections, cap=False)
+    mesh = trimesh.creation.revolve(line, sections=_SECTIONS, cap=False)
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
     flat = _face_normals(vertices, faces)
     kept = np.linalg.norm(flat, axis=1) > 0.5
@@ -257,21 +244,12 @@ def lathe(
     uv = np.stack([angle * line[:, 0].max(), along], axis=-1) + _shift_of(
         centre, (line[:, 0].max(), *line[-1])
     )
-    return Shape(
-        vertices + np.asarray(centre, float),
-        faces,
-        uv.astype(np.float32),
-        normals.astype(np.float32),
-        material,
-    )
+    moved = vertices + np.asarray(centre, float)
+    return Shape(moved, faces, uv.astype(np.float32), normals.astype(np.float32), material)
 
 
 def cylinder(
-    radius: float,
-    height: float,
-    base: Vector,
-    material: Material,
-    top: float | None = None,
+    radius: float, height: float, base: Vector, material: Material, top: float | None = None
 ) -> Shape:
     """Return a closed upright cylinder, or a cone stump with ``top`` as its upper radius."""
     upper = radius if top is None else top
@@ -348,3 +326,16 @@ class Assembly:
         """Return the (2, 3) lowest and highest corner in metres."""
         points = np.concatenate([shape.vertices for shape in self.shapes])
         return np.stack([points.min(axis=0), points.max(axis=0)])
+
+
+def begin(name: str) -> tuple[Assembly, Adder]:
+    """Return an assembly with one thing of class ``name``, and what adds shapes to that."""
+    made = Assembly()
+    return made, made.thing(name)
+
+
+def single(name: str, shape: Shape) -> Assembly:
+    """Return an assembly of one thing, which is one shape."""
+    made, add = begin(name)
+    add(shape)
+    return made

@@ -256,23 +256,11 @@ def _screen(u, v, blur, a, b, c, amount, seed):
 
 
 TEXTURES: dict[str, Callable[..., np.ndarray]] = {
-    'plain': _plain,
-    'plaster': _plaster,
-    'wood': _wood,
-    'planks': _planks,
-    'tiles': _tiles,
-    'bricks': _bricks,
-    'stripes': _stripes,
-    'plaid': _plaid,
-    'weave': _weave,
-    'carpet': _carpet,
-    'dots': _dots,
-    'marble': _marble,
-    'leaf': _leaf,
-    'cover': _cover,
-    'rug': _rug,
-    'art': _art,
-    'screen': _screen,
+    texture.__name__.removeprefix('_'): texture
+    for texture in (
+        *(_plain, _plaster, _wood, _planks, _tiles, _bricks, _stripes, _plaid, _weave, _carpet),
+        *(_dots, _marble, _leaf, _cover, _rug, _art, _screen),
+    )
 }
 
 
