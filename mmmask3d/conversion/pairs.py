@@ -12,13 +12,18 @@ from pathlib import Path
 from mmmask3d.conversion.association import associate
 from mmmask3d.conversion.numbers import above_zero
 from mmmask3d.conversion.paths import SourceError, path_inside, safe_name
-from mmmask3d.datasets.frame_files import PICTURE_SUFFIXES, existing, files_below, same_form
+from mmmask3d.datasets.frame_files import (
+    PICTURE_SUFFIXES,
+    examples,
+    existing,
+    files_below,
+    same_form,
+)
 from mmmask3d.datasets.text_lists import index_fields, numbered_lines
 
 _STARS = re.compile(r'\*\*/|\*\*|\*')
 _GROUPS = {'**/': r'(?:(.*)/)?', '**': r'(.*)', '*': r'([^/]*)'}
 _TIME = re.compile(r'\d+(\.\d+)?$')
-_EXAMPLES = 3  # names quoted in a message
 
 
 @dataclass(frozen=True)
@@ -96,16 +101,15 @@ class Pattern:
 
     def frame(self, path: str) -> str | None:
         """Name of the frame a path belongs to; None if the pattern does not match."""
-        return self._name(path) if path.lower().endswith(self.suffix) else None
+        return self._name(path, self.suffix) if path.lower().endswith(self.suffix) else None
 
     def matches_but_for_suffix(self, path: str) -> bool:
         """Whether a path is a picture that the pattern matches without looking at the suffix."""
-        suffix = os.path.splitext(path)[1].lower()
-        return suffix in PICTURE_SUFFIXES and self._name(path, len(suffix)) is not None
+        suffix = os.path.splitext(path)[1]
+        return suffix.lower() in PICTURE_SUFFIXES and self._name(path, suffix) is not None
 
-    def _name(self, path: str, suffix: int | None = None) -> str | None:
-        length = len(self.suffix) if suffix is None else suffix
-        match = self._expression.fullmatch(same_form(path[: len(path) - length]))
+    def _name(self, path: str, suffix: str) -> str | None:
+        match = self._expression.fullmatch(same_form(path[: len(path) - len(suffix)]))
         return '/'.join(g for g in match.groups() if g) if match else None
 
 
@@ -138,7 +142,8 @@ class PairFinder:
                 '(with --pairs, --min-confidence and a third field).'
             )
         if not source.is_dir():
-            raise SourceError(f'{source}: expected a folder, found ' + _kind(source))
+            found = 'a file' if source.exists() else 'nothing'
+            raise SourceError(f'{source}: expected a folder, found {found}')
         self.list: Path | None = args.pairs
         if self.list is None:
             self.colour = Pattern(args.rgb, '--rgb')
@@ -247,7 +252,7 @@ class PairFinder:
             if alone:
                 problems.append(
                     f'{len(alone)} {what} files have no partner of the same name in '
-                    f'{pattern.option} {pattern.text!r}: {_examples(alone)}'
+                    f'{pattern.option} {pattern.text!r}: {examples(alone)}'
                 )
         return self._complete(pairs, problems)
 
@@ -255,7 +260,7 @@ class PairFinder:
         if not pairs:
             raise SourceError(
                 f'{self.source}: no pair of files. '
-                + ('; '.join(problems[:_EXAMPLES]) or 'None are as close as --max-difference.')
+                + ('; '.join(problems[:3]) or 'None are as close as --max-difference.')
             )
         return Found(pairs, sorted(problems))
 
@@ -296,7 +301,7 @@ class PairFinder:
                             left.setdefault(pattern.option, []).append(path)
         return [
             f'{len(paths)} files are left out, which {option} matches but for their suffix: '
-            f'{_examples(paths)}'
+            f'{examples(paths)}'
             for option, paths in left.items()
         ]
 
@@ -390,14 +395,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise SourceError(f'{path}: cannot be read ({error.strerror}).') from error
-
-
-def _kind(path: Path) -> str:
-    return 'a file' if path.exists() else 'nothing'
-
-
-def _examples(paths: Sequence[str]) -> str:
-    return ', '.join(paths[:_EXAMPLES]) + (', ...' if len(paths) > _EXAMPLES else '')
 
 
 def spread(pairs: Sequence[Pair], count: int) -> list[Pair]:

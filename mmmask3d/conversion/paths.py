@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from mmmask3d.datasets.frame_files import existing, same_form
+from mmmask3d.datasets.frame_files import content_of, existing, same_form
 
 _UNWANTED = re.compile(r'[\s#,]+')
 #: Control characters, backslashes, and how Python holds names that are not UTF-8.
@@ -75,8 +75,5 @@ def require(path: Path, what: str, cure: str) -> Path:
     parent = path.parent
     while not parent.is_dir() and parent != parent.parent:
         parent = parent.parent
-    names = sorted(p.name for p in parent.iterdir()) if parent.is_dir() else []
-    found = ', '.join(names[:8]) + (f', ... ({len(names)} in all)' if len(names) > 8 else '')
-    raise SourceError(
-        f'{path} does not exist, expected {what}; {parent} holds: {found or "nothing"}. {cure}'
-    )
+    found = content_of(p.name for p in parent.iterdir()) if parent.is_dir() else 'nothing'
+    raise SourceError(f'{path} does not exist, expected {what}; {parent} holds: {found}. {cure}')

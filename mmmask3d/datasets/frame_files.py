@@ -7,9 +7,10 @@ suffix.
 """
 
 import os
+import posixpath
 import unicodedata
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 
 #: Suffixes of files that may well be meant as frames, in lower case.
@@ -45,49 +46,39 @@ def walk(
     Raises:
         OSError: A folder does not exist or cannot be listed.
     """
-    root = os.fspath(root) or '.'
+    root = os.path.join(os.fspath(root) or '.', '')
     passed_over = [] if again is None else again
     seen: set[tuple[int, int]] = set()
     # Links wait until the real folders are done: those keep their own names.
-    links = deque([('', 0)])
+    links = deque([''])
     while links:
-        link, level = links.popleft()
+        link = links.popleft()
         if link and _leads_back(root, link):
             passed_over.append(link)
             continue
-        folders = [(link, level)]
-        while folders:
-            folder, level = folders.pop()
-            path = os.path.join(root, folder)
+        for path, below, files in os.walk(root + link, onerror=_raise):
+            folder = path[len(root) :]
             status = os.stat(path)
+            names = sorted(name for name in below if not name.startswith('.'))
+            below.clear()  # what stays empty is not descended into
             if (status.st_dev, status.st_ino) in seen:
                 passed_over.append(folder)
                 continue
             seen.add((status.st_dev, status.st_ino))
-            files, below = [], []
-            with os.scandir(path) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
-            for entry in entries:
-                if entry.name.startswith('.'):
+            level = folder.count('/') + bool(folder)
+            for name in names if level != levels else ():
+                found = os.path.join(path, name)
+                if hidden and Path(found).absolute() == hidden:
                     continue
-                name = f'{folder}/{entry.name}' if folder else entry.name
-                if not _is_folder(entry):
-                    files.append(entry.name)
-                elif level == levels or (hidden and Path(entry.path).absolute() == hidden):
-                    continue
-                elif entry.is_symlink():
-                    links.append((name, level + 1))
+                if os.path.islink(found):
+                    links.append(found[len(root) :])
                 else:
-                    below.append((name, level + 1))
-            yield folder, files
-            folders += reversed(below)
+                    below.append(name)
+            yield folder, sorted(name for name in files if not name.startswith('.'))
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _leads_back(root: str, link: str) -> bool:
@@ -197,6 +188,32 @@ def match_names(
     return {name: found[_key(name)] for name in wanted if _key(name) in found}
 
 
+def find_named(folder: str, names: Set[str]) -> dict[str, str]:
+    """Files below a folder by the names that mean them.
+
+    It takes one listing per folder of the names, and one of everything where some are not there
+    as they are spelled.
+
+    Args:
+        folder: An existing local folder.
+        names: Relative to it, with '/' between the parts.
+
+    Raises:
+        ValueError: Two files could be meant.
+    """
+    there = set()
+    for below in {posixpath.dirname(name) for name in names}:
+        try:
+            entries = os.listdir(posixpath.join(folder, below) or '.')
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # then none of its files exists under this name
+        there.update(posixpath.join(below, entry) for entry in entries)
+    found = {name: name for name in names & there}
+    if len(found) < len(names):
+        found |= match_names(names - there, files_below(folder), folder)
+    return found
+
+
 def _key(name: str) -> str:
     stem, suffix = os.path.splitext(same_form(name))
     return stem + suffix.lower()
@@ -223,3 +240,18 @@ def _spellings(path: str) -> list[str]:
         for entry in os.listdir(folder or '.')
         if same_form(entry) == same_form(name)
     ]
+
+
+# ---------------------------------------------------------------- messages
+
+
+def examples(names: Sequence[str], count: int = 3) -> str:
+    """The first of some names, for a message."""
+    return ', '.join(names[:count]) + (', ...' if len(names) > count else '')
+
+
+def content_of(names: Iterable[str]) -> str:
+    """What a folder holds, for a message: the first names by alphabet."""
+    ordered = sorted(name for name in names if not name.startswith('.'))
+    more = f' ({len(ordered)} in all)' if len(ordered) > 8 else ''
+    return (examples(ordered, 8) or 'nothing') + more

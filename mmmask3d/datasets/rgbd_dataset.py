@@ -20,8 +20,11 @@ from mmmask3d.datasets.frame_error import FrameError
 from mmmask3d.datasets.frame_files import (
     PICTURE_SUFFIXES,
     by_stem,
+    content_of,
+    examples,
     existing,
     files_below,
+    find_named,
     match_names,
     without_suffix,
 )
@@ -30,8 +33,6 @@ from mmmask3d.datasets.sampling import EpochIndex, sample_rng
 from mmmask3d.datasets.text_lists import index_fields, numbered_lines
 from mmmask3d.datasets.transforms.loading import may_decode_later
 from mmmask3d.registry import DATASETS
-
-_EXAMPLES = 3  # names quoted in a message
 
 # A frame as held in memory: its stem under both prefixes, or (colour file, depth file).
 Record = str | tuple[str, str]
@@ -260,7 +261,7 @@ class RGBDDataset(BaseDataset):
         _warn(
             f'RGBDDataset: {len(paths)} files are no frames, as they end neither in img_suffix='
             f'{self.img_suffix!r} nor in depth_suffix={self.depth_suffix!r}, and are left out: '
-            f'{_describe(counts)} ({_examples(paths)}). A second data set with their suffixes '
+            f'{_describe(counts)} ({examples(paths)}). A second data set with their suffixes '
             f'reads them (ConcatDataset).'
         )
 
@@ -268,7 +269,7 @@ class RGBDDataset(BaseDataset):
         """Warn of links to folders that are listed already."""
         _warn(
             f'RGBDDataset: {len(paths)} links lead to a folder that is listed already or holds '
-            f'them, and are passed over: {_examples(paths)}.'
+            f'them, and are passed over: {examples(paths)}.'
         )
 
     def _read_index(self) -> list[Record]:
@@ -302,23 +303,16 @@ class RGBDDataset(BaseDataset):
         self._other_maps = {name: file for name, file in there.items() if file != name}
         missing = [name for name in names if name not in there]
         if missing:
-            self._report_unsure(missing, len(frames))
-        return [frame for frame, name in zip(frames, names, strict=True) if name in there]
-
-    def _report_unsure(self, missing: Sequence[str], total: int) -> None:
-        """Raise, or count and warn, where confidence maps are missing."""
-        self.num_without_partner += len(missing)
-        names = [_join(self.data_prefix['confidence_path'], name) for name in missing]
-        message = (
-            f'RGBDDataset: {len(missing)} of {total} frames have no confidence map: '
-            f'{_examples(names)}.'
-        )
-        if self.on_error == 'raise' or len(missing) == total:
-            raise FileNotFoundError(
-                f"{message} Check data_prefix['confidence_path'] and confidence_suffix "
-                f'({self.confidence_suffix!r}); a map has the name of the depth file.'
+            paths = [_join(self.data_prefix['confidence_path'], name) for name in missing]
+            self._leave_out(
+                paths,
+                len(missing),
+                len(frames),
+                f'have no confidence map: {examples(paths)}',
+                f"Check data_prefix['confidence_path'] and confidence_suffix "
+                f'({self.confidence_suffix!r}); a map has the name of the depth file',
             )
-        _warn(f'{message} They are left out.')
+        return [frame for frame, name in zip(frames, names, strict=True) if name in there]
 
     def _report_missing(
         self,
@@ -328,27 +322,36 @@ class RGBDDataset(BaseDataset):
         num_complete: int,
     ) -> None:
         """Raise, or count and warn, where files of a frame are missing."""
-        self.num_without_partner = num_incomplete
         if not num_incomplete:
             return
-        parts = []
+        parts, missing = [], []
         for what, key, names in (
             ('colour', 'img_path', missing_images),
             ('depth', 'depth_path', missing_depths),
         ):
             if names:
-                examples = _examples([_join(self.data_prefix[key], name) for name in names])
-                parts.append(f'{len(names)} {what} files do not exist: {examples}')
-        message = (
-            f'RGBDDataset: {num_incomplete} of {num_incomplete + num_complete} frames lack their '
-            f'partner ({self._where()}): {"; ".join(parts)}.'
+                paths = [_join(self.data_prefix[key], name) for name in names]
+                parts.append(f'{len(names)} {what} files do not exist: {examples(paths)}')
+                missing += paths
+        self._leave_out(
+            missing,
+            num_incomplete,
+            num_incomplete + num_complete,
+            f'lack their partner ({self._where()}): {"; ".join(parts)}',
+            f'Check data_prefix, img_suffix ({self.img_suffix!r}), depth_suffix '
+            f'({self.depth_suffix!r}) and the index (a single name has no suffix)',
         )
-        if self.on_error == 'raise' or num_complete == 0:
-            raise FileNotFoundError(
-                f'{message} Check data_prefix, img_suffix ({self.img_suffix!r}), depth_suffix '
-                f'({self.depth_suffix!r}) and the index (a single name has no suffix)'
-                + ('.' if num_complete == 0 else ", or set on_error='drop' to leave them out.")
-            )
+
+    def _leave_out(
+        self, missing: Sequence[str], number: int, total: int, what: str, cure: str
+    ) -> None:
+        """Raise, or count and warn, where frames lack files."""
+        self.num_without_partner += number
+        message = f'RGBDDataset: {number} of {total} frames {what}.'
+        if number == total:
+            raise FileNotFoundError(f'{message} {cure}.')
+        if self.on_error == 'raise':
+            raise FileNotFoundError(f"{message} {cure}, or set on_error='drop' to leave them out.")
         _warn(f'{message} They are left out.')
 
     def _parse_index(self) -> Iterator[Record]:
@@ -430,20 +433,10 @@ class RGBDDataset(BaseDataset):
         """Files by the names that mean them, at the price of one listing per folder."""
         if isinstance(self._backend(key), PackedLmdbBackend):
             there = set(self._list_files(key))
-        else:
-            self._require_folder(key)
-            there = set()
-            for folder in {posixpath.dirname(name) for name in names}:
-                try:
-                    entries = os.listdir(_join(self.data_prefix[key], folder) or '.')
-                except (FileNotFoundError, NotADirectoryError):
-                    continue  # then none of its files exists under this name
-                there.update(_join(folder, entry) for entry in entries)
-        missing = names - there
-        found = {name: name for name in names & there}
-        if missing:
-            found |= match_names(missing, self._list_files(key), self.data_prefix[key])
-        return found
+            others = match_names(names - there, there, self.data_prefix[key])
+            return {name: name for name in names & there} | others
+        self._require_folder(key)
+        return find_named(self.data_prefix[key], names)
 
     # ---------------------------------------------------------------- giving frames
 
@@ -591,12 +584,8 @@ def _join(folder: str, name: str) -> str:
 
 
 def _describe(counts: Counter) -> str:
-    parts = [f"{count} '{suffix}'" for suffix, count in counts.most_common(_EXAMPLES)]
+    parts = [f"{count} '{suffix}'" for suffix, count in counts.most_common(3)]
     return ', '.join(parts) or 'nothing'
-
-
-def _examples(paths: Sequence[str]) -> str:
-    return ', '.join(paths[:_EXAMPLES]) + (', ...' if len(paths) > _EXAMPLES else '')
 
 
 def _what_exists(path: str) -> str:
@@ -604,6 +593,4 @@ def _what_exists(path: str) -> str:
     parent = os.path.dirname(os.path.abspath(path))
     while not os.path.isdir(parent):
         parent = os.path.dirname(parent)
-    names = sorted(name for name in os.listdir(parent) if not name.startswith('.'))
-    more = f', ... ({len(names)} in all)' if len(names) > 8 else ''
-    return f'{parent!r} holds: {", ".join(names[:8]) or "nothing"}{more}'
+    return f'{parent!r} holds: {content_of(os.listdir(parent))}'

@@ -21,7 +21,7 @@ from mmmask3d.datasets.classes import (
     SCANNET20_CLASSES,
     SUNRGBD37_CLASSES,
 )
-from mmmask3d.datasets.frame_files import by_stem, files_below, match_names
+from mmmask3d.datasets.frame_files import by_stem, files_below, find_named
 from mmmask3d.datasets.image_header import declared_image
 from mmmask3d.datasets.palette import distinct_palette
 from mmmask3d.datasets.text_lists import numbered_lines
@@ -42,17 +42,11 @@ class LoadSegLabels(LoadAnnotations):
     decoders spread over 0..255).
     """
 
-    def _first_bytes(self, path: str) -> bytes:
-        if self.backend_args is None and osp.isfile(path):
-            with open(path, 'rb') as file:
-                return file.read(64)
-        return bytes(fileio.get(path, backend_args=self.backend_args))
-
     def _load_seg_map(self, results: dict) -> None:
         path = results['seg_map_path']
-        declared = declared_image(self._first_bytes(path))
+        declared = declared_image(bytes(fileio.get(path, backend_args=self.backend_args)))
         # Decoders spread fewer bits of grey over 0..255; the indices of a palette stay.
-        if declared and declared.kind != 'palette' and declared.bits not in (8, None):
+        if declared and declared.kind != 'palette' and declared.bits != 8:
             raise ValueError(
                 f'{path}: a label map of {declared.bits} bits, expected 8: class ids 0..{_IGNORE}. '
                 'Convert instance maps, ids of larger class lists (NYU 894, ScanNet) and grey of '
@@ -144,16 +138,13 @@ class _CheckedSegDataset(BaseSegDataset):
         reads_labels = any(isinstance(t, LoadAnnotations) for t in self.pipeline.transforms)
         for key in ('img_path', 'seg_map_path') if reads_labels else ('img_path',):
             folder = self.data_prefix[key]
-            absent = [d for d in data_list if key in d and not osp.exists(d[key])]
-            if not absent:
-                continue
-            names = {d[key]: osp.relpath(d[key], folder).replace(osp.sep, '/') for d in absent}
-            there = files_below(folder) if osp.isdir(folder) else ()
-            files = match_names(set(names.values()), there, folder)
+            frames = [frame for frame in data_list if key in frame]
+            names = [osp.relpath(frame[key], folder).replace(osp.sep, '/') for frame in frames]
+            files = find_named(folder, set(names)) if osp.isdir(folder) else {}
             missing = []
-            for frame in absent:
-                if names[frame[key]] in files:
-                    frame[key] = osp.join(folder, files[names[frame[key]]])
+            for frame, name in zip(frames, names, strict=True):
+                if name in files:
+                    frame[key] = osp.join(folder, files[name])
                 else:
                     missing.append(frame[key])
             if missing:
@@ -202,7 +193,9 @@ class NYUv2SegDataset(_CheckedSegDataset):
         palette = distinct_palette(num_classes)
         metainfo = dict(metainfo or {})
         classes = metainfo.setdefault('classes', self._all_classes)
-        self._check_subset(classes)
+        unknown = [c for c in classes if c not in self._all_classes]
+        if unknown:
+            raise ValueError(f'NYUv2SegDataset: {unknown} are not among {self._all_classes}')
         metainfo.setdefault('palette', [palette[self._all_classes.index(c)] for c in classes])
         super().__init__(
             data_prefix=data_prefix or dict(img_path='rgb', seg_map_path=f'label{num_classes}'),
@@ -210,11 +203,6 @@ class NYUv2SegDataset(_CheckedSegDataset):
             reduce_zero_label=reduce_zero_label,
             **kwargs,
         )
-
-    def _check_subset(self, classes: Sequence[str]) -> None:
-        unknown = [c for c in classes if c not in self._all_classes]
-        if unknown:
-            raise ValueError(f'NYUv2SegDataset: {unknown} are not among {self._all_classes}')
 
     def get_label_map(self, new_classes: Sequence[str] | None = None) -> dict[int, int] | None:
         """Map ids of the full class list to those of a chosen subset (255 for the rest).

@@ -1,8 +1,8 @@
 """Text files that people write or other programs export: lists of names, times, numbers.
 
-UTF-8 with or without byte-order mark, and UTF-16 and UTF-32 with one (Windows editors, PowerShell);
-lines end in LF, CRLF or CR. Text in an older encoding (Latin-1, cp1252) does not say in which, so
-it is refused instead of guessed.
+UTF-8 with or without byte-order mark, and UTF-16 with one (Windows editors, PowerShell); lines end
+in LF, CRLF or CR. Text in an older encoding (Latin-1, cp1252) does not say in which, so it is
+refused instead of guessed.
 """
 
 import codecs
@@ -10,10 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-# UTF-32 first: its mark begins with that of UTF-16.
 _MARKS = (
-    (codecs.BOM_UTF32_LE, 'utf-32'),
-    (codecs.BOM_UTF32_BE, 'utf-32'),
     (codecs.BOM_UTF8, 'utf-8-sig'),
     (codecs.BOM_UTF16_LE, 'utf-16'),
     (codecs.BOM_UTF16_BE, 'utf-16'),

@@ -55,31 +55,19 @@ class FoundFrames(RGBDDataset):
         self.links: list[str] = []
         super().__init__(**settings, on_error='drop')
 
-    def _report_missing(
-        self,
-        missing_images: Sequence[str],
-        missing_depths: Sequence[str],
-        num_incomplete: int,
-        num_complete: int,
+    def _leave_out(
+        self, missing: Sequence[str], number: int, total: int, what: str, cure: str
     ) -> None:
-        if num_complete == 0:  # nothing to look at: the settings are wrong, not the frames
-            super()._report_missing(missing_images, missing_depths, num_incomplete, num_complete)
-        self.num_without_partner = num_incomplete
-        for key, names in (('img_path', missing_images), ('depth_path', missing_depths)):
-            self.missing += [posixpath.join(self.data_prefix[key], name) for name in names]
+        if number == total:  # nothing to look at: the settings are wrong, not the frames
+            super()._leave_out(missing, number, total, what, cure)
+        self.num_without_partner += number
+        self.missing += missing
 
     def _report_left_over(self, paths: Sequence[str]) -> None:
         self.left_over += paths
 
     def _report_links(self, paths: Sequence[str]) -> None:
         self.links += paths
-
-    def _report_unsure(self, missing: Sequence[str], total: int) -> None:
-        if len(missing) == total:
-            super()._report_unsure(missing, total)
-        self.num_without_partner += len(missing)
-        folder = self.data_prefix['confidence_path']
-        self.missing += [posixpath.join(folder, name) for name in missing]
 
     def listed(self) -> list[str]:
         """Colour files that the index names, existing or not, in its order."""

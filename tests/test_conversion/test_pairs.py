@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmmask3d.conversion.numbers import above_zero
 from mmmask3d.conversion.pairs import Pair, PairFinder, Pattern, natural
 from mmmask3d.conversion.paths import SourceError
 
@@ -265,20 +264,8 @@ def test_names_without_a_time(tmp_path, names, message):
         finder(tmp_path, max_difference=0.05).find()
 
 
-@pytest.mark.parametrize('text', ['0', '-1', 'nan', 'inf'])
-def test_numbers_above_zero(text):
-    with pytest.raises(argparse.ArgumentTypeError, match='above 0'):
-        above_zero(text)
-
-
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=20, unique=True))
 def test_numbers_sort_as_numbers(numbers):
     names = sorted((f'frame_{n}' for n in numbers), key=natural)
     assert names == [f'frame_{n}' for n in sorted(numbers)]
-
-
-@settings(deadline=None, max_examples=100)
-@given(st.lists(st.text(max_size=6)))
-def test_any_names_can_be_sorted(names):
-    assert sorted(sorted(names, key=natural)) == sorted(names)

@@ -55,16 +55,6 @@ def test_a_link_back_is_followed_once(tmp_path):
     assert again == ['train/above', 'train/root', 'train/train', 'train/up']
 
 
-def test_a_link_from_a_store_to_what_holds_the_root(tmp_path):
-    touch(tmp_path, 'store/1', 'home/other/2')
-    (tmp_path / 'home/data').mkdir()
-    (tmp_path / 'home/data/train').symlink_to(tmp_path / 'store')
-    (tmp_path / 'store/home').symlink_to(tmp_path / 'home')
-    again = []
-    assert list(files_below(tmp_path / 'home/data', again=again)) == ['train/1']
-    assert again == ['train/home']
-
-
 def test_a_real_folder_keeps_its_name_before_a_link_to_it(tmp_path):
     touch(tmp_path, 'run1/1', 'run2/deep/2')
     (tmp_path / 'latest').symlink_to('run2')
