@@ -37,7 +37,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     command = commands.add_parser('unpack', help='database to folder')
     command.add_argument('database', type=Path)
     command.add_argument('folder', type=Path, help='new or empty')
-    command = commands.add_parser('check', help='verify structure and checksums')
+    command = commands.add_parser('check', help='verify all checksums')
     command.add_argument('database', type=Path)
     return parser.parse_args(argv)
 

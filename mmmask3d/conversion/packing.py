@@ -1,6 +1,7 @@
 """Pack a folder into one LMDB file and back, file by file and checked."""
 
 import json
+import mmap
 import os
 import posixpath
 import shutil
@@ -25,22 +26,14 @@ from mmmask3d.datasets.packed_lmdb import (
     with_checksum,
 )
 
-_BATCH = 64 * 2**20  # bytes held in memory and written in one transaction
-_FIRST_MAP = 2**30  # bytes; address space, not disk
+_BATCH = 64  # files held in memory and written in one transaction
 
 
 class PackingError(RuntimeError):
     """A folder cannot be packed, or a database not be unpacked."""
 
 
-def pack(
-    root: Path,
-    out: Path,
-    parts: Sequence[str] = (),
-    workers: int = 4,
-    map_size: int = _FIRST_MAP,
-    batch: int = _BATCH,
-) -> dict:
+def pack(root: Path, out: Path, parts: Sequence[str] = (), workers: int = 4) -> dict:
     """Pack the files below a folder, as :func:`~mmmask3d.datasets.frame_files.walk` lists them.
 
     The database takes its name when every file of it has been read back and compared.
@@ -50,8 +43,6 @@ def pack(
         out: The database, a new file.
         parts: Files and folders below ``root`` to pack; all by default.
         workers: Threads that read files, which helps on network file systems.
-        map_size: First size of LMDB's map in bytes; doubled as often as needed.
-        batch: Bytes read before they are written.
 
     Returns:
         The manifest.
@@ -85,7 +76,7 @@ def pack(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)  # what a call left that was killed
-        _write(files, temporary, workers, map_size, batch)
+        _write(files, temporary, workers)
         manifest = check(temporary)
         os.rename(temporary, out)
     finally:
@@ -132,16 +123,15 @@ def unpack(database: Path, out: Path) -> dict:
 
 
 def check(database: Path) -> dict:
-    """Verify a database: its structure where the installed lmdb can, then all checksums.
+    """Verify a database: its size, the number of its files and all checksums.
 
     Returns:
         The manifest.
 
     Raises:
-        PackedDatabaseError: The structure is damaged, or the number of files differs.
+        PackedDatabaseError: It is damaged, or the number of files differs.
         PackedFileError: A file is damaged.
     """
-    _check_structure(database)
     backend = PackedLmdbBackend(str(database))
     manifest = backend.manifest()
     keys = tqdm(_keys(backend), unit='file', desc='checking', disable=None)
@@ -194,15 +184,12 @@ def _files(root: Path, parts: Sequence[str], again: list[str]) -> Iterator[str]:
 
 
 def _check_key(key: str, where: Path) -> None:
-    try:
-        size = len(key.encode())
-    except UnicodeEncodeError as error:
-        raise PackingError(f'{where}: the file name {key!r} is no Unicode text.') from error
     if {'', '.', '..'} & set(key.split('/')) or '\\' in key or not key.isprintable():
         raise PackingError(
             f'{where}: {key!r} cannot name a packed file: expected parts separated by "/", none '
-            f'empty, "." or "..", without backslash and control characters.'
+            f'empty, "." or "..", of Unicode text without backslash and control characters.'
         )
+    size = len(key.encode())
     if size > MAX_KEY:
         raise PackingError(f'{where}: {key!r} has {size} bytes; LMDB keys have {MAX_KEY} at most.')
 
@@ -210,25 +197,32 @@ def _check_key(key: str, where: Path) -> None:
 # -------------------------------------------------------------------- writing
 
 
-def _write(files: Mapping[str, Path], path: Path, workers: int, map_size: int, batch: int) -> None:
+def _write(files: Mapping[str, Path], path: Path, workers: int) -> None:
     """Write all files, in the order of their keys, and the manifest."""
     import lmdb
 
+    names = sorted(files, key=str.encode)
+    # Address space, not disk: the values in whole pages, and pages of keys.
+    room = sum(file.stat().st_size for file in files.values())
+    room += 4 * mmap.PAGESIZE * len(files) + 2**26
     total = 0
     try:
         environment = lmdb.open(
-            str(path), subdir=False, map_size=map_size, lock=False, sync=False, meminit=False
+            str(path), subdir=False, map_size=room, lock=False, sync=False, meminit=False
         )
         with (
             environment,
             ThreadPoolExecutor(workers) as pool,
             tqdm(total=len(files), unit='file', desc='packing', disable=None) as bar,
         ):
-            for keys in _batches(files, batch):
-                contents = list(pool.map(lambda key: files[key].read_bytes(), keys))
-                _put(environment, [(k.encode(), c) for k, c in zip(keys, contents, strict=True)])
-                total += sum(map(len, contents))
-                bar.update(len(keys))
+            for start in range(0, len(names), _BATCH):
+                some = names[start : start + _BATCH]
+                contents = list(pool.map(lambda name: files[name].read_bytes(), some))
+                with environment.begin(write=True) as transaction:
+                    for name, content in zip(some, contents, strict=True):
+                        _put(transaction, name.encode(), content)
+                        total += len(content)
+                bar.update(len(some))
             manifest = dict(
                 format=FORMAT,
                 version=FORMAT_VERSION,
@@ -236,7 +230,8 @@ def _write(files: Mapping[str, Path], path: Path, workers: int, map_size: int, b
                 bytes=total,
                 checksum='crc32',
             )
-            _put(environment, [(MANIFEST_KEY, json.dumps(manifest).encode())], append=False)
+            with environment.begin(write=True) as transaction:
+                _put(transaction, MANIFEST_KEY, json.dumps(manifest).encode())
             environment.sync(True)
             size = (environment.info()['last_pgno'] + 1) * environment.stat()['psize']
     except (lmdb.Error, OSError) as error:
@@ -249,41 +244,5 @@ def _write(files: Mapping[str, Path], path: Path, workers: int, map_size: int, b
         os.truncate(path, size)
 
 
-def _batches(files: Mapping[str, Path], limit: int) -> Iterator[list[str]]:
-    some, size = [], 0
-    for key in sorted(files, key=str.encode):
-        some.append(key)
-        size += files[key].stat().st_size
-        if size >= limit:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
-
-
-def _put(environment: Any, files: Sequence[tuple[bytes, bytes]], append: bool = True) -> None:
-    """Write files in one transaction, with a larger map as often as it is full."""
-    import lmdb
-
-    while True:
-        try:
-            with environment.begin(write=True) as transaction:
-                for key, content in files:
-                    transaction.put(key, with_checksum(key, content), append=append)
-            return
-        except lmdb.MapFullError:
-            environment.set_mapsize(2 * environment.info()['map_size'])
-
-
-def _check_structure(database: Path) -> None:
-    """Walk over LMDB's pages without LMDB, which a damaged file could crash."""
-    try:
-        from lmdb.verify import VerifyError, verify
-    except ImportError:  # before 3.0
-        return
-    try:
-        problems = verify(str(database), subdir=False)
-    except (VerifyError, OSError) as error:
-        raise PackedDatabaseError(f'{database}: no LMDB database, or damaged ({error}).') from error
-    if problems:
-        raise PackedDatabaseError(f'{database}: damaged structure: {problems[0]}')
+def _put(transaction: Any, key: bytes, content: bytes) -> None:
+    transaction.put(key, with_checksum(key, content))

@@ -12,14 +12,14 @@ import posixpath
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
+from pathlib import Path, PurePosixPath
 from typing import Any
 from weakref import WeakValueDictionary
 
 from mmengine.fileio.backends import LmdbBackend, register_backend
 
-from mmmask3d.datasets.frame_files import same_form
+from mmmask3d.datasets.frame_files import content_of, same_form
 
 FORMAT = 'mmmask3d packed files'
 FORMAT_VERSION = 1
@@ -195,32 +195,22 @@ class PackedLmdbBackend(LmdbBackend):
 
         Raises:
             FileNotFoundError: There is no such folder.
-            TypeError: ``suffix`` does not fit the other arguments.
         """
-        if suffix is not None and (list_dir or not isinstance(suffix, str | tuple)):
-            raise TypeError('suffix must be a str or a tuple of them, with list_dir=False')
         folder = self._key(dir_path)
-        length = len(folder) + 1 if folder else 0
-        empty, last = True, tuple[str, ...]()
-        for key in self.keys(folder):
-            empty = False
-            name = key[length:]
-            parents = tuple(name.split('/')[:-1])
-            if list_dir:  # keys of one folder follow each other, save for names like 'a-b'
-                for depth in range(1, len(parents) + 1 if recursive else min(len(parents), 1) + 1):
-                    if parents[:depth] != last[:depth]:
-                        yield '/'.join(parents[:depth])
-                last = parents
-            wanted = suffix is None or name.endswith(suffix)
-            if list_file and wanted and (recursive or not parents):
-                yield name
-        if empty:
-            names = sorted({key.split('/')[0] for key in self.keys()})
-            more = f', ... ({len(names)} in all)' if len(names) > 8 else ''
+        names = [key.removeprefix(f'{folder}/') for key in self.keys(folder)]
+        if not names:
+            top = content_of({key.split('/')[0] for key in self.keys()})
             raise FileNotFoundError(
                 f'{dir_path} does not exist: {self.db_path} has no folder {folder!r}. At its top '
-                f'level are: {", ".join(names[:8]) or "nothing"}{more}.'
+                f'level are: {top}.'
             )
+        found = names if list_file else []
+        if list_dir:
+            parents = {parent for name in names for parent in map(str, PurePosixPath(name).parents)}
+            found = sorted(parents - {'.'}) + found
+        for name in found:
+            if (recursive or '/' not in name) and (suffix is None or name.endswith(suffix)):
+                yield name
 
     def _key(self, filepath: str | Path) -> str:
         """The key of a path: what follows ``data_root``."""
@@ -240,17 +230,22 @@ class PackedLmdbBackend(LmdbBackend):
     @contextmanager
     def _reading(self) -> Iterator[Any]:
         """A read transaction, whose values are views that end with it."""
-        import lmdb
-
         if self._client is None or self._process != os.getpid():
             self._client, self._process = _open(self.db_path), os.getpid()
-        try:
-            with self._client.begin(buffers=True) as transaction:
-                yield transaction
-        except lmdb.Error as error:
-            raise PackedDatabaseError(
-                f'{self.db_path}: cannot be read ({error}): the database is damaged. {_CURE}'
-            ) from error
+        with _damage_named(self.db_path), self._client.begin(buffers=True) as transaction:
+            yield transaction
+
+
+@contextmanager
+def _damage_named(db_path: str) -> Iterator[None]:
+    import lmdb
+
+    try:
+        yield
+    except lmdb.Error as error:
+        raise PackedDatabaseError(
+            f'{db_path}: no LMDB database, or a damaged one ({error}). {_CURE}'
+        ) from error
 
 
 # LMDB forbids opening a file twice in one process and going on with one that fork copied.
@@ -262,17 +257,13 @@ def _open(db_path: str) -> Any:
     """The open database of this process, after checking that it is whole and ours."""
     import lmdb
 
-    try:
-        status = os.stat(db_path)
-    except OSError as error:
-        raise PackedDatabaseError(
-            f'{db_path}: the packed database cannot be opened ({error.strerror}). Check db_path '
-            f'in backend_args.'
-        ) from error
     if not os.path.isfile(db_path):
+        found = 'a folder' if os.path.isdir(db_path) else 'nothing'
         raise PackedDatabaseError(
-            f'{db_path}: expected the file that pack_lmdb.py makes, found a folder.'
+            f'{db_path}: expected the file that pack_lmdb.py makes, found {found}. Check db_path '
+            f'in backend_args.'
         )
+    status = os.stat(db_path)
     key = os.getpid(), status.st_dev, status.st_ino
     for other, inherited in list(_environments.items()):
         if other[0] != key[0]:
@@ -281,32 +272,21 @@ def _open(db_path: str) -> Any:
     environment = _environments.get(key)
     if environment is not None:
         return environment
-    try:
+    with _damage_named(db_path), ExitStack() as opened:
         environment = lmdb.open(
             db_path, subdir=False, readonly=True, lock=False, readahead=False, max_spare_txns=2
         )
-        page, last = environment.stat()['psize'], environment.info()['last_pgno']
-    except lmdb.Error as error:
-        raise PackedDatabaseError(
-            f'{db_path}: no LMDB database, or a damaged one ({error}; {status.st_size} bytes). '
-            f'{_CURE}'
-        ) from error
-    # LMDB maps the file: touching a page beyond its end would kill the process.
-    expected = (last + 1) * page
-    if status.st_size < expected:
-        environment.close()
-        raise PackedDatabaseError(
-            f'{db_path}: truncated, {status.st_size} bytes, expected {expected}. Copy it again, '
-            f'or pack the folder again.'
-        )
-    try:
+        opened.callback(environment.close)
+        # LMDB maps the file: touching a page beyond its end would kill the process.
+        expected = (environment.info()['last_pgno'] + 1) * environment.stat()['psize']
+        if status.st_size < expected:
+            raise PackedDatabaseError(
+                f'{db_path}: truncated, {status.st_size} bytes, expected {expected}. Copy it '
+                f'again, or pack the folder again.'
+            )
         with environment.begin(buffers=True) as transaction:
             _read_manifest(transaction, db_path)
-    except BaseException as error:
-        environment.close()
-        if isinstance(error, lmdb.Error):
-            raise PackedDatabaseError(f'{db_path}: damaged ({error}). {_CURE}') from error
-        raise
+        opened.pop_all()
     _environments[key] = environment
     return environment
 

@@ -103,15 +103,9 @@ names = st.text(st.characters(categories=['L', 'N'], include_characters='-_. '),
 def test_round_trip_of_any_names_and_contents(tmp_path_factory, files):
     root = tmp_path_factory.mktemp('any')
     files = {f'd{len(name) % 3}/{same_form(name)}': content for name, content in files.items()}
-    pack(write_files(root / 'in', files), root / 'a.lmdb', batch=5000)
+    pack(write_files(root / 'in', files), root / 'a.lmdb')
     unpack(root / 'a.lmdb', root / 'out')
     assert read_files(root / 'out') == files
-
-
-def test_the_map_grows(tmp_path, source, files):
-    pack(source, tmp_path / 'a.lmdb', map_size=2**15, batch=1)
-    unpack(tmp_path / 'a.lmdb', tmp_path / 'out')
-    assert read_files(tmp_path / 'out') == files
 
 
 def test_the_format(tmp_path, source, files):
@@ -190,7 +184,7 @@ def test_nothing_to_pack(tmp_path):
 @pytest.mark.parametrize('name', ['a\\b', 'a\nb', os.fsdecode(b'a\xffb')])
 def test_names_that_cannot_be_keys(tmp_path, name):
     write_files(tmp_path / 'source', {name: b'x'})
-    with pytest.raises(PackingError, match=r'cannot name a packed file|is no Unicode'):
+    with pytest.raises(PackingError, match='cannot name a packed file'):
         pack(tmp_path / 'source', tmp_path / 'a.lmdb')
 
 
@@ -256,7 +250,7 @@ def test_disk_full(tmp_path, small_disk):
     rng = np.random.default_rng(0)
     source = write_files(tmp_path / 'source', {f'{i}.jpg': rng.bytes(60_000) for i in range(30)})
     with pytest.raises(StorageError, match=r'a\.lmdb\.partial: cannot be written'):
-        pack(source, small_disk / 'a.lmdb', batch=200_000)
+        pack(source, small_disk / 'a.lmdb')
     assert names_in(small_disk) == []
     pack(source, tmp_path / 'a.lmdb')
     with pytest.raises(StorageError, match=r'disk/out: cannot be written'):
@@ -279,7 +273,8 @@ def killed_at_third_call(original):
     return wrapped
 
 packing._put = killed_at_third_call(packing._put)
-packing.pack(Path(sys.argv[1]), Path(sys.argv[2]), batch=1)
+packing._BATCH = 1
+packing.pack(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 

@@ -114,9 +114,6 @@ def test_what_is_not_there(root, arguments):
         list(backend.list_dir_or_file(f'{root}/depths'))
     with pytest.raises(FileNotFoundError, match="no folder 'rg'"):
         list(backend.list_dir_or_file(f'{root}/rg'))  # a beginning of a name is no folder
-    for wrong in (dict(suffix='.png'), dict(list_dir=False, suffix=3)):
-        with pytest.raises(TypeError, match='suffix'):
-            list(backend.list_dir_or_file(str(root), **wrong))
 
 
 @pytest.mark.parametrize(
@@ -257,7 +254,7 @@ def test_a_damaged_frame_is_dropped_a_damaged_database_is_not(root, arguments, t
     # Only the loader meets this one, when the data set is complete already.
     mixed = dataset(root, on_error='drop')
     mixed.pipeline.transforms[0].backend_args = dict(bad, db_path=str(tmp_path / 'none.lmdb'))
-    with pytest.raises(PackedDatabaseError, match=r'none\.lmdb: .*cannot be opened.*db_path'):
+    with pytest.raises(PackedDatabaseError, match=r'none\.lmdb: .*found nothing.*db_path'):
         mixed[0]
 
 
@@ -349,7 +346,7 @@ def test_other_files_and_folders(tmp_path):
     for name, message in (
         ('text', 'no LMDB database, or a damaged one'),
         ('folder', 'found a folder'),
-        ('nothing', r'cannot be opened \(No such file'),
+        ('nothing', 'found nothing'),
     ):
         with pytest.raises(PackedDatabaseError, match=rf'{name}\.lmdb: .*{message}'):
             PackedLmdbBackend(str(tmp_path / f'{name}.lmdb')).get('a')
