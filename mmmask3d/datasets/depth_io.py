@@ -5,7 +5,6 @@ the loader, the checker and the converters cannot disagree about what a reading 
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -314,19 +313,24 @@ def to_readings(
         depth: (H, W) float32, 0 where there is no reading.
         valid: (H, W) bool, True where there is one.
     """
-    limits = stored_limits(
-        raw.dtype, depth_scale, tuple(depth_invalid), min_depth, max_depth, depth_kind
-    )
-    if limits is not None:
-        low, high = limits
-        depth = np.divide(raw, depth_scale, dtype=np.float32)
-        valid = raw >= low
-        if high < np.iinfo(raw.dtype).max:
-            valid &= raw <= high
-        elif low <= 1:
-            return depth, valid  # only 0 is no reading, and it is 0 already
-        return zero_where_invalid(depth, valid), valid
-    return _to_readings(raw, depth_scale, depth_invalid, min_depth, max_depth, depth_kind)
+    # Float64 input stays float64 until it is divided; 8 and 16 bits are exact in float32.
+    wide = raw.dtype == np.float64 or (raw.dtype.kind in 'ui' and raw.dtype.itemsize > 2)
+    with np.errstate(over='ignore', invalid='ignore'):
+        depth = np.divide(raw, depth_scale, dtype=np.float64 if wide else np.float32)
+        depth = depth.astype(np.float32, copy=False)
+    # Comparisons with NaN are False, so NaN leaves here already.
+    valid = depth > 0 if depth_kind == 'metric' else depth >= 0
+    if max_depth is not None:
+        valid &= depth <= np.float32(max_depth)
+    elif raw.dtype.kind == 'f':
+        valid &= depth < np.inf
+    if min_depth > 0:
+        valid &= depth >= np.float32(min_depth)
+    for value in depth_invalid:
+        if value == 0 and depth_kind == 'metric':
+            continue  # excluded by depth > 0
+        valid &= raw != value
+    return zero_where_invalid(depth, valid), valid
 
 
 def check_reading_settings(
@@ -359,72 +363,6 @@ def check_reading_settings(
             f'expected numbers with 0 <= min_depth < max_depth (metres), got {min_depth!r} and '
             f'{max_depth!r}.'
         )
-
-
-@lru_cache(maxsize=64)
-def stored_limits(
-    dtype: np.dtype,
-    depth_scale: float,
-    depth_invalid: tuple[float, ...] = (0,),
-    min_depth: float = 0.0,
-    max_depth: float | None = None,
-    depth_kind: str = 'metric',
-) -> tuple[int, int] | None:
-    """Smallest and largest stored value that is a reading, where all between are readings too.
-
-    Comparing 8 or 16 bits with two numbers takes a fraction of the time of comparing metres. The
-    limits are found by trying every value, so they cannot differ from the definition.
-
-    Args:
-        dtype: Type that depth is stored in.
-        depth_scale: See :func:`to_readings`.
-        depth_invalid: See :func:`to_readings`.
-        min_depth: See :func:`to_readings`.
-        max_depth: See :func:`to_readings`.
-        depth_kind: See :func:`to_readings`.
-
-    Returns:
-        The limits, (1, 0) where no value is a reading; None for other types than uint8 and uint16
-        and where ``depth_invalid`` leaves gaps.
-    """
-    if dtype not in (np.uint8, np.uint16):
-        return None
-    values = np.arange(np.iinfo(dtype).max + 1).astype(dtype)
-    valid = _to_readings(values, depth_scale, depth_invalid, min_depth, max_depth, depth_kind)[1]
-    readings = np.flatnonzero(valid)
-    if not len(readings):
-        return 1, 0
-    low, high = int(readings[0]), int(readings[-1])
-    return (low, high) if len(readings) == high - low + 1 else None
-
-
-def _to_readings(
-    raw: np.ndarray,
-    depth_scale: float,
-    depth_invalid: Sequence[float],
-    min_depth: float,
-    max_depth: float | None,
-    depth_kind: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`to_readings` for every type."""
-    # Float64 input stays float64 until it is divided; 8 and 16 bits are exact in float32.
-    wide = raw.dtype == np.float64 or (raw.dtype.kind in 'ui' and raw.dtype.itemsize > 2)
-    with np.errstate(over='ignore', invalid='ignore'):
-        depth = np.divide(raw, depth_scale, dtype=np.float64 if wide else np.float32)
-        depth = depth.astype(np.float32, copy=False)
-    # Comparisons with NaN are False, so NaN leaves here already.
-    valid = depth > 0 if depth_kind == 'metric' else depth >= 0
-    if max_depth is not None:
-        valid &= depth <= np.float32(max_depth)
-    elif raw.dtype.kind == 'f':
-        valid &= depth < np.inf
-    if min_depth > 0:
-        valid &= depth >= np.float32(min_depth)
-    for value in depth_invalid:
-        if value == 0 and depth_kind == 'metric':
-            continue  # excluded by depth > 0
-        valid &= raw != value
-    return zero_where_invalid(depth, valid), valid
 
 
 def zero_where_invalid(depth: np.ndarray, valid: np.ndarray) -> np.ndarray:

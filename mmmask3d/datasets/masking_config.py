@@ -38,18 +38,15 @@ def masking_defaults(config: Mapping, model: Any = None) -> dict[str, Any]:
         raise ValueError(
             f'{where}: masking is {masking!r}; expected a dict of {", ".join(MASKING_OPTIONS)}.'
         )
-    for key in masking:
-        if key == 'patch_size':
-            raise ValueError(
-                f'{where}: masking.patch_size={masking[key]!r}: the patch size of the masks is '
-                "that of the encoder. Set model.backbone.patch_size, and leave masking's out."
-            )
+    for key, value in masking.items():
         if key not in MASKING_OPTIONS:
             near = difflib.get_close_matches(str(key), MASKING_OPTIONS, 1)
-            hint = f' Did you mean {near[0]}?' if near else ''
+            cure = f' Did you mean {near[0]}?' if near else ''
+            if key == 'patch_size':
+                cure = " The patch size of the masks is the encoder's: model.backbone.patch_size."
             raise ValueError(
-                f'{where}: masking.{key}={masking[key]!r}: DepthAwareMasking has no {key}; masking '
-                f'takes {", ".join(MASKING_OPTIONS)}.{hint}'
+                f'{where}: masking.{key}={value!r}: DepthAwareMasking takes '
+                f'{", ".join(MASKING_OPTIONS)} from there.{cure}'
             )
     try:
         DepthAwareMasking(**masking)

@@ -152,11 +152,6 @@ def test_maps_are_found_by_the_name_of_depth(root):
     assert data[0]['valid'].any()
 
 
-def test_without_maps_nothing_is_said_of_them(root):
-    info = RGBDDataset(data_root=str(root)).get_data_info(0)
-    assert not [key for key in info if 'confidence' in key]
-
-
 def test_missing_maps(root, warnings_logged):
     (root / 'confidence/1.png').unlink()
     with pytest.raises(FileNotFoundError, match=r'1 of 3 frames .*confidence/1\.png\. Check'):

@@ -34,10 +34,3 @@ def test_keeps_the_type_and_picks_the_centre(dtype, order):
     got = resize_nearest(array, (5, 3))
     assert got.dtype == dtype
     np.testing.assert_array_equal(got, array[1::3, 1::3])
-
-
-def test_a_nan_is_a_value_like_any_other():
-    array = np.array([[np.nan, 1.0], [np.inf, -0.0]])
-    np.testing.assert_array_equal(
-        resize_nearest(array, (4, 4)), array.repeat(2, axis=0).repeat(2, axis=1)
-    )

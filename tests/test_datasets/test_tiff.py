@@ -7,8 +7,6 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from mmmask3d.datasets import FrameError
@@ -199,30 +197,6 @@ def test_a_file_cut_anywhere_is_refused(options):
     for length in (*range(1, len(content) - 1, 7), end):
         with pytest.raises(FrameError, match=r'^d\.tif: '):
             decode_depth(content[:length], 'd.tif')
-
-
-@settings(deadline=None, max_examples=300)
-@given(
-    position=st.integers(0, 10**6),
-    value=st.sampled_from([b'\0', b'\1', b'\x7f', b'\xff', bytes(4), b'\xff' * 4, b'\0\0\0\x80']),
-    kind=st.sampled_from(['plain', 'deflated', 'pages']),
-)
-def test_damage_gives_an_error_or_one_image(position, value, kind):
-    contents = {
-        'plain': tiff(RAMP.astype(np.uint16)),
-        'deflated': tiff(RGB, compression='zlib'),
-        'pages': pages(),
-    }
-    content = bytearray(contents[kind])
-    position %= len(content)
-    content[position : position + len(value)] = value
-    for decode in (decode_depth, decode_colour):
-        try:
-            image = decode(bytes(content), 'd.tif')
-        except FrameError as error:
-            assert str(error).startswith('d.tif: ')  # noqa: PT017
-        else:
-            assert image.size > 0
 
 
 def test_a_small_file_that_declares_a_large_image():

@@ -4,14 +4,12 @@ Colour is interpolated. Depth and validity are picked from the nearest source pi
 is ever blended with its neighbour or with a hole, and resizing does not change depth values.
 """
 
-from bisect import bisect_right
 from collections.abc import Sequence
 
 import cv2
 import mmcv
 import numpy as np
 from mmcv.transforms import RandomFlip, Resize
-from mmcv.transforms.utils import cache_randomness
 from mmpretrain.datasets.transforms import RandomResizedCrop
 
 from mmmask3d.datasets.nearest import resize_nearest
@@ -171,19 +169,6 @@ class RGBDRandomFlip(RandomFlip):
         direction: str | list[str] = 'horizontal',
     ) -> None:
         super().__init__(prob=prob, direction=direction)
-        directions = [direction] if isinstance(direction, str) else list(direction)
-        if isinstance(prob, list):
-            shares = [*prob, 1 - sum(prob)]
-        else:
-            shares = [prob / len(directions)] * len(directions) + [1 - prob]
-        cumulated = np.cumsum(shares)
-        self._directions = [*directions, None]
-        self._bounds = (cumulated / cumulated[-1]).tolist()
-
-    @cache_randomness  # type: ignore[untyped-decorator]
-    def _choose_direction(self) -> str | None:
-        # What np.random.choice does with the same draw, in a third of its time.
-        return self._directions[bisect_right(self._bounds, np.random.random_sample())]
 
     def _flip(self, results: dict) -> None:
         img = results['img']

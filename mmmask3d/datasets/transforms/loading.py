@@ -13,7 +13,6 @@ from mmmask3d.datasets.depth_io import (
     decode_colour,
     decode_depth,
     read_colour_header,
-    stored_limits,
     to_readings,
     zero_where_invalid,
 )
@@ -69,7 +68,6 @@ class LoadRGBD(BaseTransform):
     ) -> None:
         self.reduced_decoding = reduced_decoding
         self.backend_args = None if backend_args is None else dict(backend_args)
-        self._backends: dict[str, fileio.BaseStorageBackend] = {}
         self._warned: set[str] = set()
 
     def transform(self, results: dict) -> dict:
@@ -128,7 +126,7 @@ class LoadRGBD(BaseTransform):
 
     def _read(self, path: str, results: dict) -> bytes:
         try:
-            content = self._backend(path).get(path)
+            content = fileio.get(path, backend_args=self.backend_args)
             if content is None:  # how key-value backends (LMDB) report a missing key
                 raise FileNotFoundError(path)
         except FileNotFoundError as error:
@@ -141,18 +139,6 @@ class LoadRGBD(BaseTransform):
                 f"frame '{results['frame']}': {path} cannot be read: {error}"
             ) from error
         return bytes(content)  # some backends give a memoryview; bytes are not copied
-
-    def _backend(self, path: str) -> fileio.BaseStorageBackend:
-        """The file backend that mmengine would look up for every single file."""
-        prefix = path.partition('://')[0] if '://' in path else ''
-        if prefix not in self._backends:
-            self._backends[prefix] = fileio.get_file_backend(
-                path, backend_args=self.backend_args, enable_singleton=True
-            )
-        return self._backends[prefix]
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | dict(_backends={})  # connections are a process's own
 
     def _check_unit(self, depth: np.ndarray, valid: np.ndarray, results: dict) -> None:
         frame = results['frame']
@@ -194,19 +180,14 @@ def may_decode_later(transforms: Sequence[Callable]) -> bool:
 
 
 def _surely_plausible(raw: np.ndarray, settings: tuple) -> bool:
-    """Whether one look at the largest reading shows that there is one and its unit is possible."""
-    limits = stored_limits(raw.dtype, *settings)
-    if limits is None:
-        return False
-    largest = int(raw.max())
-    if largest > limits[1]:
-        largest = int((raw * (raw <= limits[1])).max())
-    if largest < limits[0]:
-        return False
+    """Whether some of the pixels and the largest show a reading of a possible unit."""
+    depth, valid = to_readings(raw[::8, ::8], *settings)
     depth_scale, depth_kind = settings[0], settings[-1]
-    return depth_kind == 'relative' or (
-        _NEAREST_PLAUSIBLE_MAX <= largest / depth_scale <= _FARTHEST_PLAUSIBLE_MEDIAN
+    plausible = (
+        depth.max() >= _NEAREST_PLAUSIBLE_MAX
+        and raw.max() <= _FARTHEST_PLAUSIBLE_MEDIAN * depth_scale
     )
+    return bool(valid.any() and (plausible or depth_kind == 'relative'))
 
 
 def _no_reading(raw: np.ndarray, results: dict) -> str:
