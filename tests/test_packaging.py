@@ -84,6 +84,7 @@ def test_the_wheel_holds_package_configs_tools_and_index(wheel, source):
         if '.mim' not in path.parts:
             assert path.relative_to(source).as_posix() in names
     assert {'mmmask3d/.mim/model-index.yml', 'mmmask3d/py.typed'} <= names
+    assert 'mmmask3d/conversion/sources/nyuv2_raw_classes.tsv' in names
     weights = [name for name in names if name.startswith('mmmask3d/weights/shipped/')]
     assert [name for name in weights if name.endswith('.safetensors')]
     assert 'mmmask3d/.mim/configs/_probe/child.py' in names

@@ -6,6 +6,8 @@ import numpy as np
 
 # Boxes of cameras that are turned a little against each other do not meet exactly at their corners.
 _OVERLAP = 0.05
+_SAME_SURFACE = 0.05  # neighbours whose depths differ by this share at most
+_LARGEST_FOOTPRINT = 4  # target pixels across and down for one source pixel
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,6 @@ def register_depth(
     rotation: np.ndarray,
     translation: np.ndarray,
     size: tuple[int, int],
-    same_surface: float = 0.05,
-    largest_footprint: int = 4,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Warp a depth map forward into the colour camera; the nearest surface wins.
 
@@ -49,7 +49,7 @@ def register_depth(
       depth away: holes stay holes, and nothing is spanned between a surface and what lies behind.
 
     So surfaces are covered without gaps, and end where their outermost pixels end. Boxes of more
-    than ``largest_footprint`` target pixels are cut, which leaves gaps instead of blocks.
+    than 4 target pixels across or down are cut, which leaves gaps instead of blocks.
 
     The boxes follow the axes of the images: the cameras may look in different directions, but
     neither should be turned around its optical axis by more than some degrees.
@@ -63,8 +63,6 @@ def register_depth(
             of the colour camera.
         translation: (3,) metres: position of the depth camera in the axes of the colour camera.
         size: (width, height) of the colour image.
-        same_surface: Neighbours whose depths differ by this share at most are one surface.
-        largest_footprint: Largest number of target pixels across and down for one source pixel.
 
     Returns:
         depth: (height, width) float32, metres along the axis of the colour camera, 0 where there
@@ -79,9 +77,9 @@ def register_depth(
     # A pixel of its own: its side at its depth, as large as it appears from the colour camera.
     with np.errstate(invalid='ignore'):
         half = depth / distance / 2
-    across, down = (_joined(depth, distance, axis, same_surface) for axis in (1, 0))
+    across, down = (_joined(depth, distance, axis) for axis in (1, 0))
     overlap = _OVERLAP * _inside_surface(across, down)
-    reach = largest_footprint / 2
+    reach = _LARGEST_FOOTPRINT / 2
     boxes = []
     for centre, joined, axis, ratio in (
         (column, across, 1, colour_camera.fx / depth_camera.fx),
@@ -123,11 +121,11 @@ def _pairs(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     return (array[:, :-1], array[:, 1:]) if axis == 1 else (array[:-1], array[1:])
 
 
-def _joined(depth: np.ndarray, distance: np.ndarray, axis: int, same_surface: float) -> np.ndarray:
+def _joined(depth: np.ndarray, distance: np.ndarray, axis: int) -> np.ndarray:
     """Whether a pixel and its neighbour along ``axis`` are one surface."""
     one, other = _pairs(depth, axis)
     with np.errstate(invalid='ignore'):  # False where one of them is NaN
-        close = np.abs(one - other) <= same_surface * np.fmin(one, other)
+        close = np.abs(one - other) <= _SAME_SURFACE * np.fmin(one, other)
     one, other = _pairs(np.isfinite(distance), axis)
     return close & one & other
 

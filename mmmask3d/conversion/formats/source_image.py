@@ -69,3 +69,24 @@ def read_colour(
         return content, (header.width, header.height)
     image = as_shown(decode_colour(content, str(path)), orientation)
     return image, (image.shape[1], image.shape[0])
+
+
+def check_size(
+    path: Path, found: tuple[int, int], expected: tuple[int, int], other: object, why: str
+) -> None:
+    """Raise where two files of a frame differ in size.
+
+    Args:
+        path: One of them.
+        found: Its (width, height).
+        expected: (width, height) of the other.
+        other: What has that.
+        why: End of the message.
+
+    Raises:
+        FrameError: They differ.
+    """
+    if found != expected:
+        raise FrameError(
+            f'{path}: {found[0]}x{found[1]} pixels, {other} has {expected[0]}x{expected[1]}. {why}'
+        )
