@@ -13,8 +13,6 @@ from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.storage import StorageError
 from mmmask3d.conversion.workers import WorkerError
 
-_LARGEST_SIDE = 8192
-
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
     """Adds defaults where there are any."""
@@ -39,7 +37,7 @@ def build_parser(converter: type[Converter], prog: str | None = None) -> argpars
     )
     parser.add_argument(
         '--size',
-        type=int,
+        type=at_least_one,
         nargs=2,
         metavar=('WIDTH', 'HEIGHT'),
         default=converter.default_size,
@@ -78,8 +76,6 @@ def run(
     """
     parser = build_parser(converter, prog)
     args = parser.parse_args(arguments)
-    if args.size and not all(1 <= side <= _LARGEST_SIDE for side in args.size):
-        parser.error(f'--size must lie between 1 and {_LARGEST_SIDE}, got {args.size}')
     options = JobOptions(
         size=tuple(args.size) if args.size else None,
         workers=args.workers,

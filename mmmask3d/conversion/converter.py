@@ -81,7 +81,11 @@ class Converter:
     #: Instances of fewer pixels are not annotated.
     smallest_instance: int = SMALLEST_INSTANCE
 
+    #: Options of :meth:`add_arguments` that decide the content of the output.
+    content_options: Sequence[str] = ()
+
     def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
         self.source: Path = args.source
 
     @classmethod
@@ -101,11 +105,7 @@ class Converter:
 
         A folder converted with other options is not added to.
         """
-        return {}
-
-    def source_version(self) -> str:
-        """What is known of the release or state of the source, for the manifest."""
-        return ''
+        return {name: getattr(self.args, name) for name in self.content_options}
 
     def sources(self) -> Sequence[Any]:
         """What is read independently: scenes, archives, or the data set as one; picklable."""

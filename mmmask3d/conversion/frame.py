@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any
 
 import cv2
 import numpy as np
@@ -45,21 +44,6 @@ class Frame:
     unsure: float | None = None
 
 
-class CheckedBytes(bytes):
-    """Bytes of a colour file that were decoded without damage, so need not be once more.
-
-    Attributes:
-        shape: What they decode to, (H, W, 3).
-    """
-
-    shape: tuple[int, ...]
-
-    def __new__(cls, content: bytes, shape: tuple[int, ...]) -> 'CheckedBytes':  # noqa: D102
-        self = super().__new__(cls, content)
-        self.shape = shape
-        return self
-
-
 def store_depth(depth: np.ndarray, valid: np.ndarray, scale: float) -> np.ndarray:
     """Turn metres into 16 bits; what does not fit becomes "no reading" instead of wrapping round.
 
@@ -79,7 +63,7 @@ def store_depth(depth: np.ndarray, valid: np.ndarray, scale: float) -> np.ndarra
 
 def bring_to_size(
     images: Mapping[str, np.ndarray | bytes], size: tuple[int, int] | None, where: str
-) -> dict[str, Any]:
+) -> tuple[dict[str, np.ndarray], dict[str, bytes]]:
     """Bring all images of a frame to one size: colour by area, everything else nearest.
 
     Args:
@@ -88,53 +72,39 @@ def bring_to_size(
         where: The frame, for messages.
 
     Returns:
-        Arrays of one size; a colour file that has it already as :class:`CheckedBytes`.
+        Arrays of one size, and the files among ``images`` that have it already.
 
     Raises:
         FrameError: A file cannot be decoded, or the size has another aspect ratio.
-        TypeError: An image is not of a type that :class:`Frame` allows.
     """
     arrays = {
         kind: decode_colour(image, where) if isinstance(image, bytes) else image
         for kind, image in images.items()
     }
-    for kind, array in arrays.items():
-        _check_type(kind, array, where)
     if size is None:
         leading = next(kind for kind in ('depth', 'rgb', *arrays) if kind in arrays)
         size = arrays[leading].shape[1::-1]
-    result: dict[str, Any] = {}
+    files = {}
     for kind, array in arrays.items():
         original = images[kind]
         if array.shape[1::-1] != size:
             hint = orientation_hint(original) if isinstance(original, bytes) else ''
-            result[kind] = _resized(kind, array, size, where, hint)
+            arrays[kind] = _resized(kind, array, size, where, hint)
         elif isinstance(original, bytes):
-            result[kind] = CheckedBytes(original, array.shape)
-        else:
-            result[kind] = array
-    return result
+            files[kind] = original
+    return arrays, files
 
 
-def _check_type(kind: str, array: np.ndarray, where: str) -> None:
-    """Raise where a converter gives what would be stored as something else."""
-    if kind == 'rgb' or array.ndim == 3:
-        fits = array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8
-        expected = '(H, W, 3) uint8'
-    else:
-        depth = kind.startswith('depth')
-        types = (np.uint8, np.uint16, np.float32) if depth else (np.uint8, np.uint16)
-        fits = array.ndim == 2 and array.dtype in types
-        expected = f'(H, W) of {", ".join(t.__name__ for t in types)}'
-    if not fits or not array.size:
-        raise TypeError(f'{where}: {kind} is {array.shape} {array.dtype}, expected {expected}')
+def same_aspect(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes (width, height) have one shape, to 3 %."""
+    return abs(size[0] * other[1] / (size[1] * other[0]) - 1) <= _ASPECT_TOLERANCE
 
 
 def _resized(
     kind: str, array: np.ndarray, size: tuple[int, int], where: str, hint: str
 ) -> np.ndarray:
     height, width = array.shape[:2]
-    if abs(width * size[1] / (height * size[0]) - 1) > _ASPECT_TOLERANCE:
+    if not same_aspect((width, height), size):
         raise FrameError(
             f'{where}: {kind} of {width}x{height} (width x height) would be distorted by bringing '
             f'it to {size[0]}x{size[1]}.'
@@ -150,20 +120,20 @@ def encode(image: np.ndarray | bytes, suffix: str, where: str) -> bytes:
     """Encode an image and check that what was encoded decodes to the same.
 
     Args:
-        image: As in :attr:`Frame.images`.
+        image: An array as in :attr:`Frame.images`; or a colour file that :func:`bring_to_size` has
+            decoded, which stays as it is.
         suffix: How the file's name ends: in '.jpg', '.png' or '.npy'.
         where: The frame, for messages.
 
     Raises:
-        FrameError: Bytes given as they are do not decode, or are of another format than
-            ``suffix``.
-        TypeError: The suffix cannot hold the type of the image.
+        FrameError: The file is of another format than ``suffix``.
+        RuntimeError: The suffix cannot hold the image.
     """
     suffix = '.' + suffix.rpartition('.')[2]
     if isinstance(image, bytes):
-        return _checked_bytes(image, suffix, where)
-    if suffix == '.png' and image.dtype.kind == 'f':  # OpenCV would store 8 bits of it
-        raise TypeError(f'{where}: {image.dtype} cannot be stored as .png; use .npy')
+        if not image.startswith(SIGNATURES[suffix]):
+            raise FrameError(f'{where}: expected a {suffix} file, found {describe(image)}.')
+        return image
     if suffix == '.npy':
         buffer = BytesIO()
         np.save(buffer, image)
@@ -173,10 +143,7 @@ def encode(image: np.ndarray | bytes, suffix: str, where: str) -> bytes:
             '.jpg': [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
             '.png': [cv2.IMWRITE_PNG_COMPRESSION, 3],
         }[suffix]
-        done, encoded = cv2.imencode(suffix, image, options)
-        if not done:
-            raise RuntimeError(f'{where}: OpenCV could not encode {image.shape} as {suffix}')
-        data = encoded.tobytes()
+        data = cv2.imencode(suffix, image, options)[1].tobytes()
     back = decode_colour(data, where) if image.ndim == 3 else decode_depth(data, where)
     same = back.shape == image.shape if suffix == '.jpg' else np.array_equal(back, image)
     if not same or (suffix != '.jpg' and back.dtype != image.dtype):
@@ -187,22 +154,14 @@ def encode(image: np.ndarray | bytes, suffix: str, where: str) -> bytes:
     return data
 
 
-def _checked_bytes(content: bytes, suffix: str, where: str) -> bytes:
-    if not content.startswith(SIGNATURES[suffix]):
-        raise FrameError(f'{where}: expected a {suffix} file, found {describe(content)}.')
-    if not isinstance(content, CheckedBytes):
-        decode_colour(content, where)
-    return content
-
-
-def measure(kind: str, image: np.ndarray | bytes) -> dict:
+def measure(kind: str, image: np.ndarray) -> dict:
     """What the manifest sums up about one image.
 
     Returns:
         Depth: ``invalid`` (share), and of the readings, if there is any, ``low``, ``median``,
         ``high`` in stored units. Labels and instances: ``pixels``, by id. Colour: nothing.
     """
-    if isinstance(image, bytes) or image.ndim == 3:
+    if image.ndim == 3:
         return {}
     if not kind.startswith('depth'):
         counts = np.bincount(image.ravel())

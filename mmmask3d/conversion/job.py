@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.manifest import MANIFEST, finish
-from mmmask3d.conversion.paths import SourceError, safe_name
+from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.storage import OutputFolder, open_output, remove_files
 from mmmask3d.conversion.workers import Run, convert_chunk, plan_source, pool
 
@@ -132,8 +132,6 @@ def _plan(
             break
         problems += plans[number].problems
         for ref in plans[number].frames:
-            if safe_name(ref.name) != ref.name:
-                raise ValueError(f'{converter.name}: {ref.name!r} did not go through safe_name')
             if ref.name in frames:
                 other = sources[frames[ref.name][0]]
                 raise SourceError(

@@ -55,7 +55,6 @@ def finish(
         'title': converter.title,
         'mmmask3d': __version__,
         'source': os.path.basename(os.path.abspath(converter.source)),
-        'source_version': converter.source_version(),
         'frames': len(names),
         'splits': splits,
         'depth_kind': converter.depth_kind,

@@ -168,16 +168,16 @@ def _file(kind: str, name: str) -> str:
 
 def _convert_frame(root: Path, size: tuple[int, int] | None, opened: Any, ref: FrameRef) -> dict:
     frame = _converter.read(opened, ref.locator)
-    images = bring_to_size(frame.images, size, ref.name)
+    images, as_they_are = bring_to_size(frame.images, size, ref.name)
     measures = {kind: measure(kind, image) for kind, image in images.items()}
     _check(measures, ref.name)
     if frame.unsure is not None:
         measures['depth']['unsure'] = round(frame.unsure, 6)
-    stored = {kind: image for kind, image in images.items() if kind in _converter.suffixes}
     # Everything is encoded before anything is written.
     data = {
-        _file(kind, ref.name): encode(image, _converter.suffixes[kind], ref.name)
-        for kind, image in stored.items()
+        _file(kind, ref.name): encode(as_they_are.get(kind, image), suffix, ref.name)
+        for kind, image in images.items()
+        if (suffix := _converter.suffixes.get(kind))
     }
     try:
         files = {file: write_file(root, file, content) for file, content in data.items()}

@@ -174,15 +174,15 @@ class FolderConverter(PairsConverter):
         self.max_depth: float | None = args.max_depth
         self.in_place: bool = args.in_place
         self.out: Path = args.out
-        if self.in_place and (args.size or args.depth_format != 'png'):
-            raise SourceError('--in-place leaves files as they are: no --size, no --depth-format.')
-        if self.in_place and self.min_confidence is not None:
-            raise SourceError(
-                '--in-place leaves files as they are: no --min-confidence. RGBDDataset applies it: '
-                "min_confidence, and data_prefix['confidence_path']."
-            )
-        if self.in_place and self.shown:
-            raise SourceError('--in-place leaves files as they are: no --orientation shown.')
+        changes = {
+            '--size': args.size,
+            '--depth-format': args.depth_format != 'png',
+            '--orientation shown': self.shown,
+            '--min-confidence (RGBDDataset applies it)': self.min_confidence is not None,
+        }
+        given = [option for option, changed in changes.items() if changed]
+        if self.in_place and given:
+            raise SourceError(f'--in-place leaves files as they are: no {", ".join(given)}.')
         sample = self._sample()
         self.unit: float | str = args.unit or self._ask(sample)
         # What the first file holds, all must: it decides how depth is stored and its scale.

@@ -81,18 +81,17 @@ class NYUv2Converter(Converter):
 
     name = 'nyuv2'
     title = 'NYU Depth v2'
+    content_options = ('rgb', 'crop_border', 'max_depth', 'categories')
     classes = {'label40': NYU40_CLASSES, 'label13': NYU13_CLASSES}
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
         self.splits_file: Path | None = args.splits
-        self.rgb: str = args.rgb
-        self.crop_border: bool = args.crop_border
         self.max_depth: float = args.max_depth
         self.category_set: str = args.categories
         self.categories = instance_categories(self.category_set)
         self.suffixes = {
-            'rgb': f'.{self.rgb}',
+            'rgb': f'.{args.rgb}',
             **dict.fromkeys(('depth', 'depth_filled', 'label40', 'label13', 'instance'), '.png'),
         }
         self.own_map40 = read_map40(args.map40) if args.map40 else None
@@ -127,18 +126,9 @@ class NYUv2Converter(Converter):
 
     def options(self) -> dict:
         """See :meth:`Converter.options`."""
-
-        def checksum(table: np.ndarray | None) -> int | None:
-            return None if table is None else zlib.crc32(table.tobytes())
-
-        return {
-            'rgb': self.rgb,
-            'crop_border': self.crop_border,
-            'max_depth': self.max_depth,
-            'categories': self.category_set,
-            'map40': checksum(self.own_map40),
-            'map13': checksum(self.own_map13),
-        }
+        maps = {'map40': self.own_map40, 'map13': self.own_map13}
+        checksums = {k: None if m is None else zlib.crc32(m.tobytes()) for k, m in maps.items()}
+        return super().options() | checksums
 
     def sources(self) -> Sequence[LabelledFile]:
         """See :meth:`Converter.sources`: the one file, with its class tables.
@@ -189,7 +179,7 @@ class NYUv2Converter(Converter):
         with open_mat73(source.path) as file:
             arrays = find_arrays(file, source.path)
         count, width, height = arrays['labels'].shape
-        if self.crop_border and (height, width) != _FULL_SIZE:
+        if self.args.crop_border and (height, width) != _FULL_SIZE:
             raise SourceError(
                 f'{source.path}: frames of {width}x{height}, but --crop-border is the region of '
                 f'frames of 640x480.'
@@ -208,7 +198,7 @@ class NYUv2Converter(Converter):
         """See :meth:`Converter.read`; of every array, one frame is read."""
         source, arrays = opened
         where = f'{source.path}, frame {locator + 1}'
-        region = VALID_REGION if self.crop_border else (slice(None), slice(None))
+        region = VALID_REGION if self.args.crop_border else (slice(None), slice(None))
         # Stored as (3, width, height) and (width, height).
         stored = {n: read_part(a, locator, f'{where}, {n}') for n, a in arrays.items()}
         image = stored.pop('images').transpose(2, 1, 0)[region]
@@ -220,7 +210,7 @@ class NYUv2Converter(Converter):
                 f'{len(source.to40) - 1} classes of this file.'
             )
         raw, filled = maps['rawDepths'], maps['depths']
-        instance, categories = number_instances(labels, maps['instances'], source.category, where)
+        instance, categories = number_instances(labels, maps['instances'], source.category)
         images: dict[str, np.ndarray | bytes] = {
             'rgb': np.ascontiguousarray(image[..., ::-1]),
             # False where it is not a number.
@@ -330,7 +320,7 @@ def _numbers(values: Any, low: int, high: int, where: str) -> np.ndarray:
 
 
 def number_instances(
-    labels: np.ndarray, instances: np.ndarray, category: np.ndarray, where: str
+    labels: np.ndarray, instances: np.ndarray, category: np.ndarray
 ) -> tuple[np.ndarray, dict[int, int]]:
     """Number the pairs of label and instance number, which restart for every label.
 
@@ -338,22 +328,16 @@ def number_instances(
         labels: (H, W) int64, raw labels; 0 = unlabelled.
         instances: (H, W) unsigned; 0 = none.
         category: COCO category of each raw label; 0 for none.
-        where: The frame, for messages.
 
     Returns:
         Ids from 1 in the order of label and instance number, (H, W) uint16, 0 where either is 0;
         and the category of each id whose label has one.
-
-    Raises:
-        FrameError: There are more pairs than 16 bits count.
     """
     shift = 1 << (8 * instances.dtype.itemsize)
     pairs, inverse = np.unique(labels * shift + instances.astype(np.int64), return_inverse=True)
     label, number = np.divmod(pairs, shift)
     counted = (label > 0) & (number > 0)
     ids = np.where(counted, np.cumsum(counted), 0)
-    if ids.max() > np.iinfo(np.uint16).max:
-        raise FrameError(f'{where}: {ids.max()} instances, more than the stored 16 bits count.')
     categories = {int(i): int(category[k]) for i, k in zip(ids, label, strict=True) if i}
     instance = ids[inverse.reshape(labels.shape)].astype(np.uint16)
     return instance, {i: c for i, c in categories.items() if c}

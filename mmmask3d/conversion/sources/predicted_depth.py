@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmmask3d.conversion.frame import Frame
+from mmmask3d.conversion.frame import Frame, same_aspect
 from mmmask3d.conversion.sources.folder import PairsConverter
 from mmmask3d.datasets.depth_io import FrameError, decode_colour, decode_depth
 from mmmask3d.datasets.image_header import declared_image
@@ -14,7 +14,6 @@ from mmmask3d.datasets.orientation import orientation_hint
 
 KINDS = ('depth', 'inverse')
 _LARGEST = 65535
-_SAME_ASPECT = 0.03
 _OUTLIERS = 1, 99  # percentiles
 _LEAST_SPREAD = 0.01  # of the range, between these
 
@@ -69,7 +68,7 @@ class PredictedDepthConverter(PairsConverter):
         colour_path, depth_path = (opened / part for part in locator[:2])
         colour, colour_size = self.read_colour(colour_path)
         values = read_prediction(depth_path).astype(np.float64)
-        if _same_aspect(colour_size, values.shape) and not _same_aspect(
+        if same_aspect(colour_size, values.shape) and not same_aspect(
             colour_size, values.shape[::-1]
         ):
             # cv2.imread turns what it gives to a network, so this is a prediction of that picture.
@@ -174,8 +173,4 @@ def _common_size(colour: tuple[int, int], prediction: tuple[int, int]) -> tuple[
     ratio covers the same view and is brought to the size of the colour image.
     """
     smaller = prediction[0] * prediction[1] < colour[0] * colour[1]
-    return prediction if smaller and _same_aspect(colour, prediction) else colour
-
-
-def _same_aspect(size: tuple[int, int], other: tuple[int, int]) -> bool:
-    return abs(size[0] * other[1] / (size[1] * other[0]) - 1) <= _SAME_ASPECT
+    return prediction if smaller and same_aspect(colour, prediction) else colour

@@ -3,8 +3,8 @@
 import argparse
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -182,15 +182,13 @@ class ScanNetConverter(Converter):
         """See :meth:`Converter.plan`."""
         return source.plan(self.every)
 
-    @contextmanager
-    def open(self, source: SensScene | FramesScene) -> Iterator[Any]:
+    def open(self, source: SensScene | FramesScene) -> AbstractContextManager[Any]:
         """See :meth:`Converter.open`."""
-        with source.open(self.label_map) as opened:
-            yield opened
+        return source.open(self.label_map)
 
     def read(self, opened: Any, locator: Any) -> Frame:
         """See :meth:`Converter.read`."""
-        return opened.read(locator)
+        return opened(locator)
 
     def splits(self, names: Mapping[str, str]) -> dict[str, list[str]]:
         """See :meth:`Converter.splits`; with the parts of the training scenes."""

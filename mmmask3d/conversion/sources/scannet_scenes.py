@@ -1,9 +1,10 @@
 """Scans of ScanNet: which frames they have, and how to read them."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from mmmask3d.conversion.converter import FrameRef, Plan
 from mmmask3d.conversion.formats.archive import Archive
 from mmmask3d.conversion.formats.matrix import read_matrix
 from mmmask3d.conversion.formats.sens import SensEntry, SensReader
-from mmmask3d.conversion.formats.source_image import decode_map
+from mmmask3d.conversion.formats.source_image import decode_map, read_map
 from mmmask3d.conversion.frame import Frame, store_depth
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.sources.scannet_labels import (
@@ -23,7 +24,7 @@ from mmmask3d.conversion.sources.scannet_labels import (
     nyu40_of_ids,
     split_joint_ids,
 )
-from mmmask3d.datasets.depth_io import FrameError, decode_depth, read_header
+from mmmask3d.datasets.depth_io import FrameError, read_header
 from mmmask3d.datasets.frame_files import by_stem, files_in
 
 _NUMBER = re.compile(r'\d{1,9}')
@@ -105,26 +106,22 @@ class SensScene(Scene):
             yield {kind: stack.enter_context(Archive(self.archive(kind))) for kind in self.kinds()}
 
     @contextmanager
-    def open(self, label_map: np.ndarray | None) -> Iterator['_OpenSens']:
-        """Open the files for reading."""
+    def open(self, label_map: np.ndarray | None) -> Iterator[Callable[[SensEntry], Frame]]:
+        """Open the files; gives what reads a frame."""
         with SensReader(self.stream) as reader, self._archives() as archives:
-            yield _OpenSens(reader, archives, label_map)
+            yield partial(_read_stream, reader, archives, label_map)
 
     def camera(self, number: int) -> dict:
         """Calibration, with the image sizes it belongs to."""
         with SensReader(self.stream) as reader:
             header = reader.header
         return {
-            'colour': {
-                'size': header.colour_size,
-                'intrinsic': _finite(header.colour_intrinsic),
-                'extrinsic': _finite(header.colour_extrinsic),
-            },
-            'depth': {
-                'size': header.depth_size,
-                'intrinsic': _finite(header.depth_intrinsic),
-                'extrinsic': _finite(header.depth_extrinsic),
-            },
+            kind: {
+                'size': getattr(header, f'{kind}_size'),
+                'intrinsic': _finite(getattr(header, f'{kind}_intrinsic')),
+                'extrinsic': _finite(getattr(header, f'{kind}_extrinsic')),
+            }
+            for kind in ('colour', 'depth')
         }
 
 
@@ -133,39 +130,27 @@ def member(kind: str, number: int) -> str:
     return f'{kind}-filt/{number}.png'
 
 
-@dataclass
-class _OpenSens:
-    reader: SensReader
-    archives: Mapping[str, Archive]
-    label_map: Any
-
-    def read(self, entry: SensEntry) -> Frame:
-        reader = self.reader
-        stored = reader.read(entry)
-        depth = in_millimetres(reader.depth(stored), reader.header.depth_scale)
-        frame = Frame({'rgb': stored.colour, 'depth': depth})
-        frame.extra = {'time_us': [stored.colour_time, stored.depth_time]} | _pose(stored.pose)
-        if 'label' in self.archives:
-            labels = self._labels(frame, entry.number)
-            if 'instance' in self.archives:
-                self._instances(frame, entry.number, labels)
-        return frame
-
-    def _labels(self, frame: Frame, number: int) -> np.ndarray:
-        ids, where = self._map('label', number, (8, 16))
-        labels = nyu40_of_ids(ids, self.label_map, where)
+def _read_stream(
+    reader: SensReader, archives: Mapping[str, Archive], label_map: Any, entry: SensEntry
+) -> Frame:
+    stored = reader.read(entry)
+    depth = in_millimetres(reader.depth(stored), reader.header.depth_scale)
+    frame = Frame({'rgb': stored.colour, 'depth': depth})
+    frame.extra = {'time_us': [stored.colour_time, stored.depth_time]} | _pose(stored.pose)
+    maps = {}
+    for kind, bits in (('label', (8, 16)), ('instance', (8,))):
+        if kind in archives:
+            name = member(kind, entry.number)
+            where = f'{archives[kind].path}, {name}'
+            maps[kind] = decode_map(archives[kind].read(name), where, bits), where
+    if 'label' in maps:
+        labels = nyu40_of_ids(maps['label'][0], label_map, maps['label'][1])
         frame.images |= {'label20': LABEL20_OF_NYU40[labels], 'label40': labels}
-        return labels
-
-    def _instances(self, frame: Frame, number: int, labels: np.ndarray) -> None:
-        instance, where = self._map('instance', number, (8,))
+    if 'instance' in maps:
+        instance, where = maps['instance']
         frame.categories = categories_by_label(instance, labels, where)
         frame.images['instance'] = instance.astype(np.uint16)
-
-    def _map(self, kind: str, number: int, bits: tuple[int, ...]) -> tuple[np.ndarray, str]:
-        archive, name = self.archives[kind], member(kind, number)
-        where = f'{archive.path}, {name}'
-        return decode_map(archive.read(name), where, bits), where
+    return frame
 
 
 @dataclass(frozen=True)
@@ -224,9 +209,27 @@ class FramesScene(Scene):
         return plan
 
     @contextmanager
-    def open(self, label_map: np.ndarray | None) -> Iterator['_OpenFrames']:
-        """Nothing is kept open."""
-        yield _OpenFrames(self)
+    def open(self, label_map: np.ndarray | None) -> Iterator[Callable[[Mapping], Frame]]:
+        """Gives what reads a frame; nothing is kept open."""
+        yield self._read
+
+    def _read(self, names: Mapping[str, str]) -> Frame:
+        paths = {kind: self.folder / kind / name for kind, name in names.items()}
+        colour = paths['color'].read_bytes()
+        read_header(colour, str(paths['color']))
+        depth = read_map(paths['depth'], 16)
+        frame = Frame({'rgb': colour, 'depth': in_millimetres(depth, self.scale)})
+        if self.labels:
+            labels = check_nyu40(read_map(paths['label'], 8), str(paths['label']))
+            frame.images |= {'label20': LABEL20_OF_NYU40[labels], 'label40': labels}
+        if self.instances:
+            joint = read_map(paths['instance'], 16)
+            instance, frame.categories = split_joint_ids(joint, str(paths['instance']))
+            frame.images['instance'] = instance
+        pose = self.folder / 'pose' / Path(names['color']).with_suffix('.txt')
+        if pose.exists():
+            frame.extra = _pose(read_matrix(pose))
+        return frame
 
     def _intrinsic(self, kind: str) -> np.ndarray | None:
         path = self.folder / f'intrinsics_{kind}.txt'
@@ -253,38 +256,6 @@ class FramesScene(Scene):
                 'intrinsic': None if intrinsic is None else _finite(intrinsic),
             }
         return camera
-
-
-@dataclass
-class _OpenFrames:
-    scene: FramesScene
-
-    def read(self, names: Mapping[str, str]) -> Frame:
-        scene = self.scene
-        colour, where = self._content('color', names)
-        read_header(colour, where)
-        content, where = self._content('depth', names)
-        read_header(content, where)
-        depth = decode_depth(content, where)
-        if depth.dtype != np.uint16:
-            raise FrameError(f'{where}: {depth.dtype}, expected depth in 16 bits.')
-        frame = Frame({'rgb': colour, 'depth': in_millimetres(depth, scene.scale)})
-        if scene.labels:
-            content, where = self._content('label', names)
-            labels = check_nyu40(decode_map(content, where, (8,)), where)
-            frame.images |= {'label20': LABEL20_OF_NYU40[labels], 'label40': labels}
-        if scene.instances:
-            content, where = self._content('instance', names)
-            joint = decode_map(content, where, (16,))
-            frame.images['instance'], frame.categories = split_joint_ids(joint, where)
-        pose = scene.folder / 'pose' / Path(names['color']).with_suffix('.txt')
-        if pose.exists():
-            frame.extra = _pose(read_matrix(pose))
-        return frame
-
-    def _content(self, kind: str, names: Mapping[str, str]) -> tuple[bytes, str]:
-        path = self.scene.folder / kind / names[kind]
-        return path.read_bytes(), str(path)
 
 
 def _pose(matrix: np.ndarray) -> dict:

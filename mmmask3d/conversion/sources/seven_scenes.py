@@ -11,7 +11,7 @@ from mmmask3d.conversion import units
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.formats.matrix import read_matrix
 from mmmask3d.conversion.formats.registration import Camera, register_depth
-from mmmask3d.conversion.formats.source_image import read_colour, read_map
+from mmmask3d.conversion.formats.source_image import check_size, read_colour, read_map
 from mmmask3d.conversion.frame import Frame, store_depth
 from mmmask3d.conversion.numbers import add_every
 from mmmask3d.conversion.paths import SourceError, require, safe_name
@@ -78,13 +78,11 @@ class SevenScenesConverter(Converter):
 
     name = 'seven_scenes'
     title = '7-Scenes'
+    content_options = ('unit', 'every', 'jpeg', 'register')
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
         self.depth_scale: float = args.unit
-        self.every: int = args.every
-        self.jpeg: bool = args.jpeg
-        self.register: bool = args.register
         self.suffixes = {'rgb': '.jpg' if args.jpeg else '.png', 'depth': '.png'}
 
     @classmethod
@@ -101,15 +99,6 @@ class SevenScenesConverter(Converter):
             action='store_false',
             help='leave depth in the view of the depth camera, where it does not fit colour',
         )
-
-    def options(self) -> dict:
-        """Options that decide the content of the output."""
-        return {
-            'unit': self.depth_scale,
-            'every': self.every,
-            'jpeg': self.jpeg,
-            'register': self.register,
-        }
 
     def sources(self) -> list[SceneSequence]:
         """The sequences that the lists of the scenes name."""
@@ -181,7 +170,7 @@ class SevenScenesConverter(Converter):
                 (files[_COLOUR][stem], files[_DEPTH][stem], files[_POSE].get(stem)),
                 source.split,
             )
-            for stem in complete[:: self.every]
+            for stem in complete[:: self.args.every]
         ]
         return Plan(frames, problems)
 
@@ -193,11 +182,7 @@ class SevenScenesConverter(Converter):
         image, size = read_colour(colour_path, self.suffixes['rgb'])
         stored = read_map(depth_path, 16)
         for path, found in ((colour_path, size), (depth_path, stored.shape[::-1])):
-            if found != SIZE:
-                raise FrameError(
-                    f'{path}: {found[0]}x{found[1]} pixels, expected {SIZE[0]}x{SIZE[1]}, which '
-                    f'the constants of the registration belong to.'
-                )
+            check_size(path, found, SIZE, 'the calibration', 'Its constants belong to that size.')
         extra = {}
         if pose is not None:
             to_world = read_matrix(folder / pose)
@@ -205,13 +190,13 @@ class SevenScenesConverter(Converter):
                 raise FrameError(f'{folder / pose}: expected finite numbers.')
             # The poses are those of the depth camera, whose view registered depth has left.
             extra['camera_to_world'] = (
-                to_world @ np.linalg.inv(depth_to_colour()) if self.register else to_world
+                to_world @ np.linalg.inv(depth_to_colour()) if self.args.register else to_world
             ).tolist()
         return Frame({'rgb': image, 'depth': self._depth(stored)}, extra=extra)
 
     def _depth(self, stored: np.ndarray) -> np.ndarray:
         valid = (stored > 0) & (stored < _NO_READING)
-        if not self.register:
+        if not self.args.register:
             return np.where(valid, stored, 0).astype(np.uint16)
         depth, valid = register_depth(
             stored / self.depth_scale,

@@ -21,7 +21,7 @@ from mmmask3d.conversion.formats.mat73 import (
     open_mat73,
     read_part,
 )
-from mmmask3d.conversion.formats.source_image import decode_map
+from mmmask3d.conversion.formats.source_image import check_size, read_map
 from mmmask3d.conversion.frame import Frame
 from mmmask3d.conversion.numbers import above_zero
 from mmmask3d.conversion.paths import SourceError, path_inside, require, safe_name
@@ -34,6 +34,7 @@ META = 'Metadata/SUNRGBDMeta.mat'
 SEGMENTATION = 'Metadata/SUNRGBD2Dseg.mat'
 ALL_SPLIT = 'traintestSUNRGBD/allsplit.mat'
 _DOCS = 'See docs/datasets/sunrgbd.md.'
+_REGISTERED = 'Expected one size, since they are registered.'
 #: The lists name frames by paths of the authors' machine: /n/fs/sun3d/data/SUNRGBD/kv1/...
 _BEFORE_TREE = re.compile(r'^(?:.*?/)?SUNRGBD/')
 
@@ -166,7 +167,9 @@ class SUNRGBDConverter(Converter):
             'depth': depth,
         }
         if self.filled:
-            images['depth_filled'] = read_depth(locator.filled, self.max_depth, depth.shape)
+            images['depth_filled'] = read_depth(locator.filled, self.max_depth)
+            size = images['depth_filled'].shape[::-1]
+            check_size(locator.filled, size, depth.shape[::-1], locator.depth, _REGISTERED)
         if opened is not None:
             file, references = opened
             where = f'{self.toolbox / SEGMENTATION}, seglabel of frame {locator.index + 1}'
@@ -279,22 +282,18 @@ def unrotate(stored: np.ndarray) -> np.ndarray:
     return (stored >> 3) | (stored << 13)
 
 
-def read_depth(path: Path, max_depth: float, shape: tuple[int, int] | None = None) -> np.ndarray:
+def read_depth(path: Path, max_depth: float) -> np.ndarray:
     """Depth in millimetres, (H, W) uint16, 0 = no reading.
 
     Args:
         path: PNG as distributed.
         max_depth: Metres; from here on there is no reading.
-        shape: Expected height and width.
 
     Raises:
         FrameError: It is damaged, or another kind of picture.
         OSError: It cannot be opened.
     """
-    content = path.read_bytes()
-    _check_header(content, 'PNG', path, shape)
-    stored = decode_map(content, str(path), (16,))
-    depth = unrotate(stored)
+    depth = unrotate(read_map(path, 16))
     return np.where(depth < 1000 * max_depth, depth, 0).astype(np.uint16)
 
 
@@ -306,17 +305,6 @@ def read_image(path: Path, shape: tuple[int, int]) -> bytes:
         OSError: It cannot be opened.
     """
     content = path.read_bytes()
-    _check_header(content, 'JPEG', path, shape)
+    header = read_header(content, str(path), ('JPEG',))
+    check_size(path, (header.width, header.height), shape[::-1], 'the raw depth', _REGISTERED)
     return content
-
-
-def _check_header(
-    content: bytes, kind: str, path: Path, shape: tuple[int, int] | None = None
-) -> None:
-    """Check format and size as declared."""
-    header = read_header(content, str(path), (kind,))
-    if shape is not None and (header.height, header.width) != shape:
-        raise FrameError(
-            f'{path}: {header.width}x{header.height}, but the raw depth of this frame is '
-            f'{shape[1]}x{shape[0]}; expected one size, since they are registered.'
-        )

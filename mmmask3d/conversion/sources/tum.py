@@ -12,11 +12,10 @@ from typing import Any
 from mmmask3d.conversion import units
 from mmmask3d.conversion.association import associate
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
-from mmmask3d.conversion.formats.source_image import read_colour, read_map
+from mmmask3d.conversion.formats.source_image import check_size, read_colour, read_map
 from mmmask3d.conversion.frame import Frame
 from mmmask3d.conversion.numbers import above_zero, add_every
 from mmmask3d.conversion.paths import SourceError, path_inside, safe_name
-from mmmask3d.datasets.depth_io import FrameError
 from mmmask3d.datasets.frame_files import walk
 from mmmask3d.datasets.text_lists import read_lines
 
@@ -64,8 +63,8 @@ def read_list(path: Path, fields: int) -> tuple[list[Line], list[str]]:
         if parts[0].startswith('#'):
             continue
         where = f'{path}:{number}'
-        time = float(parts[0]) if _NUMBER.fullmatch(parts[0]) else math.nan
-        if not math.isfinite(time):
+        time = _number(parts[0])
+        if math.isnan(time):
             problems.append(f'{where}: expected a time stamp in seconds, found {parts[0][:40]!r}.')
         elif len(parts) != 1 + fields:
             problems.append(
@@ -89,15 +88,11 @@ class TUMConverter(Converter):
 
     name = 'tum'
     title = 'TUM RGB-D'
+    content_options = ('unit', 'max_difference', 'offset', 'every', 'jpeg')
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
         self.depth_scale: float = args.unit
-        self.max_difference: float = args.max_difference
-        self.offset: float = args.offset
-        self.every: int = args.every
-        self.jpeg: bool = args.jpeg
-        self.val: tuple[str, ...] = tuple(args.val)
         self.suffixes = {'rgb': '.jpg' if args.jpeg else '.png', 'depth': '.png'}
 
     @classmethod
@@ -132,14 +127,7 @@ class TUMConverter(Converter):
 
     def options(self) -> dict:
         """Options that decide the content of the output."""
-        return {
-            'unit': self.depth_scale,
-            'max_difference': self.max_difference,
-            'offset': self.offset,
-            'every': self.every,
-            'val': sorted(self.val),
-            'jpeg': self.jpeg,
-        }
+        return {**super().options(), 'val': sorted(self.args.val)}
 
     def sources(self) -> list[str]:
         """Folders of the sequences, relative to the source."""
@@ -150,7 +138,7 @@ class TUMConverter(Converter):
                 f'{self.source}: no rgb.txt is there or up to {_DEPTH_OF_SEARCH} folders below. '
                 f'Give the folder of a sequence, or the one that holds the unpacked sequences.'
             )
-        unknown = sorted(set(self.val) - {self._title_of(name) for name in found})
+        unknown = sorted(set(self.args.val) - {self._title_of(name) for name in found})
         if unknown:
             known = ', '.join(self._title_of(name) for name in found[:8])
             raise SourceError(
@@ -166,7 +154,7 @@ class TUMConverter(Converter):
         """Pair the files of a sequence."""
         folder = self.source / source
         title = safe_name(self._title_of(source))
-        split = 'val' if self._title_of(source) in self.val else 'train'
+        split = 'val' if self._title_of(source) in self.args.val else 'train'
         colour, problems = self._files(folder, 'rgb.txt')
         depth, more = self._files(folder, 'depth.txt')
         problems += more
@@ -177,18 +165,18 @@ class TUMConverter(Converter):
         pairs = associate(
             [line.time for line in colour],
             [line.time for line in depth],
-            self.max_difference,
-            self.offset,
+            self.args.max_difference,
+            self.args.offset,
         )
         if not pairs:
             problems.append(
                 f'{folder}: none of the {len(colour)} colour and {len(depth)} depth files are '
-                f'closer in time than {self.max_difference:g} s. Check --offset and the lists.'
+                f'closer in time than {self.args.max_difference:g} s. Check --offset and the lists.'
             )
         frames = []
-        for i, j in pairs[:: self.every]:
+        for i, j in pairs[:: self.args.every]:
             extra: dict[str, Any] = {'time': colour[i].time, 'depth_time': depth[j].time}
-            pose = _nearest(poses, colour[i].time, self.max_difference)
+            pose = _nearest(poses, colour[i].time, self.args.max_difference)
             if pose:
                 # Position in metres, then the quaternion x, y, z, w: camera to world.
                 extra['pose_time'] = pose.time
@@ -227,29 +215,26 @@ class TUMConverter(Converter):
         image, size = read_colour(folder / colour_name, self.suffixes['rgb'])
         depth_path = folder / depth_name
         depth = read_map(depth_path, 16)
-        if depth.shape[::-1] != size:
-            raise FrameError(
-                f'{depth_path}: {depth.shape[1]}x{depth.shape[0]} pixels, '
-                f'{folder / colour_name} has {size[0]}x{size[1]}. Depth of this format is '
-                f'registered to colour pixel for pixel; these two are not.'
-            )
+        why = 'Depth of this format is registered to colour pixel for pixel; these two are not.'
+        check_size(depth_path, depth.shape[::-1], size, folder / colour_name, why)
         return Frame({'rgb': image, 'depth': depth}, extra=extra)
 
 
 def _read_poses(path: Path) -> tuple[list[Line], list[str]]:
     lines, problems = read_list(path, 7)
-    good = []
-    for line in lines:
-        wrong = [
-            field
-            for field in line.fields
-            if not _NUMBER.fullmatch(field) or not math.isfinite(float(field))
-        ]
-        if wrong:
-            problems.append(f'{path}:{line.number}: expected numbers, found {wrong[0][:40]!r}.')
-        else:
-            good.append(line)
+    good = [line for line in lines if not any(map(math.isnan, map(_number, line.fields)))]
+    problems += [
+        f'{path}:{line.number}: expected numbers, found {" ".join(line.fields)[:80]!r}.'
+        for line in lines
+        if line not in good
+    ]
     return good, problems
+
+
+def _number(text: str) -> float:
+    """NaN where a text is no finite number."""
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    return value if math.isfinite(value) else math.nan
 
 
 def _nearest(lines: Sequence[Line], time: float, max_difference: float) -> Line | None:
