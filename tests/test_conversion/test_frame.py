@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mmmask3d.conversion import frame as module
-from mmmask3d.conversion.frame import CheckedBytes, bring_to_size, encode, measure, store_depth
+from mmmask3d.conversion.frame import bring_to_size, encode, measure, store_depth
 from mmmask3d.datasets import FrameError
 from mmmask3d.datasets.depth_io import decode_depth, to_readings
 
@@ -70,7 +70,7 @@ def test_depth_of_another_size_holds_source_values_only(data, dtype, shape, fact
     if dtype == np.float32:
         depth[rng.random(shape) < 0.1] = np.nan
     try:
-        got = bring_to_size({'depth': depth}, size, 'f')['depth']
+        got = bring_to_size({'depth': depth}, size, 'f')[0]['depth']
     except FrameError:
         assert abs(shape[1] / shape[0] / (size[0] / size[1]) - 1) > 0.02
         return
@@ -100,34 +100,34 @@ def test_labels_and_instances_move_with_depth():
         'label': ((y * 32 + x) % 13).astype(np.uint8),
         'instance': (y * 32 + x).astype(np.uint16),
     }
-    got = bring_to_size(images, (16, 12), 'f')
+    got, _ = bring_to_size(images, (16, 12), 'f')
     np.testing.assert_array_equal(got['instance'], got['depth'] - 1)
     np.testing.assert_array_equal(got['label'], (got['depth'] - 1) % 13)
 
 
 def test_colour_shrinks_by_the_mean_of_its_pixels():
-    got = bring_to_size({'rgb': COLOUR}, (16, 12), 'f')['rgb']
+    got = bring_to_size({'rgb': COLOUR}, (16, 12), 'f')[0]['rgb']
     means = COLOUR.reshape(12, 2, 16, 2, 3).mean((1, 3))
     assert np.abs(got - means).max() <= 0.51
 
 
 def test_the_size_is_that_of_depth_else_of_colour():
     images = {'rgb': JPEG, 'depth': DEPTH[::2, ::2], 'label': np.zeros((24, 32), np.uint8)}
-    got = bring_to_size(images, None, 'f')
+    got, _ = bring_to_size(images, None, 'f')
     assert {k: v.shape[:2] for k, v in got.items()} == dict.fromkeys(images, (12, 16))
-    got = bring_to_size({'label': images['label'][::2, ::2], 'rgb': JPEG}, None, 'f')
+    got, _ = bring_to_size({'label': images['label'][::2, ::2], 'rgb': JPEG}, None, 'f')
     assert {k: v.shape[:2] for k, v in got.items()} == {'label': (24, 32), 'rgb': (24, 32)}
-    assert bring_to_size({'label': images['label']}, None, 'f')['label'].shape == (24, 32)
+    assert bring_to_size({'label': images['label']}, None, 'f')[0]['label'].shape == (24, 32)
 
 
 @pytest.mark.parametrize('content', [JPEG, PNG])
 def test_a_colour_file_of_the_right_size_is_kept_byte_for_byte(content):
-    got = bring_to_size({'rgb': content, 'depth': DEPTH}, None, 'f')
-    assert isinstance(got['rgb'], CheckedBytes)
-    assert got['rgb'] == content
+    got, files = bring_to_size({'rgb': content, 'depth': DEPTH}, None, 'f')
+    assert files == {'rgb': content}
     assert got['rgb'].shape == (24, 32, 3)
     suffix = '.jpg' if content is JPEG else '.png'
-    assert encode(got['rgb'], suffix, 'f') == content
+    assert encode(content, suffix, 'f') == content
+    assert bring_to_size({'rgb': content, 'depth': DEPTH}, (16, 12), 'f')[1] == {}
 
 
 @pytest.mark.parametrize('size', [(32, 24), (16, 12)])
@@ -135,33 +135,15 @@ def test_a_colour_file_is_decoded_once(monkeypatch, size):
     calls = []
     real = module.decode_colour
     monkeypatch.setattr(module, 'decode_colour', lambda *a: calls.append(a) or real(*a))
-    got = bring_to_size({'rgb': JPEG, 'depth': DEPTH}, size, 'f')['rgb']
+    _, files = bring_to_size({'rgb': JPEG, 'depth': DEPTH}, size, 'f')
+    for content in files.values():
+        encode(content, '.jpg', 'f')
     assert len(calls) == 1
-    if size == (32, 24):
-        encode(got, '.jpg', 'f')
-        assert len(calls) == 1
 
 
 def test_another_aspect_ratio_is_refused():
     with pytest.raises(FrameError, match=r'f: rgb of 32x24 .* distorted .* to 32x20'):
         bring_to_size({'rgb': JPEG, 'depth': DEPTH[:20]}, None, 'f')
-
-
-@pytest.mark.parametrize(
-    ('kind', 'image'),
-    [
-        ('rgb', COLOUR[..., 0]),
-        ('rgb', COLOUR.astype(np.uint16)),
-        ('depth', DEPTH.astype(np.float64)),
-        ('depth', DEPTH.astype(np.int32)),
-        ('depth', DEPTH[None]),
-        ('label', DEPTH.astype(np.int64)),
-        ('depth', DEPTH[:0]),
-    ],
-)
-def test_a_type_that_would_be_stored_as_another_is_a_programming_error(kind, image):
-    with pytest.raises(TypeError, match=f'f: {kind} is '):
-        bring_to_size({kind: image}, None, 'f')
 
 
 # ---------------------------------------------------------------- encode
@@ -181,7 +163,7 @@ def test_npy_depth_comes_back():
 
 
 def test_float_depth_is_not_squeezed_into_a_png():
-    with pytest.raises(TypeError, match=r'f: float32 cannot be stored as \.png'):
+    with pytest.raises(RuntimeError, match=r'f: \.png decodes to uint8.* encoded, float32'):
         encode(DEPTH.astype(np.float32), '.png', 'f')
 
 
@@ -190,9 +172,7 @@ def test_float_depth_is_not_squeezed_into_a_png():
     [
         (PNG, '.jpg', r'expected a \.jpg file, found the format PNG'),
         (JPEG, '.png', r'expected a \.png file'),
-        (JPEG[:-30], '.jpg', 'truncated JPEG'),
         (b'', '.jpg', 'expected'),
-        (PNG[:60] + bytes(60) + PNG[120:], '.png', 'cannot be decoded'),
     ],
 )
 def test_colour_bytes_that_are_not_what_they_are_said_to_be(content, suffix, message):
@@ -212,14 +192,6 @@ def test_measured_depth_is_that_of_readings():
     assert measure('depth', np.zeros((2, 2), np.uint16)) == {'invalid': 1.0}
 
 
-def test_a_single_reading_among_millions_is_one():
-    depth = np.zeros((2000, 2000), np.uint8)
-    depth[5, 5] = 9
-    found = measure('depth', depth)
-    assert found['low'] == found['high'] == 9
-    assert found['invalid'] == 1.0  # rounded
-
-
 def test_what_is_measured_is_what_the_loader_reads():
     floats = RNG.normal(1, 1, (40, 50)).astype(np.float32)
     floats[RNG.random(floats.shape) < 0.2] = np.nan
@@ -231,4 +203,4 @@ def test_what_is_measured_is_what_the_loader_reads():
 
 def test_measured_labels_are_counts():
     assert measure('label', np.array([[0, 3, 3]], np.uint8)) == {'pixels': {'0': 1, '3': 2}}
-    assert measure('rgb', JPEG) == measure('rgb', COLOUR) == {}
+    assert measure('rgb', COLOUR) == {}

@@ -358,19 +358,6 @@ def test_killed_at_random_moments(toy, tmp_path, read_tree):
     assert killed_in_between >= 10
 
 
-def test_interrupted_by_ctrl_c_in_one_process(toy, source, tmp_path, read_tree):
-    slow = toy.arguments(source)
-    slow.seconds = 0.05
-    pid = forked(lambda: convert(toy.ToyConverter(slow), tmp_path / 'out'))
-    time.sleep(0.3)
-    os.kill(pid, signal.SIGINT)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
-    assert temporary(tmp_path / 'out') == []
-    converted(toy, source, tmp_path / 'out')
-    converted(toy, source, tmp_path / 'whole')
-    assert read_tree(tmp_path / 'out') == read_tree(tmp_path / 'whole')
-
-
 def descendants(pid):
     """Ids of the processes below one, by /proc."""
     parents = {}

@@ -6,10 +6,7 @@ import tempfile
 import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mmmask3d.conversion.storage import (
     StorageError,
@@ -88,23 +85,6 @@ def test_a_journal_cut_anywhere_keeps_its_complete_lines(tmp_path):
         assert journal.read_bytes() == content[: ends[complete - 1]]  # ready for the next line
 
 
-@settings(deadline=None, max_examples=150)
-@given(data=st.data())
-def test_a_damaged_line_costs_at_most_its_frame(tmp_path_factory, data):
-    root = tmp_path_factory.mktemp('damaged') / 'out'
-    noted = fill(root)
-    journal = root / '.conversion/journal.jsonl'
-    content = bytearray(journal.read_bytes())
-    start = content.index(b'\n') + 1
-    position = data.draw(st.integers(start, len(content) - 1))
-    content[position] ^= data.draw(st.integers(1, 255))
-    journal.write_bytes(content)
-    # A line break that is lost or gained joins or splits lines: two frames are touched then.
-    kept = reopen(root)
-    assert len(kept) >= len(noted) - 2
-    assert all(noted[name] == record for name, record in kept.items())
-
-
 def test_other_options_are_named(tmp_path):
     fill(tmp_path / 'out')
     other = {'converter': 'x', 'options': {'size': (8, 6), 'unit': 'mm', 'new': 1}}
@@ -135,25 +115,6 @@ def test_an_empty_folder_and_one_left_before_its_first_line_are_taken(tmp_path):
     (tmp_path / 'killed/.conversion/tmp/77-3').write_bytes(b'half a jour')
     assert reopen(tmp_path / 'killed') == {}
     assert list((tmp_path / 'killed/.conversion/tmp').iterdir()) == []
-
-
-def test_a_planted_link_to_a_file_is_replaced_not_followed(tmp_path):
-    (tmp_path / 'precious').write_bytes(b'theirs')
-    fill(tmp_path / 'out', ['a'])
-    target = tmp_path / 'out/depth/b.png'
-    target.symlink_to(tmp_path / 'precious')
-    with open_output(tmp_path / 'out', IDENTITY) as output:
-        output.write('depth/b.png', b'ours')
-    assert (tmp_path / 'precious').read_bytes() == b'theirs'
-    assert not target.is_symlink()
-    assert target.read_bytes() == b'ours'
-
-
-def test_a_link_to_the_output_folder_itself_is_the_user_s_choice(tmp_path):
-    (tmp_path / 'big_disk').mkdir()
-    (tmp_path / 'out').symlink_to(tmp_path / 'big_disk')
-    assert list(fill(tmp_path / 'out', ['a'])) == ['a']
-    assert (tmp_path / 'big_disk/depth/a.png').exists()
 
 
 def test_index_files_that_are_no_more_are_removed(tmp_path):
@@ -256,10 +217,3 @@ def test_a_file_that_does_not_read_back_is_no_file(tmp_path, monkeypatch):
             with pytest.raises(StorageError, match='does not read back the same'):
                 write_file(output.root, 'rgb/a.jpg', b'content')
         assert files_of(tmp_path / 'out/rgb') == []
-
-
-def test_many_frames_are_checked_in_any_order(tmp_path):
-    names = [f'{i:03d}' for i in np.random.default_rng(0).permutation(60)]
-    fill(tmp_path / 'out', names)
-    (tmp_path / 'out/depth/007.png').unlink()
-    assert list(reopen(tmp_path / 'out')) == [n for n in names if n != '007']

@@ -12,7 +12,7 @@ from mmmask3d.conversion.sources.scannet import ScanNetConverter
 from mmmask3d.conversion.sources.seven_scenes import SevenScenesConverter
 from mmmask3d.conversion.sources.sunrgbd import SUNRGBDConverter
 from mmmask3d.conversion.sources.tum import TUMConverter
-from mmmask3d.conversion.units import add_argument, stored_per_metre
+from mmmask3d.conversion.units import stored_per_metre
 
 
 @pytest.mark.parametrize(
@@ -26,13 +26,6 @@ def test_units(text, scale):
 def test_what_is_no_unit(text):
     with pytest.raises(argparse.ArgumentTypeError, match='expected mm, cm, m, or a number'):
         stored_per_metre(text)
-
-
-def test_the_option():
-    parser = argparse.ArgumentParser()
-    add_argument(parser, default=5000.0)
-    assert parser.parse_args([]).unit == 5000
-    assert parser.parse_args(['--unit', 'mm']).unit == 1000
 
 
 @pytest.mark.parametrize(

@@ -265,13 +265,8 @@ def format_rows(rows: Sequence[dict[str, Any]]) -> str:
             + [format_mean(v) for v in values]
             + [' '.join(format_figure(x) for x in v) for v in values]
         )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = [
-        '| ' + ' | '.join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + ' |'
-        for line in lines
-    ]
-    text.insert(1, '|' + '|'.join('-' * (w + 2) for w in widths) + '|')
-    return '\n'.join(text)
+    lines.insert(1, ['---'] * len(lines[0]))
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
 def format_mean(values: Sequence[float]) -> str:

@@ -3,8 +3,6 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation
 
 from mmmask3d.conversion.formats.registration import Camera, register_depth
@@ -200,89 +198,3 @@ def test_a_box_before_a_slanted_wall_from_a_turned_camera():
 
 
 # ---------------------------------------------------------------- against a slow reference
-
-
-def reference(depth, valid, source, target, rotation, translation, size, same, largest):
-    """The rule of the docstring, one pixel after the other, projections by OpenCV."""
-    height, width = depth.shape
-    matrix = np.array([[target.fx, 0, target.cx], [0, target.fy, target.cy], [0, 0, 1.0]])
-    places = {}
-    for row in range(height):
-        for column in range(width):
-            z = depth[row, column]
-            if not valid[row, column]:
-                continue
-            ray = np.array([(column - source.cx) / source.fx, (row - source.cy) / source.fy, 1.0])
-            far = (rotation @ (ray * z) + translation)[2]
-            if far <= 0:
-                continue
-            at = cv2.projectPoints(
-                (ray * z).reshape(1, 1, 3),
-                cv2.Rodrigues(rotation)[0],
-                translation,
-                matrix,
-                None,
-            )[0].ravel()
-            places[row, column] = at, far
-    out = np.zeros(size[::-1], np.float32)
-
-    def joined(one, other):
-        if one not in places or other not in places:
-            return False
-        a, b = depth[one], depth[other]
-        return abs(a - b) <= same * min(a, b)
-
-    for (row, column), (at, far) in places.items():
-        ring = [(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
-        # One surface all around: over the four sides, and from left and right up and down.
-        overlap = 0.05 * all(
-            joined((row + i, column + j), (row + i + k, column + j + m))
-            for i, j in ((0, 0), (0, -1), (0, 1))
-            for k, m in ((0, -1), (0, 1), (-1, 0), (1, 0))
-        )
-        assert not overlap or all(place in places for place in ring)
-        ends = []
-        for step, axis, ratio in (
-            ((0, 1), 0, target.fx / source.fx),
-            ((1, 0), 1, target.fy / source.fy),
-        ):
-            for sign in (-1, 1):
-                other = row + sign * step[0], column + sign * step[1]
-                end = at[axis] + sign * ratio * depth[row, column] / far / 2
-                if joined((row, column), other):
-                    end = (at[axis] + places[other][0][axis]) / 2
-                end += sign * overlap
-                if sign > 0:
-                    ends.append(min(end, at[axis] + largest / 2))
-                else:
-                    ends.append(max(end, at[axis] - largest / 2))
-        for y in range(size[1]):
-            for x in range(size[0]):
-                covered = ends[0] <= x < ends[1] and ends[2] <= y < ends[3]
-                if covered and (out[y, x] == 0 or far < out[y, x]):
-                    out[y, x] = far
-    return out
-
-
-@settings(deadline=None, max_examples=25, derandomize=True)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    factor=st.sampled_from([0.5, 0.9, 1.0, 2.2]),
-    same=st.sampled_from([0.0, 0.05, 0.3]),
-    largest=st.sampled_from([1, 2, 4]),
-)
-def test_equals_the_slow_reference(seed, factor, same, largest):
-    rng = np.random.default_rng(seed)
-    depth = rng.choice([0.8, 2.0, 5.0], (7, 9)) + rng.uniform(0, 0.1, (7, 9))
-    depth[:5, :6] = 1.4
-    valid = rng.random(depth.shape) < 0.9
-    source = Camera(*rng.uniform(8, 12, 2), *rng.uniform(2, 5, 2))
-    size = (round(9 * factor), round(7 * factor))
-    target = Camera(*rng.uniform(8, 12, 2) * factor, *rng.uniform(2, 5, 2) * factor)
-    rotation, translation = turned(*rng.uniform(-0.1, 0.1, 3)), rng.uniform(-0.3, 0.3, 3)
-    got, found = register_depth(
-        depth, valid, source, target, rotation, translation, size, same, largest
-    )
-    expected = reference(depth, valid, source, target, rotation, translation, size, same, largest)
-    np.testing.assert_array_equal(found, expected > 0)
-    np.testing.assert_allclose(got, expected, rtol=1e-6)

@@ -10,7 +10,6 @@ import tifffile
 from PIL import Image
 
 from mmmask3d.conversion.command_line import run
-from mmmask3d.conversion.sources import folder
 from mmmask3d.conversion.sources.folder import FolderConverter
 from mmmask3d.datasets import FrameError, LoadRGBD, RGBDDataset
 from mmmask3d.datasets.depth_io import decode_depth
@@ -204,26 +203,6 @@ def test_on_a_terminal_it_is_asked_for_until_it_is_answered(tmp_path, capsys, mo
     assert json.loads((out / 'manifest.json').read_text())['depth_scale'] == 100
 
 
-def test_no_answer_is_no_unit(tmp_path, capsys, monkeypatch):
-    def end(prompt):
-        raise EOFError
-
-    monkeypatch.setattr('sys.stdin.isatty', lambda: True, raising=False)
-    monkeypatch.setattr('builtins.input', end)
-    make(tmp_path / 'in', np.round(METRES * 100).astype(np.uint16))
-    convert(tmp_path / 'in', tmp_path / 'out', code=1)
-    assert 'Give --unit' in capsys.readouterr().err
-
-
-@pytest.mark.parametrize('unit', ['inch', '0', '-1', 'nan', 'inf', '1e3', ''])
-def test_units_that_are_none(tmp_path, capsys, unit):
-    with pytest.raises(SystemExit):
-        convert(tmp_path, tmp_path / 'out', f'--unit={unit}')
-    error = capsys.readouterr().err
-    assert 'expected mm, cm, m, or a number' in error
-    assert 'or relative' in error
-
-
 # ---------------------------------------------------------------- colour and sizes
 
 
@@ -284,17 +263,6 @@ def test_tiff_depth_of_phones_comes_as_it_is_stored(tmp_path):
         assert frame['valid'].sum() == (stored > 0).sum()
         metres = stored.astype(np.float32)
         np.testing.assert_allclose(frame['depth'], metres, atol=0 if place else 0.0005)
-
-
-def test_tiff_of_a_preview_and_depth_is_refused(tmp_path, capsys):
-    source = make(tmp_path / 'in', METRES.astype(np.float32), names=['a'], depth_suffix='.tiff')
-    with tifffile.TiffWriter(source / 'depth/a.tiff') as file:
-        file.write((METRES * 30).astype(np.uint8))
-        file.write(np.round(METRES * 1000).astype(np.uint16))
-    options = ('--unit=mm', '--depth=depth/**.tiff')
-    convert(source, tmp_path / 'out', *options, code=1)
-    assert 'TIFF file of several images' in capsys.readouterr().err
-    assert not (tmp_path / 'out').exists()
 
 
 # ---------------------------------------------------------------- phones
@@ -388,18 +356,6 @@ def test_readings_of_low_confidence_are_none(tmp_path, capsys, scale, level):
     lines = (out / 'frames.jsonl').read_text().splitlines()
     assert json.loads(lines[0])['confidence'] == 'sure/a/1.png'
     assert not (out / 'sure').exists()
-
-
-@pytest.mark.parametrize('depth_format', ['png', 'npy'])
-def test_confidence_of_float_metres(tmp_path, depth_format):
-    depth = METRES.astype(np.float32)
-    source = make_sure(tmp_path / 'in', depth=depth, depth_suffix='.npy', names=['a'])
-    options = ('--unit=m', '--depth=depth/*.npy', *MAPS, '--min-confidence=2')
-    out = convert(source, tmp_path / 'out', *options, f'--depth-format={depth_format}')
-    frame = load(out)
-    valid = (LEVELS == 2) & ~HOLES
-    np.testing.assert_array_equal(frame['valid'], valid)
-    np.testing.assert_allclose(frame['depth'][valid], depth[valid], atol=6e-4)
 
 
 def test_confidence_is_applied_before_the_size_changes(tmp_path):
@@ -554,7 +510,3 @@ def test_no_depth_file_that_can_be_read(tmp_path, capsys):
     (source / 'depth/a.png').write_bytes(b'no png')
     convert(source, tmp_path / 'out', '--unit=mm', code=1)
     assert 'no depth file can be read' in capsys.readouterr().err
-
-
-def test_the_largest_depth_is_what_16_bits_of_millimetres_hold():
-    assert folder._LARGEST == 65.535

@@ -302,19 +302,6 @@ def test_instances_of_streams(streams, lists, label_map, tmp_path, capsys):
     check_coco(out, expected)
 
 
-def test_jpeg_passes_unchanged_where_the_size_is_right(lists, tmp_path):
-    frames = writer.make_frames(1, colour_size=(48, 36), depth_size=(48, 36))
-    scene = 'scene0000_00'
-    writer.write_sens(tmp_path / 'scans' / scene / f'{scene}.sens', frames)
-    out = tmp_path / 'out'
-    convert(make(tmp_path, lists, '--labels', 'none'), out)
-    stored = (out / f'rgb/{scene}/000000.jpg').read_bytes()
-    assert stored == writer.encode_colour(frames[0][0])
-    manifest = json.loads((out / 'manifest.json').read_text())
-    assert set(manifest['suffixes']) == {'rgb', 'depth'}
-    assert not (out / 'annotations').exists()
-
-
 def test_another_depth_scale(lists, tmp_path):
     """Fifths of a millimetre; what 16 bits of millimetres cannot hold is no reading."""
     frames = writer.make_frames(1)
@@ -429,7 +416,7 @@ def damaged_frames(frames_25k, scene='scene0000_00'):
         'of 16 bits, found RGB of 8': (joint, png(np.ones((36, 48, 3), np.uint8))),
         '41000|has the label 41': (joint, png(np.full((36, 48), 41_000, np.uint16))),
         'truncated JPEG': (folder / 'color/000000.jpg', JPEG_START),
-        'uint8, expected depth': (
+        'of 16 bits, found grey of 8': (
             folder / 'depth/000000.png', png(np.ones((18, 24), np.uint8)),
         ),
         'would be distorted': (folder / 'label/000000.png', png(np.ones((36, 36), np.uint8))),

@@ -98,10 +98,3 @@ def test_given_lists(tmp_path):
         read_given_lists([five], splits)
     with pytest.raises(SourceError, match=r'absent\.txt: cannot be read'):
         read_given_lists([tmp_path / 'absent.txt'], splits)
-
-
-@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
-def test_lists_from_windows(tmp_path, encoding):
-    path = tmp_path / 'a.txt'
-    path.write_bytes('scene0000_00 \r\n\r\nscene0001_00\r\n'.encode(encoding))
-    assert read_scene_list(path) == ['scene0000_00', 'scene0001_00']

@@ -158,31 +158,6 @@ def test_the_pose_is_that_of_the_camera_whose_view_it_is(tmp_path):
 # ---------------------------------------------------------------- end to end
 
 
-def test_lists_names_and_links_of_other_systems(tmp_path):
-    root = tmp_path / 'source'
-    write_scene(root / 'chess', frames=1)
-    plain = converter(root)
-    expected = {s.number: plain.read(s, plain.plan(s).frames[0].locator) for s in plain.sources()}
-    sequence = root / 'chess/seq-01'
-    for kind in ('color', 'depth'):
-        (sequence / f'frame-000000.{kind}.png').rename(sequence / f'frame-000000.{kind}.PNG')
-        (sequence / f'._frame-000000.{kind}.png').write_bytes(b'of a Mac')
-    for path in (root / 'chess/TrainSplit.txt', sequence / 'frame-000000.pose.txt'):
-        path.write_bytes(path.read_text().encode('utf-16'))
-    (root / 'again').symlink_to(root / 'chess')
-    (root / 'chess/back').symlink_to(root)
-    changed = converter(root)
-    sequences = changed.sources()
-    assert [(s.title, s.number) for s in sequences] == [('chess', 1), ('chess', 2)]
-    for one in sequences:
-        plan = changed.plan(one)
-        assert (len(plan.frames), plan.problems) == (1, [])
-        frame = changed.read(one, plan.frames[0].locator)
-        assert 'camera_to_world' in frame.extra
-        assert frame.extra == expected[one.number].extra
-        np.testing.assert_array_equal(frame.images['depth'], expected[one.number].images['depth'])
-
-
 def test_round_trip_by_value(tmp_path, capsys):
     write_scene(tmp_path / 'source/chess', (1, 12), (2,))
     write_scene(tmp_path / 'source/fire', (1,), (2,), frames=1)

@@ -108,18 +108,6 @@ def test_the_pairs_are_those_of_the_benchmarks_tool(first, second, limit, offset
     assert got == all_pairs(first, second, limit, offset)
 
 
-def test_time_stamps_of_a_camera():
-    rng = np.random.default_rng(3)
-    first = sorted({round(START + t, 6) for t in np.arange(300) / 30 + rng.normal(0, 0.004, 300)})
-    second = [round(t + d, 6) for t, d in zip(first, rng.normal(0, 0.015, len(first)), strict=True)]
-    second = sorted(set(second))[::-1]  # the order does not matter
-    for offset in (0.0, 0.01, -1.5):
-        got = [(first[i], second[j]) for i, j in associate(first, second, 0.02, offset)]
-        assert got == all_pairs(first, second, 0.02, offset)
-        assert len(got) > 200
-        assert all(abs(a - (b + offset)) < 0.02 for a, b in got)
-
-
 def test_a_list_in_which_all_is_close_is_no_problem():
     """All pairs would be four hundred million."""
     first = list(range(20_000))
@@ -330,22 +318,6 @@ def test_missing_files_and_folders_in_their_place(source):
     (root / 'b/depth.txt').unlink()
     with pytest.raises(SourceError, match=r'b/depth\.txt does not exist'):
         converter(root).plan('b')
-
-
-def test_symbolic_links_are_followed_and_may_lead_nowhere(source, tmp_path):
-    root, _ = source
-    first, second = sorted((root / 'a/rgb').iterdir())[:2]
-    first.rename(tmp_path / 'elsewhere.png')
-    first.symlink_to(tmp_path / 'elsewhere.png')
-    second.unlink()
-    second.symlink_to(second)
-    (root / 'loop').symlink_to(root)
-    assert converter(root).sources() == ['a', 'b']
-    assert converter(root.parent).sources() == ['source/a', 'source/b']
-    plan = converter(root).plan('a')
-    assert [frame.name for frame in plan.frames][:1] == [f'a/{first.stem}']
-    assert len(plan.problems) == 1
-    assert second.name in plan.problems[0]
 
 
 @pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
