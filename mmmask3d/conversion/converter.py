@@ -1,8 +1,8 @@
 """The interface of a converter: what differs between data sets."""
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,10 +115,9 @@ class Converter:
         """Find the frames of a source without decoding them."""
         raise NotImplementedError
 
-    @contextmanager
-    def open(self, source: Any) -> Iterator[Any]:
+    def open(self, source: Any) -> AbstractContextManager[Any]:
         """Open a source for reading some of its frames; by default the source itself."""
-        yield source
+        return nullcontext(source)
 
     def read(self, opened: Any, locator: Any) -> Frame:
         """Read one frame."""

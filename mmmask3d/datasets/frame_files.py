@@ -201,7 +201,7 @@ def find_named(folder: str, names: Set[str]) -> dict[str, str]:
     Raises:
         ValueError: Two files could be meant.
     """
-    there = set()
+    there: set[str] = set()
     for below in {posixpath.dirname(name) for name in names}:
         try:
             entries = os.listdir(posixpath.join(folder, below) or '.')

@@ -147,7 +147,8 @@ class UndecodedFrame:
         if isinstance(self.img, bytes):
             factor, box = choose_reduction(box, size, self.shape, snap)
         img = self._decoded(factor)
-        cut = img[_inside(tuple(side // factor for side in box))]
+        top, left, height, width = (side // factor for side in box)
+        cut = img[_inside((top, left, height, width))]
         img = mmcv.imresize(cut, size, interpolation=interpolation, backend='cv2')
         depth = resize_nearest(self.depth[_inside(box)], size)
         if self.valid is None:

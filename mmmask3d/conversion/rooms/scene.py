@@ -86,9 +86,13 @@ def _walls(width: float, depth: float) -> list[_Wall]:
         ((0, depth), (0, -1), (1, 0), depth),
     ]
     return [
-        _Wall(*(np.array([*vector, 0.0]) for vector in vectors), length, turn * np.pi / 2)
-        for turn, (*vectors, length) in enumerate(sides)
+        _Wall(_level(corner), _level(along), _level(inward), length, turn * np.pi / 2)
+        for turn, (corner, along, inward, length) in enumerate(sides)
     ]
+
+
+def _level(vector: tuple[float, float]) -> np.ndarray:
+    return np.array([*vector, 0.0])
 
 
 class _Room:

@@ -167,9 +167,9 @@ class SUNRGBDConverter(Converter):
             'depth': depth,
         }
         if self.filled:
-            images['depth_filled'] = read_depth(locator.filled, self.max_depth)
-            size = images['depth_filled'].shape[::-1]
-            check_size(locator.filled, size, depth.shape[::-1], locator.depth, _REGISTERED)
+            filled = images['depth_filled'] = read_depth(locator.filled, self.max_depth)
+            sizes = filled.shape[::-1], depth.shape[::-1]
+            check_size(locator.filled, *sizes, locator.depth, _REGISTERED)
         if opened is not None:
             file, references = opened
             where = f'{self.toolbox / SEGMENTATION}, seglabel of frame {locator.index + 1}'
