@@ -219,14 +219,6 @@ def test_a_limit_takes_the_first_frames_and_is_lifted(toy, source, tmp_path, rea
     assert read_tree(tmp_path / 'limit_1') == read_tree(tmp_path / 'whole')
 
 
-def test_a_smaller_limit_removes_the_splits_it_does_not_have(toy, source, tmp_path):
-    converted(toy, source, tmp_path / 'out')
-    manifest = converted(toy, source, tmp_path / 'out', limit=2).manifest
-    assert set(manifest['splits']) == {'all', 'val'}
-    assert sorted(p.name for p in (tmp_path / 'out/splits').iterdir()) == ['all.txt', 'val.txt']
-    assert (tmp_path / 'out/rgb/scene_2/03.jpg').exists()
-
-
 # ---------------------------------------------------------------- damaged sources
 
 
@@ -250,13 +242,6 @@ def test_damage_is_named_and_the_rest_is_kept(toy, source, tmp_path, read_tree):
     assert converted(toy, source, tmp_path / 'out').made == 5
     converted(toy, source, tmp_path / 'whole')
     assert read_tree(tmp_path / 'out') == read_tree(tmp_path / 'whole')
-
-
-def test_a_source_file_that_vanishes_is_damage(toy, source, tmp_path):
-    (source / 'scene_0/03.txt').unlink()
-    (source / 'scene_0/03.txt').symlink_to(tmp_path / 'gone')
-    with pytest.raises(ConversionError, match=r'frame scene_0/03: .*No such file'):
-        converted(toy, source, tmp_path / 'out')
 
 
 def test_a_frame_that_is_left_out_has_no_files(toy, source, tmp_path):

@@ -109,13 +109,6 @@ def test_two_files_of_one_name(tmp_path):
         finder(tmp_path, '*_*.jpg').find()
 
 
-def test_links_are_followed_and_do_not_go_round(tmp_path):
-    touch(tmp_path, 'disk2/1.jpg', 'data/depth/1.png')
-    (tmp_path / 'data/rgb').symlink_to(tmp_path / 'disk2')
-    (tmp_path / 'disk2/back').symlink_to(tmp_path / 'disk2')
-    assert [p.colour for p in finder(tmp_path / 'data').find().pairs] == ['rgb/1.jpg']
-
-
 def test_suffixes_in_any_case_and_names_in_any_unicode_form(tmp_path):
     nfd, nfc = (unicodedata.normalize(form, 'Küche') for form in ('NFD', 'NFC'))
     touch(tmp_path, 'x/color/1.JPG', 'x/depth/1.Png', f'{nfd}/color/2.jpg', f'{nfc}/depth/2.png')

@@ -49,12 +49,6 @@ def test_a_file_is_noted_by_size_and_checksum(tmp_path):
         assert (tmp_path / 'out/rgb/a/1.jpg').read_bytes() == b'other'
 
 
-def test_noted_frames_are_kept(tmp_path):
-    noted = fill(tmp_path / 'out')
-    assert list(noted) == ['a', 'b/c', 'd']
-    assert reopen(tmp_path / 'out') == noted
-
-
 @pytest.mark.parametrize('change', ['altered', 'truncated', 'longer', 'removed', 'a folder'])
 def test_a_changed_file_costs_its_frame(tmp_path, change):
     fill(tmp_path / 'out')

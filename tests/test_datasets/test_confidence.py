@@ -74,13 +74,6 @@ def test_a_relative_zero_that_is_sure_stays(root):
     assert not found['depth'][levels < 2].any()
 
 
-def test_limits_of_depth_hold_as_well(root):
-    depth, levels = stored(root, 'depth'), stored(root, 'confidence')
-    found = dataset(root, max_depth=3.0, min_depth=1.0, min_confidence=1)[0]
-    valid = (depth >= 1000) & (depth <= 3000) & (levels >= 1)
-    np.testing.assert_array_equal(found['valid'], valid)
-
-
 def test_floats_and_what_is_no_number(root):
     values = RNG.random((HEIGHT, WIDTH)).astype(np.float32)
     values[0] = np.nan

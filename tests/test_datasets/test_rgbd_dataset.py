@@ -535,12 +535,6 @@ def test_copies(root, clone, lazy_init):
     assert frames(copied) == frames(data)
 
 
-def test_lazy_init_reads_nothing(tmp_path):
-    data = dataset(tmp_path / 'nowhere', lazy_init=True)
-    with pytest.raises(FileNotFoundError, match='nowhere'):
-        data.full_init()
-
-
 def test_folders_of_a_backend_that_cannot_list(memory_files):
     with pytest.raises(ValueError, match=r"MemoryBackend cannot list .*rgb'.*index file"):
         dataset('memory://root')

@@ -45,13 +45,6 @@ def test_draws_depend_on_seed_epoch_and_index_alone():
         assert len({other[position] for other in others}) == 64
 
 
-def test_draws_of_neighbours_are_independent():
-    values = np.array([seeded_draw(0, 0, i) for i in range(400)])
-    assert np.abs(np.corrcoef(values[:-1].T, values[1:].T)[:3, 3:]).max() < 0.2
-    assert np.abs(np.corrcoef(values.T) - np.eye(3)).max() < 0.2
-    np.testing.assert_allclose(values.mean(axis=0), 0.5, atol=0.08)
-
-
 @pytest.mark.parametrize('numbers', [(0,), (0, 1, 2, 3), (2**32 - 1, 7), (2**32, 7), (2**70, 0)])
 def test_the_draws_are_those_of_separate_generators(numbers):
     """They must not change between versions, or a resumed run is another one."""

@@ -85,14 +85,6 @@ def test_depth_of_a_slanted_plane(bare):
         assert depth[row, column] == pytest.approx(expected, rel=1e-5)
 
 
-def test_camera_axes():
-    camera = look_at(np.zeros(3), np.array([0.0, 2.0, 0.0]), 0.0, 64, 48)
-    np.testing.assert_allclose(camera.rotation[:, 0], [1, 0, 0], atol=1e-12)
-    np.testing.assert_allclose(camera.rotation[:, 1], [0, 0, -1], atol=1e-12)
-    np.testing.assert_allclose(camera.rotation[:, 2], [0, 1, 0], atol=1e-12)
-    assert np.linalg.det(camera.rotation) == pytest.approx(1)
-
-
 def test_what_the_lamp_does_not_reach_is_darker(bare):
     """The box throws its shadow onto the wall, down and away from the lamp."""
     camera = look_at(np.zeros(3), np.array([0.0, 3.0, 0.0]), 0.0, 128, 96)

@@ -438,19 +438,3 @@ def test_missing_files_say_where_to_get_them(tmp_path, source, capsys):
     assert 'splits.mat does not exist, expected the official split' in capsys.readouterr().err
     assert run(NYUv2Converter, [str(tmp_path), out, '--map40', 'absent.mat']) == 1
     assert 'absent.mat does not exist' in capsys.readouterr().err
-
-
-def test_file_cut_short(source, tmp_path):
-    content = (source / nyuv2.LABELLED).read_bytes()
-    shutil.copytree(source, tmp_path / 'copy')
-    path = tmp_path / 'copy' / nyuv2.LABELLED
-    for size in (0, 520, len(content) // 2, len(content) - 1):
-        path.write_bytes(content[:size])
-        with pytest.raises(SourceError, match=rf'labeled\.mat: .*({size} bytes|no HDF5 signature)'):
-            read_all(tmp_path / 'copy')
-
-
-def test_a_version_5_file_is_told_apart(tmp_path):
-    scipy.io.savemat(tmp_path / nyuv2.LABELLED, {'images': [1]})
-    with pytest.raises(SourceError, match='a MATLAB file of another version'):
-        read_all(tmp_path)

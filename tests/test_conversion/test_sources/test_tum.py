@@ -64,12 +64,6 @@ def converter(root, **options):
     return TUMConverter(Namespace(source=Path(root), **defaults | options))
 
 
-def contents(out):
-    """Bytes of all files but those that belong to the run."""
-    files = (p for p in sorted(out.rglob('*')) if p.is_file() and '.conversion' not in p.parts)
-    return {p.relative_to(out): p.read_bytes() for p in files}
-
-
 def load(out, **options):
     settings = json.loads((out / 'manifest.json').read_text())['rgbd_dataset']
     defaults = dict(data_root=str(out), ann_file='splits/all.txt', test_mode=True)

@@ -5,12 +5,9 @@ import copy
 import cv2
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 from mmcv.transforms import Compose
 
 from mmmask3d.datasets import RGBDRandomFlip, RGBDRandomResizedCrop, RGBDResize
-
-sizes = st.integers(1, 90)
 
 
 def run(transform, frame, seed=0):
@@ -74,17 +71,6 @@ def test_random_crop_moves_depth_with_colour(planted_frame, origin, seed, interp
         assert abs(off.mean()) < 0.3
 
 
-def test_random_crops_differ_and_keep_their_bounds(planted_frame):
-    crop = RGBDRandomResizedCrop(16, crop_ratio_range=(0.3, 0.5), aspect_ratio_range=(0.5, 2.0))
-    image = planted_frame(120, 200)['img']
-    np.random.seed(0)
-    boxes = np.array([crop.rand_crop_params(image) for _ in range(50)])
-    assert len(np.unique(boxes, axis=0)) > 45
-    share = boxes[:, 2] * boxes[:, 3] / (120 * 200)
-    assert (share > 0.29).all()
-    assert (share < 0.51).all()
-
-
 @pytest.mark.parametrize('direction', ['horizontal', 'vertical', 'diagonal'])
 def test_flip_is_exact(planted_frame, origin, direction):
     frame = planted_frame(30, 50)
@@ -96,17 +82,6 @@ def test_flip_is_exact(planted_frame, origin, direction):
     assert out['valid'].dtype == bool
     assert pixels_agree(out, origin)
     assert (out['flip'], out['flip_direction']) == (True, direction)
-
-
-def test_flip_probability(planted_frame):
-    frame = planted_frame(4, 6)
-    flip = RGBDRandomFlip(prob=0.5)
-    np.random.seed(0)
-    flips = [flip(copy.deepcopy(frame))['img'][0, 0, 0] == 5 for _ in range(200)]
-    assert 70 < sum(flips) < 130
-    untouched = run(RGBDRandomFlip(prob=0.0), frame)
-    for key in ('img', 'depth', 'valid'):
-        np.testing.assert_array_equal(untouched[key], frame[key])
 
 
 PIPELINES = {

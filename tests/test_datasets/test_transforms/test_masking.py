@@ -134,15 +134,6 @@ def test_the_two_masks_are_independent(strategy):
     assert abs((both - expected).mean()) < 0.01
 
 
-def test_random_removes_every_patch_equally_often():
-    valid = np.ones((64, 64), bool)
-    removed = np.mean(
-        [masks(valid, (0, 0, i), patch_size=8, rgb_ratio=0.25)['rgb_mask'] for i in range(1000)],
-        axis=0,
-    )
-    np.testing.assert_allclose(removed, 0.25, atol=0.07)  # standard error 0.014
-
-
 def test_among_patches_with_readings_the_choice_is_uniform():
     valid = np.zeros((64, 64), bool)
     valid[:, :32] = True  # 32 of 64 patches
