@@ -46,7 +46,7 @@ help: ## List the targets
 		while IFS='|' read -r name what; do printf '%-12s %s\n' "$$name" "$$what"; done
 
 .PHONY: demo
-demo: $(BASE_STAMP) $(PACKAGE_STAMP) ## Pre-train, fine-tune and draw on generated rooms (DEMO_ARGS=...)
+demo: $(BASE_STAMP) $(PACKAGE_STAMP) ## Draw and fine-tune from the shipped encoder on generated rooms (DEMO_ARGS=...)
 	$(PY) -m mmmask3d.preflight --for segmentation
 	$(PY) tools/demo.py $(DEMO_ARGS)
 

@@ -4,7 +4,8 @@ A step works in a folder named after a hash of its command and settings, which h
 what earlier steps made. So a finished step is not run again, and with another option the work goes
 to another folder: neither result is taken for the other. An interrupted training goes on.
 
-A step gets as many threads as there are cores, unless ``OMP_NUM_THREADS`` says otherwise.
+A step gets as many threads as there are cores or as its caller says, unless ``OMP_NUM_THREADS``
+says otherwise.
 """
 
 import argparse
@@ -61,10 +62,13 @@ class Step:
         """Whether the command ended well and its products are there."""
         return all(path.exists() for path in (self.folder / 'finished', *self.products))
 
-    def run(self) -> bool:
+    def run(self, threads: int | None = None) -> bool:
         """Run the command unless its result is there; returns whether it was run.
 
         The output goes to ``log.txt`` in the folder, and through ``show`` to the screen.
+
+        Args:
+            threads: What the command computes with; None for one on each core.
 
         Raises:
             StepFailed: The command failed or left no result.
@@ -73,7 +77,7 @@ class Step:
             return False
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / 'log.txt'
-        code = self._execute(log, usable_cores())
+        code = self._execute(log, threads or usable_cores())
         missing = [str(path) for path in self.products if not path.exists()]
         if code or missing:
             what = f'ended with code {code}' if code else f'did not write {", ".join(missing)}'
@@ -164,7 +168,7 @@ def training_step(
     config: str | os.PathLike,
     overrides: Sequence[str],
     tools: Path,
-    encoder: Path | None = None,
+    encoder: str | os.PathLike | None = None,
 ) -> Step:
     """Step that trains with ``tools/train.py``; its product is the last checkpoint.
 
@@ -200,7 +204,7 @@ def evaluation_step(
     config: str | os.PathLike,
     overrides: Sequence[str],
     tools: Path,
-    checkpoint: Path,
+    checkpoint: str | os.PathLike,
 ) -> Step:
     """Step that evaluates a checkpoint; its product holds the figures by name, as JSON."""
     return step(

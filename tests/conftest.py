@@ -1,5 +1,6 @@
 """What several tests need: small RGB-D folders and a config that trains on them in seconds."""
 
+import concurrent.futures.thread
 import functools
 import importlib.util
 import logging
@@ -183,6 +184,7 @@ def _play(command, cwd, log):
     if cwd is not None:
         os.chdir(cwd)
     cv2.setNumThreads(1)  # a copy of a process that has used its threads may hang
+    concurrent.futures.thread._threads_queues.clear()  # or one made in a pool would wait for itself
     multiprocessing.forkserver._forkserver.__init__()  # that of the original is no child of a copy
     sys.argv = [str(part) for part in command]
     runpy.run_path(sys.argv[0], run_name='__main__')

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -315,19 +316,19 @@ def test_page_of_inference(run_page):
     assert {p.stem for p in Path().glob('*.npy')} == names
     values = steps[-1][1]
     assert len(values['results']['visualization']) == 6
-    assert values['features'][0][-1].shape == (96, 12, 16)
+    assert values['features'][0][-1].shape == (192, 12, 16)
     (result, *_) = values['inferencer']('data/rooms')['predictions']
-    assert result['unit'] == 'm'
+    assert result['unit'] == 'standardised'
     assert result['prediction'].shape == (96, 128)
-    # The shipped weights know these rooms' kind: closer than the mean depth of the frame.
-    truth = result['completed'][result['valid']]
-    error = result['prediction'][result['valid']] - truth
-    assert np.sqrt(np.nanmean(error**2)) < 0.5 * truth.std()
+    # The shipped weights know these rooms' kind, from RGB alone.
+    truth = cv2.imread(f'data/rooms/depth/{result["frame"]}.png', cv2.IMREAD_UNCHANGED)
+    seen = result['prediction'][result['valid']], truth[result['valid']]
+    assert np.corrcoef(*seen)[0, 1] > 0.7
 
 
 def test_page_of_deployment(run_page):
     *_, (_, values, _) = run_page('docs/deployment.md')
-    name = 'mask3d_vit-nano_b16-60e_rooms-96x128'
+    name = 'distilled_vit-mini_b32-8e_rooms-96x128'
     encoder = get_model(name, pretrained=True).backbone
     with torch.no_grad():
         (expected,) = encoder(torch.from_numpy(values['batch']))

@@ -93,14 +93,18 @@ def test_a_command_without_its_product_has_failed(tmp_path):
 
 def test_threads_are_those_of_the_cores_or_what_is_asked_for(tmp_path, monkeypatch):
     says = "import os, sys; open(sys.argv[1] + '/out', 'w').write(os.environ['OMP_NUM_THREADS'])"
-    for name, asked, expected in (('plain', None, str(usable_cores())), ('asked', '7', '7')):
+    for name, asked, given, expected in (
+        ('plain', None, None, str(usable_cores())),
+        ('given', None, 3, '3'),
+        ('asked', '7', 3, '7'),
+    ):
         monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
         if asked:
             monkeypatch.setenv('OMP_NUM_THREADS', asked)
         step = describe(
             tmp_path, name, lambda folder: ['-c', says, folder], lambda folder: [folder / 'out']
         )
-        step.run()
+        step.run(threads=given)
         assert (step.folder / 'out').read_text() == expected
 
 

@@ -52,7 +52,7 @@ def test_it_runs_from_start_to_end(tmp_path, monkeypatch, capsys):
     assert len(pictures) == 2
     assert all(picture.width > 3 * 192 for picture in pictures)
     assert values['frame']['depth'].shape == (144, 192)
-    assert values['results']['predictions'][0]['unit'] == 'm'
+    assert values['results']['predictions'][0]['unit'] == 'standardised'
     (figures,) = [value for value in shown.values() if isinstance(value, dict)]
     assert figures.keys() == {'depth/linear', 'depth/knn', 'normals/linear'}
     for found in figures.values():

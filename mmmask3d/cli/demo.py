@@ -1,8 +1,9 @@
-"""Run Mask3D from generated frames to a comparison, in minutes on two CPU cores.
+"""Show what the shipped encoder is good for, from generated frames to figures, in minutes.
 
-Makes a small set of generated rooms, pre-trains a small Mask3D on it, draws what it reconstructs,
-exports the encoder, and fine-tunes a small segmentor from that encoder and from scratch. Every
-step runs one of the project's tools, whose output is in `log.txt` of the step's folder. A call
+Makes a small set of generated rooms, which the encoder has not seen; evaluates and draws the depth
+that its model sees in RGB images alone; and fine-tunes a small segmentor on 48 labelled frames from
+the encoder and from scratch, with three seeds each. Every step runs one of the project's tools,
+whose output is in `log.txt` of the step's folder; steps run side by side, one on each core. A call
 after an interruption goes on where the last one stopped, a call after a finished one only reports.
 """
 
@@ -11,9 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,15 +28,19 @@ if TYPE_CHECKING:
 # Links in a checkout, copies in a wheel.
 ASSETS = Path(__file__).resolve().parents[1] / '.mim'
 TOOLS, CONFIGS = ASSETS / 'tools', ASSETS / 'configs'
-PRETRAIN = CONFIGS / 'mask3d/mask3d_vit-micro_rooms_demo.py'
-FINETUNE = CONFIGS / 'segmentation/mask3d-micro_fcn_rooms_demo.py'
+SHIPPED = 'distilled_vit-mini_b32-8e_rooms-96x128'
+PRETRAIN = CONFIGS / f'mask3d/{SHIPPED}.py'
+FINETUNE = CONFIGS / 'segmentation/mask3d-mini_fcn_rooms_demo.py'
+WEIGHTS = f'mmmask3d://{SHIPPED}'
 
 # The fine-tuned models are evaluated once, at the end, by a step of its own.
 WITHOUT_VALIDATION = ('val_cfg=None', 'val_dataloader=None', 'val_evaluator=None')
+# The teacher of the pre-training is not needed any more.
+WITHOUT_TEACHER = ('model.anchor=None', 'model.cache_gib=0')
+DRAWN = 'default_hooks.visualization.draw=True'  # labels, true and predicted
 SMALL_BATCHES = (
     'train_cfg.max_epochs=3',  # one more than the warm-up
     'train_dataloader.batch_size=2',
-    'train_dataloader.num_workers=0',
 )
 
 
@@ -45,38 +52,33 @@ class Budget(NamedTuple):
     views: int
     frame_size: tuple[int, int]  # width, height
     pictures: int
-    overrides: tuple[str, ...]  # of both trainings
+    seeds: int  # of the fine-tunings
+    overrides: tuple[str, ...]  # of every fine-tuning
 
 
-FULL = Budget(60, 12, 8, (320, 240), 8, ())
-TINY = Budget(2, 1, 2, (128, 96), 1, SMALL_BATCHES)
+FULL = Budget(72, 48, 2, (224, 168), 6, 3, ())
+TINY = Budget(2, 1, 2, (128, 96), 1, 2, SMALL_BATCHES)
 
 
 class Steps(NamedTuple):
-    """The steps of the demo, in the order they run."""
+    """The steps of the demo: each fine-tuning is one step with its evaluation after it."""
 
     data: Step
-    pretrain: Step
     depth: Step
     pictures: Step
-    export: Step
-    finetune: Step
-    scratch: Step
-    finetune_miou: Step
-    scratch_miou: Step
+    encoder: tuple[tuple[Step, Step], ...]
+    scratch: tuple[tuple[Step, Step], ...]
 
 
-TITLES = (
-    'Generating RGB-D frames of rooms',
-    'Pre-training Mask3D',
-    'Evaluating depth on rooms it has not seen',
-    'Drawing reconstructions',
-    'Exporting the encoder',
-    'Fine-tuning a segmentor from the encoder',
-    'Fine-tuning the same segmentor from scratch',
-    'Evaluating the segmentor from the encoder',
-    'Evaluating the segmentor from scratch',
-)
+#: What a step does, by the beginning of its name.
+TITLES = {
+    'data': 'Generating RGB-D frames of rooms',
+    'depth': 'Evaluating depth from RGB',
+    'pictures': 'Drawing depth from RGB',
+    'encoder': 'Fine-tuning a segmentor from the encoder',
+    'scratch': 'Fine-tuning the same segmentor from scratch',
+    'miou': 'Evaluating a segmentor',
+}
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -84,7 +86,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser = argparse.ArgumentParser(prog=prog, description=(__doc__ or '').splitlines()[0])
     parser.add_argument('--out', type=Path, help='results; work_dirs/demo by default')
     parser.add_argument('--data', type=Path, help='generated rooms; data/rooms_demo by default')
-    parser.add_argument('--seed', type=int, default=0, help='of the trainings; the data stay')
+    parser.add_argument('--seed', type=int, default=0, help='the first one; the data stay')
     parser.add_argument(
         '--fresh', action='store_true', help='remove the results of earlier calls first'
     )
@@ -100,18 +102,16 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
 
 def plan(out: Path, data: Path, seed: int, budget: Budget) -> Steps:
     """Lay out the steps; nothing is run."""
-    from mmmask3d.steps import evaluation_step, export_step, show_counts, step, training_step
+    from mmmask3d.steps import evaluation_step, show_counts, step, training_step, usable_cores
 
-    generate = [
-        f'--rooms={budget.rooms}', f'--val-rooms={budget.val_rooms}', f'--views={budget.views}',
-        '--seed=0', '--size', *map(str, budget.frame_size),
-    ]  # fmt: skip
     rooms = step(
         out,
         'data',
         lambda folder: [
-            TOOLS / 'dataset_converters/generate_rooms.py', '--out', data, '--workers=2',
-            '--contact-sheet', folder / 'contact_sheet.png', *generate,
+            TOOLS / 'dataset_converters/generate_rooms.py', '--out', data, '--seed=0',
+            f'--rooms={budget.rooms}', f'--val-rooms={budget.val_rooms}',
+            f'--views={budget.views}', '--size', *map(str, budget.frame_size),
+            f'--workers={usable_cores()}', '--contact-sheet', folder / 'contact_sheet.png',
         ],
         lambda folder: [
             data / 'manifest.json', data / 'splits/train.txt', folder / 'contact_sheet.png',
@@ -120,29 +120,35 @@ def plan(out: Path, data: Path, seed: int, budget: Budget) -> Steps:
     )  # fmt: skip
     loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
     common = [f'{name}.dataset.data_root={data}' for name in loaders]
-    common += [f'randomness.seed={seed}', *budget.overrides]
-    pretrain = training_step(out, 'pretrain', PRETRAIN, common, TOOLS)
-    checkpoint = pretrain.products[0]
-    depth = evaluation_step(out, 'pretrain-depth', PRETRAIN, common, TOOLS, checkpoint)
+    pretrained = [*common, *WITHOUT_TEACHER]
+    depth = evaluation_step(out, 'depth', PRETRAIN, pretrained, TOOLS, WEIGHTS)
     pictures = step(
         out,
         'pictures',
         lambda folder: [
-            TOOLS / 'analysis_tools/visualize_reconstruction.py', PRETRAIN, checkpoint,
-            '--out-dir', folder, f'--num={budget.pictures}', '--cfg-options', *common,
+            TOOLS / 'analysis_tools/visualize_reconstruction.py', PRETRAIN, WEIGHTS,
+            '--out-dir', folder, f'--num={budget.pictures}', '--cfg-options', *pretrained,
         ],
         lambda folder: [folder / 'val_sheet.png'],
     )  # fmt: skip
-    export = export_step(out, checkpoint, TOOLS)
-    trained, measured = [], []
-    for name, encoder in (('finetune', export.products[0]), ('scratch', None)):
-        overrides = [*(o for o in common if not o.startswith('val_')), *WITHOUT_VALIDATION]
-        training = training_step(out, name, FINETUNE, overrides, TOOLS, encoder)
-        trained.append(training)
-        measured.append(
-            evaluation_step(out, f'{name}-miou', FINETUNE, common, TOOLS, training.products[0])
-        )
-    return Steps(rooms, pretrain, depth, pictures, export, *trained, *measured)
+
+    def finetuning(name: str, encoder: str | None, number: int) -> tuple[Step, Step]:
+        settings = [*common, f'randomness.seed={number}', *budget.overrides]
+        overrides = [*(o for o in settings if not o.startswith('val_')), *WITHOUT_VALIDATION]
+        training = training_step(out, f'{name}-{number}', FINETUNE, overrides, TOOLS, encoder)
+        if encoder and number == seed:
+            settings.append(DRAWN)
+        name, made = f'miou-{name}-{number}', training.products[0]
+        return training, evaluation_step(out, name, FINETUNE, settings, TOOLS, made)
+
+    seeds = range(seed, seed + budget.seeds)
+    return Steps(
+        rooms,
+        depth,
+        pictures,
+        tuple(finetuning('encoder', WEIGHTS, number) for number in seeds),
+        tuple(finetuning('scratch', None, number) for number in seeds),
+    )
 
 
 def remove_results(out: Path) -> None:
@@ -153,16 +159,21 @@ def remove_results(out: Path) -> None:
 
 
 def run(steps: Steps, say: Callable[[str], None]) -> int:
-    """Run what is missing; returns the number of steps that were run."""
-    done = 0
-    for number, (item, title) in enumerate(zip(steps, TITLES, strict=True), 1):
-        begin = time.monotonic()
-        if not item.finished:
-            say(f'[{number}/{len(steps)}] {title}: {item.folder}')
-        done += item.run()
-        if time.monotonic() - begin > 1:
-            say(f'  {time.monotonic() - begin:.0f} s')
-    return done
+    """Run what is missing, after the data side by side; returns the number of steps run."""
+    from mmmask3d.steps import usable_cores
+
+    def follow(chain: Sequence[Step]) -> int:
+        done = 0
+        for item in chain:
+            if not item.finished:
+                say(f'{TITLES[item.folder.name.split("-")[0]]}: {item.folder}')
+            done += item.run(threads=1)
+        return done
+
+    done = follow([steps.data])
+    chains = [[steps.depth], [steps.pictures], *steps.encoder, *steps.scratch]
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        return done + sum(pool.map(follow, chains))
 
 
 def figures(evaluation: Step) -> dict[str, float]:
@@ -175,28 +186,34 @@ def report(steps: Steps) -> str:
     from mmmask3d.evaluation.masked_depth_metric import format_table
 
     prefix = 'masked_depth/'
-    depth = {
-        key[len(prefix) :]: value
-        for key, value in figures(steps.depth).items()
-        if key.startswith(prefix)
-    }
-    mious = [figures(steps.finetune_miou)['mIoU'], figures(steps.scratch_miou)['mIoU']]
+    depth = {key.removeprefix(prefix): value for key, value in figures(steps.depth).items()}
+    encoder, scratch = (
+        [figures(evaluation)['mIoU'] for _, evaluation in runs]
+        for runs in (steps.encoder, steps.scratch)
+    )
+    gains = [ours - other for ours, other in zip(encoder, scratch, strict=True)]
     return '\n'.join(
         [
             '',
+            'Depth from RGB alone, in rooms that the encoder has not seen',
             format_table(depth),
             '',
-            'Segmentation, 13 classes, equal schedule and seed    mIoU [%]',
-            f'  from the pre-trained encoder                       {mious[0]:8.2f}',
-            f'  from scratch                                       {mious[1]:8.2f}',
-            'One short run on little data: a demonstration, not evidence. Several seeds and the '
-            'MAE control: tools/benchmarks/compare_pretraining.py',
+            'Segmentation, 13 classes, 48 labelled frames: mIoU [%], mean ± deviation (each seed)',
+            f'  from the shipped encoder  {spread(encoder)}',
+            f'  from scratch              {spread(scratch)}',
+            f'  difference                {spread(gains)}',
             '',
             f'Frames:          {steps.data.folder / "contact_sheet.png"}',
-            f'Reconstructions: {steps.pictures.products[0]}',
-            f'Encoder:         {steps.export.products[0]}',
+            f'Depth from RGB:  {steps.pictures.products[0]}',
+            f'Labels, true and predicted: {steps.encoder[0][1].folder}/*/vis_data/vis_image',
         ]
     )
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation over the seeds, and the value of each."""
+    each = ', '.join(f'{value:.2f}' for value in values)
+    return f'{statistics.mean(values):6.2f} ± {statistics.stdev(values):.2f}  ({each})'
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:

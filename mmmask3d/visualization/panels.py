@@ -42,11 +42,12 @@ def reconstruction_panel(
 ) -> np.ndarray:
     """Draw one frame: what was given, what was predicted, what is true, and the difference.
 
-    Tiles, as far as their maps are given: RGB, masked RGB, predicted RGB, masked depth, predicted
-    depth, true depth, absolute error. The depth tiles share one colour scale; its bar and the
-    error's are labelled in ``unit``. Removed patches are grey; pixels without a reading are
-    hatched. The error is drawn on removed patches only, where it is evaluated: the network is
-    not asked to repeat the kept ones, and they are grey there.
+    Tiles, as far as their maps are given: RGB, masked RGB (where something was removed), predicted
+    RGB, masked depth (where something was kept), predicted depth, true depth, absolute error. The
+    depth tiles share one colour scale; its bar and the error's are labelled in ``unit``. Removed
+    patches are grey; pixels without a reading are hatched. The error is drawn on removed patches
+    only, where it is evaluated: the network is not asked to repeat the kept ones, and they are grey
+    there.
 
     Args:
         rgb: RGB uint8 (H, W, 3).
@@ -65,7 +66,7 @@ def reconstruction_panel(
         vmax: Depth of the highest colour; None: its 99th percentile.
         error_max: Error of the highest colour; None: a quarter of ``vmax - vmin``, which stays
             the same over the epochs of a training.
-        columns: Tiles per row; None: one row of up to 3 tiles, else two rows.
+        columns: Tiles per row; None: one row of up to 4 tiles, else two rows.
         caption: Line under the tiles, such as the name of the frame.
 
     Returns:
@@ -87,7 +88,7 @@ def reconstruction_panel(
         raise ValueError('depth needs valid, the map of pixels that carry a reading')
 
     tiles: list[Tile] = [Tile('RGB', rgb)]
-    if rgb_mask is not None:
+    if rgb_mask is not None and rgb_mask.any():
         removed_rgb = _removed_pixels(rgb_mask, size, patch_size)
         title = f'masked RGB ({removed_rgb.mean():.0%} removed)'
         tiles.append(Tile(title, _grey_out(rgb, removed_rgb)))
@@ -110,14 +111,13 @@ def reconstruction_panel(
         picture = depth_to_rgb(pred_depth, None, bar.vmin, bar.vmax, bar.cmap)
         tiles.append(Tile('predicted depth', picture, bar))
     if columns is None:
-        columns = len(tiles) if len(tiles) <= 3 else math.ceil(len(tiles) / 2)
+        columns = len(tiles) if len(tiles) <= 4 else math.ceil(len(tiles) / 2)
     legend = []
     if depth is not None:
         scored = '' if pred_depth is None else ' (under |error|: kept patch, not scored)'
-        legend = [
-            (swatch(MASKED_GREY), f'removed patch{scored}'),
-            (hatch_swatch(), 'no reading'),
-        ]
+        legend = [(hatch_swatch(), 'no reading')]
+        if any(tile.title.startswith('masked') for tile in tiles):
+            legend.insert(0, (swatch(MASKED_GREY), f'removed patch{scored}'))
     return compose_tiles(tiles, columns, caption, legend)
 
 
@@ -175,15 +175,16 @@ def _depth_tiles(
 
     tiles = []
     truth = colour(depth, valid)
-    if removed is not None:
-        title = f'masked depth ({removed.mean():.0%} removed)'
-        tiles.append(Tile(title, _grey_out(truth, removed), bar))
+    partly = None if removed is None or removed.all() else removed
+    if partly is not None:
+        title = f'masked depth ({partly.mean():.0%} removed)'
+        tiles.append(Tile(title, _grey_out(truth, partly), bar))
     if pred_depth is not None:
         shown, title = pred_depth, 'predicted depth'
         if paste_kept and removed is not None:
             shown, title = np.where(valid & ~removed, depth, pred_depth), title + ', kept pasted'
         tiles.append(Tile(title + (' (aligned)' if aligned else ''), colour(shown, None)))
-    tiles.append(Tile('true depth', truth, None if removed is not None else bar))
+    tiles.append(Tile('true depth', truth, bar if partly is None else None))
     if pred_depth is not None:
         error = np.abs(pred_depth - np.where(valid, depth, np.nan))
         evaluated = valid if removed is None else valid & removed

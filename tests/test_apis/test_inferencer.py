@@ -472,7 +472,7 @@ def test_a_model_is_needed_and_weights_are(tiny):
     with pytest.raises(ZooError, match='no published weights'):
         MaskedRGBDInferencer('mask3d_vit-tiny_b32-100e_rooms-240x320')
     with pytest.raises(ZooError, match='Did you mean'):
-        MaskedRGBDInferencer('mask3d_vit-nano')
+        MaskedRGBDInferencer('distilled_vit-mini')
     with pytest.warns(UserWarning, match='as initialised'):
         MaskedRGBDInferencer(tiny[0], pretrained=False, device='cpu')
 

@@ -16,7 +16,12 @@ ROOT = Path(__file__).parents[2]
 PRETRAINING = sorted((ROOT / 'configs/mask3d').glob('*.py'))
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # (rgb_ratio, depth_ratio) of the published controls; every other config is Mask3D.
-RATIOS = {'mae': (0.75, 1.0), 'rgb2depth': (0.8, 1.0), 'anchored': (0.0, 1.0)}
+RATIOS = {
+    'mae': (0.75, 1.0),
+    'rgb2depth': (0.8, 1.0),
+    'anchored': (0.0, 1.0),
+    'distilled': (0.0, 1.0),
+}
 
 
 def built_steps(cfg):

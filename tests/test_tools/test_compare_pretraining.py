@@ -37,7 +37,7 @@ def compare(load_tool):
 
 @pytest.fixture
 def downstream(tmp_path, tiny_rooms):
-    base = str(ROOT / 'configs/segmentation/mask3d-micro_fcn_rooms_demo.py')
+    base = str(ROOT / 'configs/segmentation/mask3d-mini_fcn_rooms_demo.py')
     path = tmp_path / 'segmentation.py'
     path.write_text(SEGMENTATION.format(base=base, rooms=str(tiny_rooms)))
     return path

@@ -16,17 +16,20 @@ def test_demo_runs_reports_and_runs_again_only_what_is_missing(demo, tmp_path, c
     assert demo.main(arguments) == 0
     output = capsys.readouterr().out
     steps = demo.plan(tmp_path / 'out', tmp_path / 'rooms', 0, demo.TINY)
-    assert '9 steps in' in output
+    assert '11 steps in' in output
     assert 'epoch 1, batch 1/1, loss' in output  # progress is shown
     depth = json.loads(steps.depth.products[0].read_text())
-    for name in ('rmse', 'interp_rmse', 'mean_rmse'):
+    for name in ('aligned_rmse', 'aligned_mean_rmse'):
         assert f'{depth["masked_depth/" + name]:.4f}' in output
-    for step in (steps.finetune_miou, steps.scratch_miou):
-        assert f'{json.loads(step.products[0].read_text())["mIoU"]:8.2f}\n' in output
-    assert f'Reconstructions: {steps.pictures.folder / "val_sheet.png"}\n' in output
-    log = (steps.finetune.folder / 'log.txt').read_text()
-    assert f'encoder tensors from {steps.export.products[0]}' in log
-    assert 'encoder tensors from' not in (steps.scratch.folder / 'log.txt').read_text()
+    for runs in (steps.encoder, steps.scratch):
+        for _, evaluation in runs:
+            assert f'{json.loads(evaluation.products[0].read_text())["mIoU"]:.2f}' in output
+    assert f'Depth from RGB:  {steps.pictures.folder / "val_sheet.png"}\n' in output
+    assert len(list(steps.encoder[0][1].folder.glob('*/vis_data/vis_image/*.png'))) == 2
+    for runs, starts_from_it in ((steps.encoder, True), (steps.scratch, False)):
+        for training, _ in runs:
+            log = (training.folder / 'log.txt').read_text()
+            assert (f'encoder tensors from {demo.WEIGHTS}' in log) == starts_from_it
 
     ran = []
     monkeypatch.setattr(Step, '_execute', lambda step, *_: ran.append(step.folder) or 1)
@@ -46,22 +49,27 @@ def test_demo_runs_reports_and_runs_again_only_what_is_missing(demo, tmp_path, c
 
 def test_fresh_removes_the_results_and_nothing_else(demo, tmp_path):
     steps = demo.plan(tmp_path, tmp_path / 'rooms', 0, demo.TINY)
-    for folder in (steps.pretrain.folder, tmp_path / 'rooms', tmp_path / 'other-0123abcd'):
+    for folder in (steps.depth.folder, tmp_path / 'rooms', tmp_path / 'other-0123abcd'):
         folder.mkdir()
-    (steps.pretrain.folder / 'log.txt').touch()
+    (steps.depth.folder / 'log.txt').touch()
     demo.remove_results(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['other-0123abcd', 'rooms']
 
 
-def test_both_fine_tunings_differ_in_the_encoder_only(demo, tmp_path):
+def test_fine_tunings_of_a_seed_differ_in_the_encoder_only(demo, tmp_path):
     steps = demo.plan(tmp_path, tmp_path / 'rooms', 3, demo.FULL)
-    finetune, scratch = (
-        [part for part in step.command if part != str(step.folder)]
-        for step in (steps.finetune, steps.scratch)
-    )
-    assert [part for part in finetune if 'init_cfg' not in part] == scratch
-    assert 'randomness.seed=3' in scratch
-    assert demo.plan(tmp_path, tmp_path / 'rooms', 4, demo.FULL).pretrain != steps.pretrain
+    for number, runs in enumerate(zip(steps.encoder, steps.scratch, strict=True), 3):
+        encoder, scratch = (
+            [part for part in training.command if part != str(training.folder)]
+            for training, _ in runs
+        )
+        assert [part for part in encoder if 'init_cfg' not in part] == scratch
+        assert f'randomness.seed={number}' in scratch
+    assert number == 5
+
+
+def test_the_spread_of_seeds(demo):
+    assert demo.spread([10.0, 12.0, 14.0]) == ' 12.00 ± 2.00  (10.00, 12.00, 14.00)'
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,13 @@ from mmmask3d.registry import MODELS
 CONFIGS = Path(__file__).parents[2] / 'configs'
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
 LOADER = 'dict(batch_size=2, num_workers=0, persistent_workers=False)'
+PARTS = [
+    *('models/mask3d_vit-mini', 'datasets/rooms_pretrain', 'datasets/pipelines_96x128'),
+    *('schedules/pretrain_adamw_100e', 'default_runtime'),
+]
 FRAMES = f"""
-_base_ = {str(CONFIGS / 'mask3d/mask3d_vit-micro_rooms_demo.py')!r}
-train_dataloader = {LOADER}
+_base_ = {[f'{CONFIGS}/_base_/{part}.py' for part in PARTS]!r}
+train_dataloader = dict(**{LOADER}, dataset=dict(pipeline=_base_.small_rgbd_train))
 model = dict(
     backbone=dict(arch=dict(_delete_=True, **{ARCH})),
     depth_encoder=dict(embed_dims=24, num_heads=2),
@@ -25,7 +29,7 @@ model = dict(
 )
 """
 LABELS = f"""
-_base_ = {str(CONFIGS / 'segmentation/mask3d-micro_fcn_rooms_demo.py')!r}
+_base_ = {str(CONFIGS / 'segmentation/mask3d-mini_fcn_rooms_demo.py')!r}
 train_dataloader = val_dataloader = {LOADER}
 model = dict(
     backbone=dict(arch=dict(_delete_=True, **{ARCH})),

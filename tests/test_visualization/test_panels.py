@@ -76,6 +76,17 @@ def test_six_tiles_show_what_they_should():
     assert read(5, 0, 0) == read(5, P + 3, 2 * P + 3) == MASKED_GREY
 
 
+def test_no_tile_of_inputs_that_are_whole_or_not_given():
+    """RGB to depth: four tiles, and the bar of the depth stands at the truth."""
+    sample = {**frame(), 'rgb_mask': np.zeros(12, bool), 'depth_mask': np.ones(12, bool)}
+    panel = reconstruction_panel(**sample, vmin=1.0, vmax=3.0, error_max=0.2)
+    read = Reader(panel, 4, bars=(2,))
+    assert read(0, 5, 5) == (200, 30, 60)
+    assert read(1, 0, 0) == colour('turbo', 0.05)
+    assert read(2, 0, 0) == colour('turbo', 0.0)
+    assert read(3, 0, 0) == read(3, H - 1, W - 1) == colour('inferno', 0.5)
+
+
 def test_bars_span_the_colour_map():
     panel = reconstruction_panel(**frame(), vmin=1.0, vmax=3.0)
     x = LEFT + 3 * (W * 4 + GAP) + 3

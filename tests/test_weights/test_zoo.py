@@ -25,8 +25,8 @@ from mmmask3d.weights.index import SCHEME, ZooError, find_entry, read_zoo, weigh
 
 ROOT = Path(mmmask3d.__file__).parents[1]
 CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
-NANO = 'mask3d_vit-nano_b16-60e_rooms-96x128'
-ARCH = dict(embed_dims=96, num_layers=6, num_heads=3, feedforward_channels=384)
+SHIPPED = 'distilled_vit-mini_b32-8e_rooms-96x128'
+ARCH = dict(embed_dims=192, num_layers=6, num_heads=3, feedforward_channels=768)
 
 
 def described(path):
@@ -83,8 +83,8 @@ def test_results_stand_in_the_documentation():
 
 def test_listing():
     assert list_models() == sorted(read_zoo())
-    assert list_models('*nano') == [NANO]
-    assert NANO in list_models(pretrained=True)
+    assert list_models('distilled*') == [SHIPPED]
+    assert SHIPPED in list_models(pretrained=True)
     assert not set(list_models(pretrained=True)) & set(list_models(pretrained=False))
     assert list_models(task='Semantic Segmentation') == [
         n for n in list_models() if any(
@@ -105,19 +105,19 @@ def test_the_shipped_weights_are_what_their_card_says():
     card = json.loads(path.with_suffix('.json').read_text())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert card['sha256'] == digest
-    assert path.name == card['file'] == f'{NANO}-{digest[:8]}.safetensors'
-    assert find_entry(NANO).weights == f'mmmask3d://{NANO}#sha256={digest}'
-    assert path.stat().st_size == card['bytes'] < 2 * 2**20
+    assert path.name == card['file'] == f'{SHIPPED}-{digest[:8]}.safetensors'
+    assert find_entry(SHIPPED).weights == f'mmmask3d://{SHIPPED}#sha256={digest}'
+    assert path.stat().st_size == card['bytes'] < 6 * 2**20
     assert card['seed'] == 0
     assert 'make_rooms_encoder.py' in card['made_by']
     assert card['terms'].startswith('Apache-2.0')
     text = path.with_suffix('.md').read_text()
     assert digest in text
-    assert f'{card["figures"]["masked_depth/rmse"]:.4g}' in text
+    assert f'{card["figures"]["masked_depth/aligned_rmse"]:.4g}' in text
     # In words of the zoo: the same figure, rounded.
-    (result,) = find_entry(NANO).results
-    figure = card['figures']['masked_depth/std_rmse']
-    assert result['Metrics']['RMSE / std'] == round(figure, 3)
+    (result,) = find_entry(SHIPPED).results
+    figure = card['figures']['masked_depth/aligned_std_rmse']
+    assert result['Metrics']['RMSE / std, aligned'] == round(figure, 3)
     for name in ('home', 'tmp', 'work'):
         assert f'/{name}/' not in path.with_suffix('.json').read_text()
 
@@ -127,10 +127,10 @@ def test_pretrained_without_a_network(monkeypatch):
         raise AssertionError('the network was asked')
 
     monkeypatch.setattr('socket.socket.connect', no_network)
-    model = get_model(NANO, pretrained=True)
+    model = get_model(SHIPPED, pretrained=True)
     assert isinstance(model, MaskedRGBD)
     assert not model.training
-    stored = load_file(weights_file(f'mmmask3d://{NANO}'))
+    stored = load_file(weights_file(f'mmmask3d://{SHIPPED}'))
     assert stored.keys() == model.state_dict().keys()
     for key, value in model.state_dict().items():
         assert value.dtype == torch.float32
@@ -142,28 +142,26 @@ def test_pretrained_without_a_network(monkeypatch):
 
 
 def test_overrides_reach_the_model():
-    model = get_model(NANO, pretrained=True, backbone=dict(out_indices=(1, 3, 5)))
+    model = get_model(SHIPPED, pretrained=True, backbone=dict(out_indices=(1, 3, 5)))
     maps = model.backbone(torch.zeros(1, 3, 96, 128))
-    assert [tuple(m.shape) for m in maps] == [(1, 96, 12, 16)] * 3
+    assert [tuple(m.shape) for m in maps] == [(1, 192, 12, 16)] * 3
 
 
 def test_without_weights_the_config_decides():
     torch.manual_seed(0)
-    one = get_model(NANO)
+    one = get_model(SHIPPED)
     torch.manual_seed(1)
-    other = get_model(NANO)
-    assert not torch.equal(
-        one.decoders.depth.layers[0].attn.qkv.weight, other.decoders.depth.layers[0].attn.qkv.weight
-    )
+    other = get_model(SHIPPED)
+    assert not torch.equal(one.heads.depth.proj.weight, other.heads.depth.proj.weight)
     expected = Mask3DViT(arch=ARCH, img_size=(96, 128), patch_size=8)
     expected.init_weights()
     assert torch.equal(one.backbone.pos_embed, expected.pos_embed)  # sine-cosine
 
 
 def test_a_config_file_or_object_in_place_of_a_name(tmp_path):
-    path = find_entry(NANO).config
-    weights = str(weights_file(f'mmmask3d://{NANO}'))
-    reference = get_model(NANO, pretrained=True)
+    path = find_entry(SHIPPED).config
+    weights = str(weights_file(f'mmmask3d://{SHIPPED}'))
+    reference = get_model(SHIPPED, pretrained=True)
     for source in (path, str(path), load_config(path)):
         model = get_model(source, pretrained=weights)
         assert torch.equal(model.backbone.ln1.weight, reference.backbone.ln1.weight)
@@ -172,42 +170,42 @@ def test_a_config_file_or_object_in_place_of_a_name(tmp_path):
 
 
 def test_models_of_mmseg():
-    model = get_model('mask3d-micro_fcn_rooms_demo')
+    model = get_model('mask3d-mini_fcn_rooms_demo')
     assert type(model).__module__.startswith('mmseg')
     assert isinstance(model.backbone, Mask3DViT)
 
 
 def test_what_does_not_exist():
-    with pytest.raises(ZooError, match=rf"'mask3d_vit-nano' is none of .*{NANO}"):
-        get_model('mask3d_vit-nano')
+    with pytest.raises(ZooError, match=rf"'distilled_vit-mini' is none of .*{SHIPPED}"):
+        get_model('distilled_vit-mini')
     without = list_models(pretrained=False)[0]
-    with pytest.raises(ZooError, match=rf'{without} has no published weights.*{NANO}.*train'):
+    with pytest.raises(ZooError, match=rf'{without} has no published weights.*{SHIPPED}.*train'):
         get_model(without, pretrained=True)
 
 
 def test_weights_of_something_else_are_listed(tmp_path):
-    model = get_model(NANO, pretrained=True)
+    model = get_model(SHIPPED, pretrained=True)
     encoder = str(tmp_path / 'encoder.pth')
     torch.save(model.backbone.state_dict(), encoder)
     with pytest.raises(RuntimeError, match=r'(?s)missing in .*: backbone\.cls_token.*encoder'):
-        get_model(NANO, pretrained=encoder)
+        get_model(SHIPPED, pretrained=encoder)
     other = str(tmp_path / 'other.safetensors')
     save_file(dict(model.state_dict(), **{'neck.x': torch.ones(1)}), other)
     with pytest.raises(RuntimeError, match=r'unknown here \(1\): neck\.x'):
-        get_model(NANO, pretrained=other)
+        get_model(SHIPPED, pretrained=other)
     wrong = {**model.state_dict(), 'backbone.ln1.weight': torch.ones(5)}
     save_file(wrong, other)
     with pytest.raises(RuntimeError, match=r'of another shape \(1\): backbone\.ln1\.weight'):
-        get_model(NANO, pretrained=other)
+        get_model(SHIPPED, pretrained=other)
 
 
 # ---------------------------------------------------------------- mmmask3d:// elsewhere
 
 
 def test_the_scheme_in_init_cfg_also_on_another_grid():
-    stored = load_file(weights_file(f'mmmask3d://{NANO}'))
+    stored = load_file(weights_file(f'mmmask3d://{SHIPPED}'))
     for size in ((96, 128), (48, 96)):
-        init_cfg = dict(type='Pretrained', checkpoint=f'mmmask3d://{NANO}', prefix='backbone.')
+        init_cfg = dict(type='Pretrained', checkpoint=f'mmmask3d://{SHIPPED}', prefix='backbone.')
         model = Mask3DViT(arch=ARCH, img_size=size, patch_size=8, init_cfg=init_cfg)
         model.init_weights()
         for key, value in model.state_dict().items():
@@ -216,7 +214,7 @@ def test_the_scheme_in_init_cfg_also_on_another_grid():
 
 
 def test_another_number_of_heads_is_noticed():
-    init_cfg = dict(type='Pretrained', checkpoint=f'mmmask3d://{NANO}')
+    init_cfg = dict(type='Pretrained', checkpoint=f'mmmask3d://{SHIPPED}')
     model = Mask3DViT(
         arch={**ARCH, 'num_heads': 6}, img_size=(96, 128), patch_size=8, init_cfg=init_cfg
     )
@@ -225,20 +223,20 @@ def test_another_number_of_heads_is_noticed():
 
 
 def test_the_hash_is_checked(monkeypatch, tmp_path):
-    digest = hashlib.sha256(weights_file(f'mmmask3d://{NANO}').read_bytes()).hexdigest()
-    assert weights_file(f'mmmask3d://{NANO}#sha256={digest}').exists()
+    digest = hashlib.sha256(weights_file(f'mmmask3d://{SHIPPED}').read_bytes()).hexdigest()
+    assert weights_file(f'mmmask3d://{SHIPPED}#sha256={digest}').exists()
     with pytest.raises(CheckpointError, match='its sha256 is'):
-        weights_file(f'mmmask3d://{NANO}#sha256={"0" * 64}')
+        weights_file(f'mmmask3d://{SHIPPED}#sha256={"0" * 64}')
     # A damaged installation.
     shutil.copytree(model_zoo.SHIPPED, tmp_path / 'weights')
     monkeypatch.setattr(model_zoo, 'SHIPPED', tmp_path / 'weights')
     (path,) = (tmp_path / 'weights').glob('*.safetensors')
     path.write_bytes(path.read_bytes()[:-4] + b'\0\0\1\1')
     with pytest.raises(CheckpointError, match=f'expected {digest}'):
-        weights_file(f'mmmask3d://{NANO}')
+        weights_file(f'mmmask3d://{SHIPPED}')
     path.unlink()
     with pytest.raises(ZooError, match='holds 0 files'):
-        weights_file(f'mmmask3d://{NANO}')
+        weights_file(f'mmmask3d://{SHIPPED}')
 
 
 def zoo_in(folder, weights, name='tiny'):
@@ -284,8 +282,8 @@ def test_a_broken_index(tmp_path):
 
 def test_mmengine_takes_the_scheme():
     """As `load_from` and `mmengine.runner.load_checkpoint` do."""
-    model, expected = get_model(NANO), get_model(NANO, pretrained=True)
-    load_checkpoint(model, f'mmmask3d://{NANO}', strict=True)
+    model, expected = get_model(SHIPPED), get_model(SHIPPED, pretrained=True)
+    load_checkpoint(model, f'mmmask3d://{SHIPPED}', strict=True)
     for key, value in model.state_dict().items():
         assert torch.equal(value, expected.state_dict()[key])
 
@@ -294,20 +292,17 @@ def test_settings_that_no_shape_tells(tmp_path):
     """Three heads or six, metres or deviations: every tensor fits, and the results are others."""
     heads = dict(backbone=dict(arch=dict(num_heads=6)))
     with pytest.raises(RuntimeError, match='has 3 attention heads'):
-        get_model(NANO, pretrained=True, **heads)
+        get_model(SHIPPED, pretrained=True, **heads)
     target = dict(data_preprocessor=dict(depth_target=dict(mode='metric')))
     with pytest.raises(RuntimeError, match=r'model\.data_preprocessor\.depth_target'):
-        get_model(NANO, pretrained=True, **target)
-    decoder = dict(decoders=dict(depth=dict(num_heads=1)))
-    with pytest.raises(RuntimeError, match=r'model\.decoders\.depth\.num_heads'):
-        get_model(NANO, pretrained=True, **decoder)
+        get_model(SHIPPED, pretrained=True, **target)
 
 
 def test_what_may_be_given(capsys):
-    cfg = load_config(find_entry(NANO).config)
-    file = Path(weights_file(f'{SCHEME}{NANO}'))
+    cfg = load_config(find_entry(SHIPPED).config)
+    file = Path(weights_file(f'{SCHEME}{SHIPPED}'))
     from_dict = get_model(cfg.to_dict(), pretrained=file)
-    by_name = get_model(NANO, pretrained=True)
+    by_name = get_model(SHIPPED, pretrained=True)
     for mine, theirs in zip(from_dict.parameters(), by_name.parameters(), strict=True):
         assert torch.equal(mine, theirs)
     with pytest.raises(ZooError, match='looks like a file of weights'):
@@ -315,5 +310,5 @@ def test_what_may_be_given(capsys):
 
 
 def test_building_is_quiet(capfd):
-    get_model(NANO)
+    get_model(SHIPPED)
     assert len(capfd.readouterr().out.splitlines()) < 20
