@@ -47,8 +47,8 @@ class InstanceReader:
                 raise FrameError(
                     f'{path}: damaged annotation of {frame} ({type(error).__name__}: {error}).'
                 ) from error
-        path = self.source.instance_path(frame)
-        if self.source.instances and os.path.exists(path):
+        maps = self.source.instances
+        if maps is not None and os.path.exists(path := maps.path(frame)):
             return decode_depth(bytes(fileio.get(path)), path)
         return None
 

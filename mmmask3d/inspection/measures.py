@@ -131,7 +131,7 @@ def measure(source: Source, index: int, edges: bool = False) -> tuple[Measures, 
     for maps in source.labels:
         _read_labels(found, maps)
     if source.instances:
-        _read_map(found, source.instance_path(found.frame), 'instance')
+        _read_map(found, source.instances.path(found.frame), 'instance')
     if colour is None or readings is None:
         return found, None
     depth, valid = readings

@@ -131,8 +131,7 @@ class Source:
         frames: The frames; those without partner are not among them.
         backend_args: File backend of the frames.
         labels: Folders of label maps.
-        instances: Folder of instance maps (0 = none), '' for none.
-        instance_suffix: Of its files.
+        instances: Folder of instance maps (0 = none).
         annotations: COCO files, by split.
         splits: Colour files by split, as listed.
         expected: Number of frames that the manifest of a conversion states; None without one.
@@ -143,16 +142,11 @@ class Source:
     frames: FoundFrames
     backend_args: dict | None = None
     labels: list[LabelMaps] = field(default_factory=list)
-    instances: str = ''
-    instance_suffix: str = '.png'
+    instances: LabelMaps | None = None
     annotations: dict[str, str] = field(default_factory=dict)
     splits: dict[str, list[str]] = field(default_factory=dict)
     expected: int | None = None
     unsure: float | None = None
-
-    def instance_path(self, frame: str) -> str:
-        """File of instances of a frame."""
-        return existing(posixpath.join(self.instances, frame + self.instance_suffix))
 
     @property
     def metric(self) -> bool:
@@ -179,14 +173,11 @@ def open_sources(args: argparse.Namespace, split: str | None = None) -> list[Sou
     given = {
         name: getattr(args, name) for name in _SETTINGS if getattr(args, name, None) is not None
     }
-    folders = args.rgb or args.depth or args.confidence or args.labels
+    folders = [n for n in ('rgb', 'depth', 'confidence', 'labels') if getattr(args, n)]
     try:
         if str(args.source).endswith('.py'):
             if given or folders:
-                options = [f'--{name}'.replace('_', '-') for name in given]
-                options += [
-                    f'--{n}' for n in ('rgb', 'depth', 'confidence', 'labels') if getattr(args, n)
-                ]
+                options = [f'--{name}'.replace('_', '-') for name in (*given, *folders)]
                 raise SourceOptionsError(
                     f'{", ".join(options)}: options of a data folder; {args.source} is a config. '
                     f'Change its settings with --cfg-options.'
@@ -195,8 +186,8 @@ def open_sources(args: argparse.Namespace, split: str | None = None) -> list[Sou
             return open_config(cfg, [split] if split else LOADERS)
         if args.cfg_options:
             raise SourceOptionsError('--cfg-options belongs to a config file, not to a folder.')
-        folders = args.rgb, args.depth, args.labels
-        return [open_folder(args.source, given, *folders, split, args.confidence)]
+        places = args.rgb, args.depth, args.labels
+        return [open_folder(args.source, given, *places, split, args.confidence)]
     except (FileNotFoundError, ValueError) as error:
         if isinstance(error, SourceOptionsError):
             raise
@@ -286,8 +277,8 @@ def _describe(source: Source, root: str, manifest: Mapping) -> None:
         for kind, classes in manifest.get('classes', {}).items()
     ]
     if 'instance' in suffixes:
-        source.instances = posixpath.join(root, folders.get('instance', 'instance'))
-        source.instance_suffix = suffixes['instance']
+        place = posixpath.join(root, folders.get('instance', 'instance'))
+        source.instances = LabelMaps('instance', place, suffixes['instance'], ())
     folder = Path(root, 'annotations')
     files = by_stem(files_in(folder), '.json', folder) if folder.is_dir() else {}
     source.annotations = {

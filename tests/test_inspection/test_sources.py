@@ -88,7 +88,7 @@ def test_a_converted_folder_describes_itself(folder):
     assert source.unit == 'relative'
     assert source.labels[0].classes == NYU13_CLASSES
     assert source.labels[0].path('a/b') == f'{folder}/label13/a/b.png'
-    assert source.instances == f'{folder}/instance'
+    assert source.instances.folder == f'{folder}/instance'
     assert source.annotations == {'train': f'{folder}/annotations/instances_train.json'}
     assert source.splits == {
         'train': [f'{folder}/rgb/frame_000.png', f'{folder}/rgb/frame_002.png']
@@ -232,7 +232,7 @@ def test_folders_and_ids_of_the_manifest_are_followed(folder):
     assert len(names(source)) == 4
     (maps,) = source.labels
     assert maps.path('a/b') == f'{folder}/gt/a/b_ids.png'
-    assert (source.instances, source.instance_suffix) == (f'{folder}/gt', '_things.png')
+    assert source.instances.path('a/b') == f'{folder}/gt/a/b_things.png'
     assert maps.names == {0: 'road', 1: 'sky', 255: 'unlabelled'}
     stored = np.array([[0, 1, 255], [2, 254, 0]], np.uint8)
     assert maps.from_one(stored).tolist() == [[1, 2, 0], [254, 254, 1]]
@@ -281,7 +281,7 @@ def test_lists_of_a_mac_and_of_windows(folder):
     assert source.splits == {'train': [f'{folder}/rgb/{nfd}.png', f'{folder}/rgb/frame_000.png']}
     frame = next(name for name in names(source) if not name.isascii())
     assert source.labels[0].path(frame) == f'{folder}/sem/{nfc}.png'
-    source.instances = f'{folder}/instance'
+    source.instances = LabelMaps('instance', f'{folder}/instance', '.png', ())
     reader = InstanceReader(source)
     assert reader.read(frame, f'{folder}/rgb/{nfd}.png').tolist() == ids.tolist()
     image = dict(id=1, file_name=f'{nfc}.png', height=2, width=2)

@@ -57,7 +57,7 @@ def test_figures_and_instances_of_rooms(tiny_rooms):
     source.annotations = {}
     png = InstanceReader(source).read(drawn.frame, f'{tiny_rooms}/rgb/{drawn.frame}.jpg')
     np.testing.assert_array_equal(png, stored)
-    source.instances = ''
+    source.instances = None
     assert InstanceReader(source).read(drawn.frame, f'{tiny_rooms}/rgb/x.jpg') is None
 
 
