@@ -1,36 +1,13 @@
-# A 2.7M-parameter ViT on generated rooms at 96x128 with patches of 8: the whole RGB image to depth
-# and normals through linear layers, and to what DINOv2 ViT-S/14 makes of the same frame. These
-# weights are shipped with the package; tools/misc/make_rooms_encoder.py makes them.
+# Depth, normals and DINOv2's features from RGB, on generated rooms at 96x128. These weights are
+# shipped with the package; tools/misc/make_rooms_encoder.py makes them.
 # 2,080 frames / 32 = 65 iterations an epoch, 8 epochs = 520.
 _base_ = [
-    '../_base_/models/mask3d_vit-mini.py',
+    '../_base_/models/distilled_vit-mini.py',
     '../_base_/datasets/rooms_pretrain.py',
     '../_base_/datasets/pipelines_96x128.py',
     '../_base_/schedules/pretrain_adamw_100e.py',
     '../_base_/default_runtime.py',
 ]
-model = dict(
-    depth_encoder=None,
-    fusion=dict(embed_dims=192),
-    decoders=dict(
-        depth=dict(_delete_=True, type='DepthDecoder', num_layers=0),
-        normal=dict(type='DepthDecoder', num_layers=0),
-    ),
-    heads=dict(normal=dict(type='NormalHead')),
-    # With patches of 14, 168x224 has the grid of 96x128 with patches of 8.
-    anchor=dict(
-        type='FeatureAnchor',
-        weight=3.0,
-        teacher=dict(
-            type='mmmask3d.TimmViT',
-            model='vit_small_patch14_dinov2.lvd142m',
-            pretrained=True,
-            img_size=(168, 224),
-        ),
-        img_size=(168, 224),
-    ),
-    cache_gib=0.7,  # the teacher's features of the frames and of their mirror images
-)
 masking = dict(rgb_ratio=0.0, depth_ratio=1.0)
 # Whole frames and their mirror images: what comes again unchanged can be kept.
 whole = _base_.small_rgbd_val

@@ -363,7 +363,10 @@ def _settle_architecture(out: Conversion, num_heads: int | None, source: str) ->
     check_patches(patch, source)
     layers = {k.split('.')[1] for k in state if k.startswith('layers.')}
     gated = 'layers.0.ffn.w12.weight' in state
-    ffn = state['layers.0.ffn.w3.weight' if gated else 'layers.0.ffn.layers.1.weight'].shape[1]
+    hidden = state.get('layers.0.ffn.w3.weight' if gated else 'layers.0.ffn.layers.1.weight')
+    if hidden is None:
+        raise WeightFormatError(f'{source}: has no feed-forward network in its first layer.')
+    ffn = hidden.shape[1]
     if gated:
         ffn = math.ceil(ffn * 3 / 2)  # mmpretrain takes two thirds of it
     arch = dict(embed_dims=patch.shape[0], num_layers=len(layers), feedforward_channels=ffn)

@@ -17,10 +17,18 @@ def test_agreement_is_the_mean_over_contours(make_scenes):
     """Against a plain loop over contours."""
     one, other = pairs_of(make_scenes(2, (60, 80)))
     correlator = Correlator([one, other], radius=5)
-    found = correlator.surfaces(one, other, [0.0, 0.3])
+    found = correlator.surfaces(one, other)
+    same = list(LOG_SCALES).index(0)
+    last = len(LOG_SCALES) - 1
     height, width = one.colour.shape[1:]
-    for s, down, right in ((0, 0, 0), (0, -5, 3), (0, 2, 5), (1, 0, 0), (1, 4, -5)):
-        factor = np.exp([0.0, 0.3][s])
+    for s, down, right in (
+        (same, 0, 0),
+        (same, -5, 3),
+        (same, 2, 5),
+        (last, 0, 0),
+        (last, 4, -5),
+    ):
+        factor = np.exp(LOG_SCALES[s])
         total = 0.0
         for row, column, edge in zip(one.rows, one.columns, one.contours.T, strict=True):
             y = round((height - 1) / 2 + factor * (row - (height - 1) / 2)) + down
