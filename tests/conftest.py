@@ -27,6 +27,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 # Several libraries would each take every core, also in the processes that tests start.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 torch.set_num_threads(1)
+cv2.setNumThreads(0)  # a copy of this process would wait for OpenCV's threads, which it has not
 
 
 @pytest.fixture(autouse=True, scope='session')
@@ -183,7 +184,6 @@ def _play(command, cwd, log):
         os.dup2(sys.stdout.fileno(), stream)
     if cwd is not None:
         os.chdir(cwd)
-    cv2.setNumThreads(1)  # a copy of a process that has used its threads may hang
     concurrent.futures.thread._threads_queues.clear()  # or one made in a pool would wait for itself
     multiprocessing.forkserver._forkserver.__init__()  # that of the original is no child of a copy
     sys.argv = [str(part) for part in command]

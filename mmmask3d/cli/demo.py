@@ -198,7 +198,7 @@ def report(steps: Steps) -> str:
             'Depth from RGB alone, in rooms that the encoder has not seen',
             format_table(depth),
             '',
-            'Segmentation, 13 classes, 48 labelled frames: mIoU [%], mean ± deviation (each seed)',
+            'Segmentation, 13 classes, few labels: mIoU [%], mean ± deviation (each seed)',
             f'  from the shipped encoder  {spread(encoder)}',
             f'  from scratch              {spread(scratch)}',
             f'  difference                {spread(gains)}',
