@@ -222,12 +222,13 @@ class TUMConverter(Converter):
 
 def _read_poses(path: Path) -> tuple[list[Line], list[str]]:
     lines, problems = read_list(path, 7)
-    good = [line for line in lines if not any(map(math.isnan, map(_number, line.fields)))]
-    problems += [
-        f'{path}:{line.number}: expected numbers, found {" ".join(line.fields)[:80]!r}.'
-        for line in lines
-        if line not in good
-    ]
+    good = []
+    for line in lines:
+        if any(map(math.isnan, map(_number, line.fields))):
+            found = ' '.join(line.fields)[:80]
+            problems.append(f'{path}:{line.number}: expected numbers, found {found!r}.')
+        else:
+            good.append(line)
     return good, problems
 
 
