@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/models/distilled_vit-mini.py',
     '../_base_/datasets/rooms_pretrain.py',
     '../_base_/datasets/pipelines_96x128.py',
-    '../_base_/schedules/pretrain_adamw_100e.py',
+    '../_base_/schedules/pretrain_adamw_small.py',
     '../_base_/default_runtime.py',
 ]
 masking = dict(rgb_ratio=0.0, depth_ratio=1.0)
@@ -17,13 +17,6 @@ train_dataloader = dict(
 )
 val_dataloader = dict(num_workers=0, dataset=dict(pipeline=whole))
 test_dataloader = val_dataloader
-optim_wrapper = dict(
-    type='Bfloat16OptimWrapper', optimizer=dict(lr=1e-3), clip_grad=dict(max_norm=3.0)
-)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-2, begin=0, end=2, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', begin=2, convert_to_iter_based=True),
-]
+optim_wrapper = dict(type='Bfloat16OptimWrapper')
 train_cfg = dict(max_epochs=8, val_interval=8)
-auto_scale_lr = dict(base_batch_size=32)
 default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=13))
