@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 from mmmask3d.apis import get_model
@@ -58,11 +59,18 @@ def test_without_terms_nothing_happens(published, tmp_path, capsys):
     assert not (tmp_path / 'zoo').exists()
 
 
-def test_the_shipped_weights_are_made_by_one_command(load_tool, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize('adapter', [False, True])
+def test_weights_from_rooms_are_made_by_one_command(
+    adapter, load_tool, tmp_path, monkeypatch, capsys
+):
     """The commands fit the tools; here they leave a model without training, which is published."""
     tool = load_tool('misc/make_rooms_encoder.py')
     arguments = ['--out-dir', str(tmp_path / 'out'), '--work-dir', str(tmp_path / 'work')]
     arguments += ['--data', str(tmp_path / 'rooms'), '--seed=4']
+    if adapter:
+        dinov2 = str(tmp_path / 'dinov2.pth')
+        torch.save(timm.create_model('vit_small_patch14_dinov2').state_dict(), dinov2)
+        arguments += ['--adapter', '--dinov2', dinov2]
     ran = []
 
     def execute(step, log, threads):
@@ -72,7 +80,7 @@ def test_the_shipped_weights_are_made_by_one_command(load_tool, tmp_path, monkey
         given = list(step.command[1:])
         for path in step.products:
             path.parent.mkdir(parents=True, exist_ok=True)
-        if script == 'misc/publish_model.py':
+        if script in ('misc/publish_model.py', 'model_converters/extract_backbone.py'):
             return load_tool(script).main(given)
         if script == 'dataset_converters/generate_rooms.py':
             rooms = RoomsConverter(build_parser(RoomsConverter).parse_args(given))
@@ -86,9 +94,11 @@ def test_the_shipped_weights_are_made_by_one_command(load_tool, tmp_path, monkey
             overrides = read_overrides(parsed.cfg_options)
             assert overrides['randomness.seed'] == 4
             cfg = load_config(parsed.config, str(step.folder), overrides)
-            state = get_model(cfg).state_dict()
+            model = get_model(cfg)
+            if adapter:
+                model.init_weights()  # reads what the matrices are added to
             meta = {'cfg': cfg.pretty_text, 'epoch': 8, 'iter': 520, 'seed': 4}
-            torch.save({'state_dict': state, 'meta': meta}, step.products[0])
+            torch.save({'state_dict': model.state_dict(), 'meta': meta}, step.products[0])
         else:
             assert parsed.checkpoint.endswith('epoch_8.pth')
             step.products[0].write_text('{"masked_depth/rmse": 0.5}')
@@ -96,14 +106,19 @@ def test_the_shipped_weights_are_made_by_one_command(load_tool, tmp_path, monkey
 
     monkeypatch.setattr(Step, '_execute', execute)
     assert tool.main(arguments) == 0, capsys.readouterr().err
+    extracted = ['model_converters/extract_backbone.py'] * adapter
     assert ran == [
-        'dataset_converters/generate_rooms.py', 'train.py', 'test.py', 'misc/publish_model.py',
+        'dataset_converters/generate_rooms.py', 'train.py', 'test.py', *extracted,
+        'misc/publish_model.py',
     ]  # fmt: skip
     (path,) = (tmp_path / 'out').glob('*.safetensors')
     card = json.loads(path.with_suffix('.json').read_text())
-    assert (card['dtype'], card['part'], card['epoch'], card['seed']) == ('float16', 'model', 8, 4)
+    assert (card['epoch'], card['seed']) == (8, 4)
+    expected = ('float32', 'adapter') if adapter else ('float16', 'model')
+    assert (card['dtype'], card['part']) == expected
     assert card['figures'] == {'masked_depth/rmse': 0.5}
-    assert card['made_by'].endswith('make_rooms_encoder.py --out-dir DIR --seed 4')
-    assert path.stat().st_size < 6 * 2**20
+    how = '--adapter ' if adapter else ''
+    assert card['made_by'].endswith(f'make_rooms_encoder.py {how}--out-dir DIR --seed 4')
+    assert path.stat().st_size < (1 if adapter else 6) * 2**20
     assert tool.main(arguments) == 0
-    assert len(ran) == 4
+    assert len(ran) == 4 + adapter
