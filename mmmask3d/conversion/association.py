@@ -1,6 +1,6 @@
 """Pair two recordings by time. Their rates may differ."""
 
-import heapq
+from bisect import bisect_left
 from collections.abc import Sequence
 
 
@@ -11,8 +11,7 @@ def associate(
 
     The pairs are those of ``associate.py`` of the TUM RGB-D tools: of all pairs closer than
     ``max_difference``, ordered by difference, then by the first and by the second time, each is
-    taken whose two stamps are both free. That program looks at all pairs; here only neighbours
-    in time are, since no other pair can be the closest.
+    taken whose two stamps are both free.
 
     Args:
         first: Times, each once.
@@ -23,39 +22,17 @@ def associate(
     Returns:
         Indices (in ``first``, in ``second``), by rising first time.
     """
-    stamps = sorted(
-        [(time, 0, i) for i, time in enumerate(first)]
-        + [(time + offset, 1, i) for i, time in enumerate(second)]
-    )
-    before = list(range(-1, len(stamps) - 1))
-    after = list(range(1, len(stamps) + 1))
-    heap: list[tuple[float, float, float, int, int]] = []
-
-    def consider(low: int, high: int) -> None:
-        """Note two neighbours as a possible pair."""
-        if low < 0 or high >= len(stamps) or stamps[low][1] == stamps[high][1]:
-            return
-        one, other = sorted((low, high), key=lambda i: stamps[i][1])
-        time, shifted = first[stamps[one][2]], stamps[other][0]
-        difference = abs(time - shifted)
-        if difference < max_difference:
-            heapq.heappush(heap, (difference, time, shifted, low, high))
-
-    for i in range(len(stamps) - 1):
-        consider(i, i + 1)
-    free = [True] * len(stamps)
-    pairs = []
-    while heap:
-        *_, low, high = heapq.heappop(heap)
-        if not (free[low] and free[high]):
-            continue
-        free[low] = free[high] = False
-        one, other = sorted((low, high), key=lambda i: stamps[i][1])
-        pairs.append((stamps[one][2], stamps[other][2]))
-        below, above = before[low], after[high]
-        if below >= 0:
-            after[below] = above
-        if above < len(stamps):
-            before[above] = below
-        consider(below, above)
-    return sorted(pairs, key=lambda pair: first[pair[0]])
+    shifted = sorted((time + offset, j) for j, time in enumerate(second))
+    candidates = []
+    for i, time in enumerate(first):
+        # One more on either side, since the ends of the window are rounded.
+        low = max(0, bisect_left(shifted, (time - max_difference, 0)) - 1)
+        high = bisect_left(shifted, (time + max_difference, 0)) + 1
+        candidates += [(abs(time - other), time, other, i, j) for other, j in shifted[low:high]]
+    pairs: dict[int, int] = {}
+    taken = set()
+    for difference, *_, i, j in sorted(candidates):
+        if difference < max_difference and i not in pairs and j not in taken:
+            pairs[i] = j
+            taken.add(j)
+    return sorted(pairs.items(), key=lambda pair: first[pair[0]])

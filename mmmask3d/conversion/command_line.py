@@ -1,6 +1,7 @@
 """The command line that all converters share."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,6 +75,9 @@ def run(
     Returns:
         Exit code: 0, or 1 where the source is damaged or the output cannot be written.
     """
+    # Libraries read it as they are loaded: with a thread a core in each worker, threads would wait
+    # for each other in busy loops.
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
     parser = build_parser(converter, prog)
     args = parser.parse_args(arguments)
     options = JobOptions(

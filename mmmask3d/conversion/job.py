@@ -1,8 +1,9 @@
 """Run a converter: in parallel, restartable, and ending in index files and a manifest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -111,27 +112,18 @@ def _plan(
     converter: Converter, sources: Sequence[Any], options: JobOptions, run: Run
 ) -> tuple[dict[str, tuple[int, FrameRef]], list[str]]:
     """Frames of all sources as name: (number of the source, frame), and problems."""
-    plans: dict[int, Plan] = {}
-    found = 0
-    with tqdm(total=len(sources), unit='source', desc='finding frames', disable=None) as bar:
-        # With a limit, one source after the other until there are enough.
-        step = len(sources) if options.limit is None else options.workers
-        for start in range(0, len(sources), max(1, step)):
-            some = sources[start : start + step]
-            for number, plan in run(plan_source, [(source,) for source in some]):
-                plans[start + number] = plan
-                found += len(plan.frames)
-                bar.update()
-            if options.limit is not None and found >= options.limit:
-                break
     frames: dict[str, tuple[int, FrameRef]] = {}
-    problems = []
-    # What a limit leaves is the same for any number of workers, problems included.
-    for number in sorted(plans):
-        if options.limit is not None and len(frames) >= options.limit:
-            break
-        problems += plans[number].problems
-        for ref in plans[number].frames:
+    problems: list[str] = []
+    # With a limit, some sources at a time until there are enough.
+    step = max(1, len(sources) if options.limit is None else options.workers)
+    plans: Iterator[Plan] = chain.from_iterable(
+        run(plan_source, [(source,) for source in sources[start : start + step]])
+        for start in range(0, len(sources), step)
+    )
+    bar = tqdm(plans, 'finding frames', len(sources), unit='source', disable=None)
+    for number, plan in enumerate(bar):
+        problems += plan.problems
+        for ref in plan.frames:
             if ref.name in frames:
                 other = sources[frames[ref.name][0]]
                 raise SourceError(
@@ -139,6 +131,8 @@ def _plan(
                     f'commas and # become _). Rename one, or convert them into separate folders.'
                 )
             frames[ref.name] = number, ref
+        if options.limit is not None and len(frames) >= options.limit:
+            break
     return dict(islice(frames.items(), options.limit)), problems
 
 
@@ -149,18 +143,15 @@ def _convert_missing(
     options: JobOptions,
     run: Run,
 ) -> list[str]:
-    by_source: dict[int, list[FrameRef]] = {}
-    for number, ref in missing.values():
-        by_source.setdefault(number, []).append(ref)
-    chunks = [
-        (output.root, options.size, sources[number], refs[i : i + _CHUNK])
-        for number, refs in by_source.items()
-        for i in range(0, len(refs), _CHUNK)
-    ]
-    problems: dict[int, list[str]] = {}
+    chunks = []
+    for number, pairs in groupby(missing.values(), itemgetter(0)):
+        refs = [ref for _, ref in pairs]
+        for i in range(0, len(refs), _CHUNK):
+            chunks.append((output.root, options.size, sources[number], refs[i : i + _CHUNK]))
+    problems: list[str] = []
     with tqdm(total=len(missing), unit='frame', desc='converting', disable=None) as bar:
-        for number, (records, found) in run(convert_chunk, chunks):
+        for records, found in run(convert_chunk, chunks):
             output.add(records)
-            problems[number] = found
+            problems += found
             bar.update(len(records) + len(found))
-    return [problem for number in sorted(problems) for problem in problems[number]]
+    return problems

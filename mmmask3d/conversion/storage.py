@@ -7,15 +7,13 @@ import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from mmmask3d.atomic_file import replacing
 
 _STATE = '.conversion'  # hidden, so that scans of the data set pass over it
 _JOURNAL = f'{_STATE}/journal.jsonl'
-_INDEX = f'{_STATE}/index'
 _TEMPORARY = f'{_STATE}/tmp'
 _LOCK = f'{_STATE}/lock'
 
@@ -97,21 +95,23 @@ class OutputFolder:
     Attributes:
         root: The folder.
         records: Records of the frames that are complete and unchanged, by name.
+        index: Names of the index files that were written at any time.
     """
 
-    def __init__(self, root: Path, records: dict[str, dict]) -> None:
-        self.root = root
-        self.records = records
+    def __init__(self, root: Path, records: dict[str, dict], index: set[str]) -> None:
+        self.root, self.records, self.index = root, records, index
 
     def add(self, records: list[dict]) -> None:
         """Note frames as complete; their files are written already."""
-        lines = b''.join(_line(record) for record in records)
+        self._note(*records)
+        self.records.update((r['name'], r) for r in records)
+
+    def _note(self, *records: dict) -> None:
         try:
             with (self.root / _JOURNAL).open('ab') as file:
-                file.write(lines)
+                file.write(b''.join(map(_line, records)))
         except OSError as error:
             raise _not_writable(self.root, self.root / _JOURNAL, error) from error
-        self.records.update((r['name'], r) for r in records)
 
     def write(self, name: str, data: bytes) -> list[int]:
         """Write a file (see :func:`write_file`), unless it is there with this content."""
@@ -127,20 +127,12 @@ class OutputFolder:
         Returns:
             Size and CRC-32 by name.
         """
-        before = self._noted_index()
-        # Noted first, so that a file written before an interruption is known afterwards.
-        self.write(_INDEX, _line({'files': sorted(before | set(files))}))
-        remove_files(self.root, sorted(before - set(files)))
-        noted = {name: self.write(name, data) for name, data in files.items()}
-        self.write(_INDEX, _line({'files': sorted(files)}))
-        return noted
-
-    def _noted_index(self) -> set[str]:
-        try:
-            found = _parsed((self.root / _INDEX).read_bytes().removesuffix(b'\n'))
-        except FileNotFoundError:
-            return set()
-        return set(found['files']) if found else set()  # damaged: an old index file may stay
+        if not self.index.issuperset(files):
+            # Noted first, so that a file written before an interruption is known afterwards.
+            self._note({'index': sorted(files)})
+            self.index.update(files)
+        remove_files(self.root, sorted(self.index.difference(files)))
+        return {name: self.write(name, data) for name, data in files.items()}
 
 
 @contextmanager
@@ -157,23 +149,25 @@ def open_output(root: Path, identity: dict) -> Iterator[OutputFolder]:
         StorageError: The folder holds something else, was made with other options, or is being
             written by another process.
     """
-    try:
-        _check_ours(root)
-        (root / _TEMPORARY).mkdir(parents=True, exist_ok=True)
-        lock = (root / _LOCK).open('wb')
-    except OSError as error:
-        raise _not_writable(root, root, error) from error
-    with lock:
-        _take(lock, root)
+    with ExitStack() as stack:
         try:
+            _check_ours(root)
+            (root / _TEMPORARY).mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((root / _LOCK).open('wb'))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _clear_temporary(root)
             if not (root / _JOURNAL).exists():
                 write_file(root, _JOURNAL, _line(identity))
-            records = _read_journal(root, identity)
+            output = OutputFolder(root, *_read_journal(root, identity))
+        except BlockingIOError as error:
+            raise StorageError(
+                f'{root} is being written by another process. Wait for it, or choose another '
+                f'folder.'
+            ) from error
         except OSError as error:
-            raise _not_writable(root, root / _STATE, error) from error
+            raise _not_writable(root, root, error) from error
         try:
-            yield OutputFolder(root, records)
+            yield output
         finally:
             # Left by worker processes that were stopped. What cannot be removed now, for example
             # because the disk is gone, the next call removes.
@@ -192,15 +186,6 @@ def _check_ours(root: Path) -> None:
         )
 
 
-def _take(lock: IO[bytes], root: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise StorageError(
-            f'{root} is being written by another process. Wait for it, or choose another folder.'
-        ) from error
-
-
 def _clear_temporary(root: Path) -> None:
     for leftover in (root / _TEMPORARY).iterdir():
         leftover.unlink()
@@ -208,8 +193,8 @@ def _clear_temporary(root: Path) -> None:
 
 # -------------------------------------------------------------------- journal
 #
-# One line a frame: CRC-32 of the rest in eight hexadecimal digits, a blank, the record as JSON.
-# The first line is what decides the content of the folder.
+# Lines of CRC-32 of the rest in eight hexadecimal digits, a blank, JSON: first what decides the
+# content of the folder, then a record a frame, and names of index files.
 
 
 def _line(record: dict) -> bytes:
@@ -223,7 +208,7 @@ def _parsed(line: bytes) -> dict | None:
     return json.loads(content) if crc == b'%08x' % zlib.crc32(content) else None
 
 
-def _read_journal(root: Path, identity: dict) -> dict[str, dict]:
+def _read_journal(root: Path, identity: dict) -> tuple[dict[str, dict], set[str]]:
     journal = root / _JOURNAL
     content = journal.read_bytes()
     end = content.rfind(b'\n') + 1
@@ -242,14 +227,13 @@ def _read_journal(root: Path, identity: dict) -> dict[str, dict]:
             f'{root} was made with {"; ".join(differing)}. Give the same options to go on with '
             f'it, or another folder.'
         )
-    records = {}
-    for line in lines:
-        record = _parsed(line)
-        if record is not None:  # a damaged line costs its frame, which is converted again
-            records[record['name']] = record
+    # A damaged line costs its frame, which is converted again.
+    noted = [record for record in map(_parsed, lines) if record is not None]
+    index = {name for record in noted for name in record.get('index', ())}
+    records = {record['name']: record for record in noted if 'name' in record}
     with ThreadPoolExecutor(8) as pool:
         kept = pool.map(lambda r: unchanged(root, r['files']), records.values())
-        return {n: r for (n, r), k in zip(list(records.items()), kept, strict=True) if k}
+        return {r['name']: r for r, k in zip(records.values(), kept, strict=True) if k}, index
 
 
 def _differences(found: dict, wanted: dict, prefix: str = '') -> list[str]:

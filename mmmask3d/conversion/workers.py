@@ -5,11 +5,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
-from itertools import islice
+from itertools import starmap
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,8 @@ from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.storage import StorageError, remove_files, write_file
 from mmmask3d.datasets.depth_io import FrameError
 
-#: Runs a function on tasks.
-Run = Callable[[Callable, Iterable[tuple]], Iterator[tuple[int, Any]]]
+#: Calls a function with each of some tuples of arguments; gives the results in their order.
+Run = Callable[[Callable, Iterable[tuple]], Iterator[Any]]
 
 
 class WorkerError(RuntimeError):
@@ -38,11 +37,11 @@ _converter: Converter  # of this process
 def _start_worker(converter: Converter) -> None:
     global _converter
     _converter = converter
-    cv2.setNumThreads(1)  # the workers are the parallelism
 
 
 def _start_worker_process(converter: Converter, parent: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
+    cv2.setNumThreads(1)  # the workers are the parallelism
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _start_worker(converter)
 
@@ -60,17 +59,12 @@ def _end_with(parent: Connection) -> None:
 def pool(converter: Converter, workers: int) -> Iterator[Run]:
     """Give a function that runs tasks in worker processes, or here where one worker is wanted.
 
-    It yields (number of the task, result) as results come.
+    Raises:
+        WorkerError: A worker process was killed.
     """
     if workers == 1:
-        threads = cv2.getNumThreads()
         _start_worker(converter)
-        try:
-            yield lambda function, tasks: (
-                (number, function(*task)) for number, task in enumerate(tasks)
-            )
-        finally:
-            cv2.setNumThreads(threads)
+        yield starmap
         return
     # A copy of a process that has used OpenCV's threads may hang, hence no plain fork.
     methods = multiprocessing.get_all_start_methods()
@@ -80,52 +74,19 @@ def pool(converter: Converter, workers: int) -> Iterator[Run]:
     theirs, ours = context.Pipe(duplex=False)
     executor = ProcessPoolExecutor(workers, context, _start_worker_process, (converter, theirs))
     try:
-        with _one_thread_each():
-            yield partial(_run, executor, workers)
-    except BaseException:
+        yield lambda function, tasks: executor.map(function, *zip(*tasks, strict=True))
+    except BaseException as error:
         ours.close()  # ends the workers now; files are complete or absent all the same
+        if isinstance(error, BrokenProcessPool):
+            raise WorkerError(
+                'A worker process died, killed by the system or for lack of memory. The same call '
+                'goes on where this one stopped; fewer --workers need less memory.'
+            ) from error
         raise
     finally:
         executor.shutdown(cancel_futures=True)
         ours.close()
         theirs.close()
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let processes that start meanwhile compute with one thread, unless the caller says more.
-
-    Libraries read it as they are loaded. With a thread a core in each worker, threads would wait
-    for each other in busy loops.
-    """
-    given = os.environ.get('OMP_NUM_THREADS')
-    os.environ.setdefault('OMP_NUM_THREADS', '1')
-    try:
-        yield
-    finally:
-        if given is None:
-            os.environ.pop('OMP_NUM_THREADS', None)
-
-
-def _run(
-    executor: ProcessPoolExecutor, workers: int, function: Callable, tasks: Iterable[tuple]
-) -> Iterator[tuple[int, Any]]:
-    """Run tasks, few of them at a time, so that results do not pile up."""
-    numbered = enumerate(tasks)
-    running: dict[Future, int] = {}
-    try:
-        while True:
-            for number, task in islice(numbered, 2 * workers - len(running)):
-                running[executor.submit(function, *task)] = number
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-    except BrokenProcessPool as error:
-        raise WorkerError(
-            'A worker process died, killed by the system or for lack of memory. The same call '
-            'goes on where this one stopped; fewer --workers need less memory.'
-        ) from error
 
 
 def plan_source(source: Any) -> Plan:

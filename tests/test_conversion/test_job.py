@@ -162,15 +162,6 @@ def test_two_workers_make_the_same_files(toy, source, tmp_path, read_tree):
     assert sorted(lines[0].splitlines()) == sorted(lines[1].splitlines())
 
 
-def test_one_worker_leaves_this_process_as_it_was(toy, source, tmp_path):
-    cv2.setNumThreads(2)
-    try:
-        converted(toy, source, tmp_path / 'out')
-        assert cv2.getNumThreads() == 2
-    finally:
-        cv2.setNumThreads(1)
-
-
 # ---------------------------------------------------------------- once more
 
 
@@ -426,18 +417,6 @@ def test_a_killed_worker_is_reported(toy, source, tmp_path, monkeypatch):
 
     with pytest.raises(WorkerError, match='The same call goes on'):
         convert(toy_suicide.Suicide(toy.arguments(source)), tmp_path / 'out', JobOptions(workers=2))
-
-
-def test_results_do_not_pile_up(toy, tmp_path, monkeypatch):
-    """No more chunks than twice the workers are under way while results are read."""
-    from mmmask3d.conversion import workers
-
-    toy.make_source(tmp_path / 'source', scenes=12, frames=1)
-    most = []
-    real = workers.wait
-    monkeypatch.setattr(workers, 'wait', lambda r, **k: most.append(len(r)) or real(r, **k))
-    converted(toy, tmp_path / 'source', tmp_path / 'out', workers=2)
-    assert max(most) == 4
 
 
 # ---------------------------------------------------------------- no room
