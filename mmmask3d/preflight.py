@@ -11,10 +11,10 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from importlib.machinery import PathFinder
+from typing import NamedTuple
 
 from mmmask3d.version import __version__
 
@@ -25,6 +25,13 @@ MM_DISTRIBUTIONS = {
     'mmpretrain': ('onedl-mmpretrain', ('mmpretrain',)),
     'mmseg': ('onedl-mmsegmentation', ('mmsegmentation',)),
     'mmdet': ('onedl-mmdetection', ('mmdet',)),
+}
+BASE = {
+    'torch': 'pip install torch==2.9.1 torchvision==0.24.1  '
+    '(for a certain CUDA: choose the build at pytorch.org)',
+    'torchvision': 'pip install torchvision, the release that goes with your torch',
+    'numpy': 'pip install numpy==2.2.6',
+    'scipy': "pip install 'scipy>=1.10'",
 }
 # What each use needs besides torch, torchvision, numpy, scipy, mmengine, mmcv and mmpretrain.
 USES = {'pretraining': (), 'segmentation': ('mmseg',), 'detection': ('mmdet',)}
@@ -43,14 +50,8 @@ class EnvironmentProblem(RuntimeError):
     """The environment cannot run what was asked for; the message says why and how to cure it."""
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong.
-
-    Attributes:
-        what: What was found and what was expected.
-        cure: The command, or the thing to do, that puts it right.
-    """
+class Problem(NamedTuple):
+    """One thing that is wrong, and the command that puts it right."""
 
     what: str
     cure: str
@@ -82,221 +83,131 @@ def check_environment(need_ops: bool = False, need: Sequence[str] = ()) -> None:
 
 def find_problems(need_ops: bool = False, need: Sequence[str] = ()) -> list[Problem]:
     """Return everything that is wrong, most fundamental first; see :func:`check_environment`."""
-    problems = _torch_problems()
-    problems += _mm_presence_problems(('mmengine', 'mmcv', 'mmpretrain', *need))
-    problems += _double_install_problems() + _upstream_problems() + _transformers_problems()
-    if 'mmseg' in need and _has_module('mmseg'):
-        problems += _mmseg_extra_problems()
+    problems = [
+        *_missing(('mmengine', 'mmcv', 'mmpretrain', *need)),
+        *_torchvision_of_another_torch(),
+        *_double_installs(),
+        *_upstream_with_newer_packages(),
+        *_transformers_beside_mmpretrain(),
+    ]
     # With torch already imported it costs little to see whether ops that are there also load.
     # Ops that do not load break mmcv and mmseg in places that only expect them to be absent.
     if _has_module('mmcv') and _has_module('torch'):
         if need_ops and not _has_ops():
-            problems.append(_no_ops_problem())
+            problems.append(_no_ops())
         elif _has_ops() and (need_ops or 'torch' in sys.modules):
-            problems += _ops_loading_problems()
+            problems += _ops_that_do_not_load()
     return problems
 
 
-def _torch_problems() -> list[Problem]:
-    problems = [
-        Problem(f'{name} is not installed.', cure)
-        for name, cure in (
-            (
-                'torch',
-                'pip install torch==2.9.1 torchvision==0.24.1  '
-                '(for a certain CUDA: choose the build at pytorch.org)',
-            ),
-            ('torchvision', 'pip install torchvision, the release that goes with your torch'),
-            ('numpy', 'pip install numpy==2.2.6'),
-            ('scipy', "pip install 'scipy>=1.10'"),
+def _missing(modules: Sequence[str]) -> Iterator[Problem]:
+    for name, cure in BASE.items():
+        if not _has_module(name):
+            yield Problem(f'{name} is not installed.', cure)
+    if missing := [name for name in modules if not _has_module(name)]:
+        names = ' '.join(MM_DISTRIBUTIONS[name][0] for name in missing)
+        be = 'are' if len(missing) > 1 else 'is'
+        yield Problem(f'{", ".join(missing)} {be} not installed.', f'pip install {names}')
+    # mmseg imports its text tokenizer's packages whether or not text is used.
+    extra = [name for name in ('ftfy', 'regex') if not _has_module(name)]
+    if extra and 'mmseg' in modules and 'mmseg' not in missing:
+        yield Problem(
+            f'mmseg imports {" and ".join(extra)}, which upstream does not install with it.',
+            f'pip install {" ".join(extra)}',
         )
-        if not _has_module(name)
-    ]
+
+
+def _torchvision_of_another_torch() -> Iterator[Problem]:
+    """torchvision 0.(n + 15) belongs to torch 2.n; of another one no operator is registered."""
     torch, vision = _version('torch'), _version('torchvision')
-    if not (torch and vision):
-        return problems
-    torch_number, vision_number = _number(torch), _number(vision)
-    # torchvision 0.(n + 15) belongs to torch 2.n. Another one's operators are not registered, and
-    # its import ends in "operator torchvision::nms does not exist".
-    if torch_number[0] == 2 and vision_number[:2] != (0, torch_number[1] + 15):
-        expected = f'0.{torch_number[1] + 15}'
-        problems.append(
-            Problem(
-                f'torchvision {vision} does not belong to torch {torch}, which needs torchvision '
-                f'{expected}; importing it fails with "operator torchvision::nms does not exist".',
-                f"pip install 'torchvision=={expected}.*'",
-            )
+    if not (torch and vision) or _number(torch)[0] != 2:
+        return
+    expected = (0, _number(torch)[1] + 15)
+    builds = [version.partition('+')[2] for version in (torch, vision)]
+    if _number(vision)[:2] != expected or (all(builds) and builds[0] != builds[1]):
+        yield Problem(
+            f'torchvision {vision} does not belong to torch {torch}: its import fails with '
+            '"operator torchvision::nms does not exist".',
+            f"pip install 'torchvision=={expected[0]}.{expected[1]}.*', from the same package "
+            'index as torch',
         )
-    builds = [value.partition('+')[2] for value in (torch, vision)]
-    if all(builds) and builds[0] != builds[1]:
-        problems.append(
-            Problem(
-                f'torch {torch} and torchvision {vision} are built for different devices.',
-                'reinstall both from the same package index, in one call of pip',
-            )
-        )
-    return problems
 
 
-def _mm_presence_problems(modules: Sequence[str]) -> list[Problem]:
-    missing = [name for name in modules if not _has_module(name)]
-    if not missing:
-        return []
-    names = ' '.join(MM_DISTRIBUTIONS[name][0] for name in missing)
-    be = 'are' if len(missing) > 1 else 'is'
-    return [Problem(f'{", ".join(missing)} {be} not installed.', f'pip install {names}')]
-
-
-def _double_install_problems() -> list[Problem]:
-    problems = []
-    for module, (maintained, upstream) in MM_DISTRIBUTIONS.items():
-        present = [name for name in (maintained, *upstream) if _version(name)]
+def _double_installs() -> Iterator[Problem]:
+    for module in MM_DISTRIBUTIONS:
+        present = [name for name, _ in _distributions(module)]
         if len(present) > 1:
-            problems.append(
-                Problem(
-                    f'{" and ".join(present)} are both installed and write to the same folder, '
-                    f'{module}/: which files are whose is a matter of chance.',
-                    f'pip uninstall -y {" ".join(present)} && pip install {present[0]}',
-                )
+            yield Problem(
+                f'{" and ".join(present)} are both installed and write to the same folder, '
+                f'{module}/: which files are whose is a matter of chance.',
+                f'pip uninstall -y {" ".join(present)} && pip install {present[0]}',
             )
-    return problems
 
 
-def _upstream_problems() -> list[Problem]:
+def _upstream_with_newer_packages() -> Iterator[Problem]:
     """Upstream's last releases with a torch, numpy or setuptools newer than they can bear."""
-    old = []
-    for module, last in LAST_UPSTREAM.items():
-        for name in MM_DISTRIBUTIONS[module][1]:
-            version = _version(name)
-            if version and _number(version) <= last:
-                old.append(f'{name} {version}')
-    if not old:
-        return []
-    found = ' and '.join(old)
-    uninstall = 'pip uninstall -y ' + ' '.join(item.split()[0] for item in old)
-    replace = f'{uninstall} && {MAINTAINED}'
-    problems = []
-    torch, numpy = _version('torch'), _version('numpy')
-    if torch and _number(torch) >= (2, 6):
-        problems.append(
-            Problem(
-                f'torch {torch} is too new for {found}: since torch 2.6 checkpoints load with '
-                'weights_only=True by default, which these releases do not expect.',
-                f"{replace}; or stay with them and pip install 'torch<2.6'",
-            )
+    old = [
+        (name, version)
+        for module, last in LAST_UPSTREAM.items()
+        for name, version in _distributions(module)
+        if not name.startswith('onedl') and _number(version) <= last
+    ]
+    limits = {'torch': (2, 6), 'numpy': (2,)}
+    new = {
+        name: _version(name) for name in limits if _number(_version(name) or '0') >= limits[name]
+    }
+    if not _has_module('pkg_resources'):  # dropped from setuptools
+        new['setuptools'], limits['setuptools'] = _version('setuptools') or 'missing', (81,)
+    if old and new:
+        bound = ' '.join(f"'{name}<{'.'.join(map(str, limits[name]))}'" for name in new)
+        yield Problem(
+            f'{" and ".join(map(" ".join, old))} do not work with '
+            f'{" and ".join(f"{name} {version}" for name, version in new.items())}.',
+            f'pip uninstall -y {" ".join(name for name, _ in old)} && {MAINTAINED}; or stay with '
+            f'them and pip install {bound}',
         )
-    if numpy and _number(numpy) >= (2,):
-        problems.append(
-            Problem(
-                f'numpy {numpy} is too new for {found}, which were made for numpy 1.',
-                f"{replace}; or stay with them and pip install 'numpy<2'",
-            )
-        )
-    if not _has_module('pkg_resources'):
-        setuptools = _version('setuptools')
-        state = f'setuptools {setuptools} has dropped it' if setuptools else 'setuptools is missing'
-        problems.append(
-            Problem(
-                f'{found} import pkg_resources, and {state}.',
-                f"{replace}; or stay with them and pip install 'setuptools<81'",
-            )
-        )
-    return problems
 
 
-def _transformers_problems() -> list[Problem]:
+def _transformers_beside_mmpretrain() -> Iterator[Problem]:
     """mmpretrain imports its models for text where it finds transformers and pycocotools."""
     version = _version('transformers')
     if not (version and _version('pycocotools') and _has_module('mmpretrain')):
-        return []
-    if _number(version) < (5,):
-        return []
-    return [
-        Problem(
+        return
+    if _number(version) >= (5,):
+        yield Problem(
             f'transformers {version} is too new for mmpretrain: where it finds transformers and '
             'pycocotools, its import ends in "NoneType takes no arguments".',
             'pip uninstall -y transformers; keep it in an environment of its own',
         )
-    ]
 
 
-def _mmseg_extra_problems() -> list[Problem]:
-    """mmseg imports its text tokenizer's packages whether or not text is used."""
-    missing = [name for name in ('ftfy', 'regex') if not _has_module(name)]
-    if not missing:
-        return []
-    return [
-        Problem(
-            f'mmseg imports {" and ".join(missing)}, which upstream does not install with it.',
-            f'pip install {" ".join(missing)}',
-        )
-    ]
-
-
-def _no_ops_problem() -> Problem:
-    distribution = _mmcv_distribution()
-    torch = _version('torch')
-    cure = BUILD_OPS
+def _no_ops() -> Problem:
+    torch, cure = _version('torch'), BUILD_OPS
     if torch and _number(torch) >= (2, 12):
         cure = (
             f'torch {torch} is too new to build them (its headers need C++20, mmcv is built as '
             f'C++17): install torch 2.9.1 and torchvision 0.24.1, then {BUILD_OPS}'
         )
+    found = ' '.join(_distributions('mmcv')[0]) if _distributions('mmcv') else 'mmcv'
     return Problem(
-        f'{distribution} is installed without its compiled ops (there is no mmcv/_ext), and mmdet '
+        f'{found} is installed without its compiled ops (there is no mmcv/_ext), and mmdet '
         'needs them. A plain pip install builds it that way, as it hides torch from the build.',
         cure,
     )
 
 
-def _ops_loading_problems() -> list[Problem]:
-    """Import the ops, which are there, and tell the known reasons of a failure apart."""
+def _ops_that_do_not_load() -> Iterator[Problem]:
     try:
         importlib.import_module('torch')
-    except Exception as error:  # whatever it is, it is what the user has to know
-        return [
-            Problem(
-                f'torch is installed but does not import: {_first_line(error)}',
-                'pip install --force-reinstall torch torchvision, both from the same package index',
-            )
-        ]
-    try:
         importlib.import_module('mmcv._ext')
-    except Exception as error:
-        return [_ops_loading_problem(error)]
-    return []
-
-
-def _ops_loading_problem(error: Exception) -> Problem:
-    text = str(error)
-    torch = _version('torch')
-    ops = f"{_mmcv_distribution()}'s compiled ops"
-    if 'undefined symbol' in text or 'Symbol not found' in text or 'procedure could not' in text:
-        return Problem(
-            f'{ops} were built for another torch than the one installed, {torch}: '
-            f'{_first_line(error)}',
-            f'build them for torch {torch}; {BUILD_OPS}',
+    except Exception as error:  # whatever it is, it is what the user has to know
+        told = (str(error).strip() or repr(error)).splitlines()[0]
+        yield Problem(
+            f"mmcv's compiled ops do not load with torch {_version('torch')} "
+            f'({type(error).__name__}): {told}',
+            'if the message names a missing package, install it; otherwise they were built for '
+            f'another torch or CUDA: {BUILD_OPS}',
         )
-    if re.search(r'lib(cuda|cudart|cublas|amdhip)[^ ]*', text):
-        return Problem(
-            f'{ops} were built for another CUDA or ROCm than torch {torch} brings: '
-            f'{_first_line(error)}',
-            f'build them for torch {torch}; {BUILD_OPS}',
-        )
-    return Problem(
-        f'{ops} do not load ({type(error).__name__}): {_first_line(error)}',
-        f'if the message names a missing package, install it; otherwise build the ops again: '
-        f'{BUILD_OPS}',
-    )
-
-
-def _mmcv_distribution() -> str:
-    maintained, upstream = MM_DISTRIBUTIONS['mmcv']
-    for name in (maintained, *upstream):
-        version = _version(name)
-        if version:
-            return f'{name} {version}'
-    return 'mmcv'
 
 
 def _has_module(name: str) -> bool:
@@ -327,18 +238,19 @@ def _number(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in found.group().split('.')) if found else (0,)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0]
+def _distributions(module: str) -> list[tuple[str, str]]:
+    """Name and version of what is installed of an mm package, the maintained one first."""
+    maintained, upstream = MM_DISTRIBUTIONS[module]
+    found = ((name, _version(name)) for name in (maintained, *upstream))
+    return [(name, version) for name, version in found if version]
 
 
 def version_table() -> list[tuple[str, str]]:
     """Return (name, version with its distribution or 'not installed') of all that matters."""
     rows = [('python', f'{sys.version.split()[0]}  ({sys.executable})'), ('mmmask3d', __version__)]
-    for name in ('torch', 'torchvision', 'numpy', 'scipy'):
-        rows.append((name, _version(name) or 'not installed'))
-    for module, (maintained, upstream) in MM_DISTRIBUTIONS.items():
-        found = [(name, _version(name)) for name in (maintained, *upstream)]
-        present = [f'{version}  ({name})' for name, version in found if version]
+    rows += [(name, _version(name) or 'not installed') for name in BASE]
+    for module in MM_DISTRIBUTIONS:
+        present = [f'{version}  ({name})' for name, version in _distributions(module)]
         unknown = 'of unknown version' if _has_module(module) else 'not installed'
         rows.append((module, ', '.join(present) or unknown))
     if _has_module('mmcv'):

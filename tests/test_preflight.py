@@ -159,27 +159,20 @@ def test_everything_missing_is_listed_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('replaced', 'what_says', 'cure_says'),
+    ('replaced', 'what_says', 'bound'),
     [
-        (
-            {'torch': '2.6.0', 'torchvision': '0.21.0'},
-            ['torch 2.6.0 is too new for mmengine 0.10.7 and mmcv 2.1.0', 'weights_only'],
-            ['pip uninstall -y mmengine mmcv', "'torch<2.6'"],
-        ),
-        ({'numpy': '2.2.6'}, ['numpy 2.2.6 is too new'], ["'numpy<2'"]),
-        (
-            {'setuptools': '81.0.0'},
-            ['pkg_resources', 'setuptools 81.0.0 has dropped it'],
-            ["'setuptools<81'"],
-        ),
-        ({'setuptools': None}, ['pkg_resources', 'setuptools is missing'], ["'setuptools<81'"]),
+        ({'torch': '2.6.0', 'torchvision': '0.21.0'}, 'torch 2.6.0', "'torch<2.6'"),
+        ({'numpy': '2.2.6'}, 'numpy 2.2.6', "'numpy<2'"),
+        ({'setuptools': '81.0.0'}, 'setuptools 81.0.0', "'setuptools<81'"),
+        ({'setuptools': None}, 'setuptools missing', "'setuptools<81'"),
     ],
 )
-def test_upstream_with_something_too_new(install, replaced, what_says, cure_says):
+def test_upstream_with_something_too_new(install, replaced, what_says, bound):
     what, cure = problems(install(UPSTREAM, **replaced))
-    assert all(text in what for text in what_says), what
-    assert all(text in cure for text in cure_says), cure
+    assert f'mmengine 0.10.7 and mmcv 2.1.0 do not work with {what_says}.' in what
+    assert 'pip uninstall -y mmengine mmcv && pip install' in cure
     assert 'mmmask3d[mm]' in cure
+    assert cure.endswith(f'pip install {bound}')
 
 
 @pytest.mark.parametrize('version', ['2.6.0', '2.9.1'])
@@ -210,16 +203,13 @@ def test_upstream_and_maintained_side_by_side(install):
 
 
 @pytest.mark.parametrize(
-    ('torch', 'torchvision', 'says'),
-    [
-        ('2.9.1', '0.23.0', 'needs torchvision 0.24'),
-        ('2.9.1+cpu', '0.25.0+cpu', 'needs torchvision 0.24'),
-        ('2.9.1+cpu', '0.24.1+cu128', 'built for different devices'),
-    ],
+    ('torch', 'torchvision'),
+    [('2.9.1', '0.23.0'), ('2.9.1+cpu', '0.25.0+cpu'), ('2.9.1+cpu', '0.24.1+cu128')],
 )
-def test_torch_and_torchvision_that_do_not_match(install, torch, torchvision, says):
-    what, _ = problems(install(MAINTAINED, torch=torch, torchvision=torchvision))
-    assert says in what
+def test_torch_and_torchvision_that_do_not_match(install, torch, torchvision):
+    what, cure = problems(install(MAINTAINED, torch=torch, torchvision=torchvision))
+    assert f'torchvision {torchvision} does not belong to torch {torch}' in what
+    assert "'torchvision==0.24.*', from the same package index" in cure
 
 
 @pytest.mark.parametrize('torch', ['2.1.2', '2.9.1+cu128'])
@@ -250,29 +240,18 @@ def test_no_ops_and_a_torch_that_cannot_build_them(install):
 
 
 @pytest.mark.parametrize(
-    ('message', 'says'),
+    'message',
     [
-        (
-            '/x/_ext.so: undefined symbol: _ZN3c1021throwNullDataPtrErrorEv',
-            'built for another torch than the one installed, 2.9.1',
-        ),
-        (
-            "dlopen(/x/_ext.so): Symbol not found: '__ZN2at4_ops'",
-            'built for another torch than the one installed, 2.9.1',
-        ),
-        (
-            'libcudart.so.11.0: cannot open shared object file: No such file or directory',
-            'built for another CUDA or ROCm than torch 2.9.1',
-        ),
-        ("No module named 'addict'", "do not load (ImportError): No module named 'addict'"),
+        '/x/_ext.so: undefined symbol: _ZN3c1021throwNullDataPtrErrorEv',
+        'libcudart.so.11.0: cannot open shared object file: No such file or directory',
+        "No module named 'addict'",
     ],
 )
-def test_ops_that_do_not_load(install, message, says):
+def test_ops_that_do_not_load(install, message):
     site = install(MAINTAINED, ext=f'raise ImportError({message!r})')
     assert run(site)[0] == 0, 'without detection, and without torch imported, ops are not loaded'
     what, cure = problems(site, '--for', 'detection')
-    assert says in what
-    assert message in what
+    assert f'do not load with torch 2.9.1 (ImportError): {message}' in what
     assert 'build_mmcv_ops.py --install' in cure
 
 
@@ -289,14 +268,14 @@ def test_ops_are_loaded_once_torch_is_imported_anyway(install):
     last = done.stderr[done.stderr.index('EnvironmentProblem: ') :]
     assert done.returncode == 1
     assert 'mmmask3d cannot run in this environment' in last
-    assert 'were built for another torch' in last
+    assert 'ops do not load with torch 2.9.1 (ImportError): undefined symbol: _Z' in last
 
 
 def test_torch_that_does_not_import(install):
     site = install(MAINTAINED, ext='')
     (site / 'torch' / '__init__.py').write_text("raise OSError('libtorch.so: no such file')")
     what, _ = problems(site, '--for', 'detection')
-    assert 'torch is installed but does not import: libtorch.so: no such file' in what
+    assert 'do not load with torch 2.9.1 (OSError): libtorch.so: no such file' in what
 
 
 @pytest.mark.parametrize('command', [['test', 'a.py', 'a.pth'], ['extract', 'a.pth', 'b.pth']])

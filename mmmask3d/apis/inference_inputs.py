@@ -25,7 +25,6 @@ from mmmask3d.datasets.transforms.loading import doubtful_unit
 
 Source = str | os.PathLike | np.ndarray
 
-_KEYS = {'img', 'depth'}
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 _DEPTH_SUFFIXES = ('.png', '.npy')
 _MILLIMETRES = 1000.0
@@ -193,7 +192,7 @@ def read_inputs(
 
     Raises:
         TypeError: Something is none of these; says which input.
-        ValueError: A dict has other keys, the list is empty, or a folder has several suffixes.
+        ValueError: The list is empty, or a folder has several suffixes.
         FileNotFoundError: A folder lacks files, see :class:`~mmmask3d.datasets.RGBDDataset`.
     """
     if isinstance(inputs, str | os.PathLike) and os.path.isdir(inputs):
@@ -217,29 +216,17 @@ def read_inputs(
 
 
 def _as_pair(item: Any, number: int) -> tuple[Source, Source | None]:
-    if isinstance(item, dict):
-        if 'img' not in item or set(item) - _KEYS:
-            raise ValueError(
-                f"input {number} has the keys {sorted(map(str, item))}; expected 'img' and, "
-                f"where there is depth, 'depth'."
-            )
-        img, depth = item['img'], item.get('depth')
-    elif isinstance(item, tuple):
-        if len(item) != 2:
-            raise ValueError(
-                f'input {number} is a tuple of {len(item)}, expected (img, depth). Several frames '
-                f'are given as a list.'
-            )
-        img, depth = item
-    else:
-        img, depth = item, None
-    for what, value in (('img', img), ('depth', depth)):
-        if not isinstance(value, Source) and not (what == 'depth' and value is None):
-            raise TypeError(
-                f'input {number}: {what} is a {type(value).__name__}, expected a path or a numpy '
-                f'array.'
-            )
-    return img, depth
+    pair = item if isinstance(item, tuple) else (item, None)
+    if isinstance(item, dict) and {'img'} <= set(item) <= {'img', 'depth'}:
+        pair = (item['img'], item.get('depth'))
+    if len(pair) != 2 or not isinstance(pair[0], Source) or not isinstance(pair[1], Source | None):
+        parts = [*item] if isinstance(item, dict) else [type(part).__name__ for part in pair]
+        raise TypeError(
+            f'input {number}: expected dict(img=..., depth=...), (img, depth) or an image alone, '
+            f'each a path or a numpy array, several of them as a list; found a '
+            f'{type(item).__name__}: {", ".join(map(str, parts))}.'
+        )
+    return pair
 
 
 def _read_folder(

@@ -5,8 +5,9 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,6 @@ from mmmask3d.models.masked_rgbd import MaskedRGBD
 from mmmask3d.models.patches import patch_mask_to_pixels
 from mmmask3d.registry import TRANSFORMS
 from mmmask3d.visualization import panel_of_sample, write_png
-from mmmask3d.weights.export import pipeline_of
 from mmmask3d.weights.index import SCHEME
 from mmmask3d.weights.zoo import config_of, get_model
 
@@ -56,16 +56,15 @@ class MaskedRGBDInferencer:
 
     Args:
         model: Name in the zoo, path of a config file, or a config.
-        weights: Checkpoint, path or URL, that fills the whole model.
-        pretrained: True for the published weights of a name in the zoo; None for the same where
-            ``model`` is a name and ``weights`` is not given; False, without ``weights``, for a
-            network as initialised.
+        weights: Checkpoint, path or URL, that fills the whole model; by default the published one
+            of a name in the zoo.
+        pretrained: False, without ``weights``, for a network as initialised.
         device: Where the model goes; the best there is by default.
         show_progress: Whether to show a progress bar.
 
     Raises:
-        ValueError: There are no weights, or no model, or the config's pipeline of validation is
-            none whose result can be brought back to the frame.
+        ValueError: There are no weights, or the config's pipeline of validation is none whose
+            result can be brought back to the frame.
         TypeError: The model is no :class:`~mmmask3d.models.MaskedRGBD`.
         RuntimeError: The weights do not fill the model; lists the tensors.
         CheckpointError: The file is damaged, or would have to be unpickled.
@@ -73,22 +72,14 @@ class MaskedRGBDInferencer:
 
     def __init__(
         self,
-        model: str | os.PathLike | Config | dict | None = None,
+        model: str | os.PathLike | Config | dict,
         weights: str | os.PathLike | None = None,
-        pretrained: bool | None = None,
+        pretrained: bool = True,
         device: str | torch.device | None = None,
         show_progress: bool = True,
     ) -> None:
-        if model is None:
-            raise ValueError(
-                'MaskedRGBDInferencer needs a model: a name of mmmask3d.apis.list_models(), or a '
-                'config. The config text inside a checkpoint is not used: it is Python, and '
-                'running it would run whatever a downloaded file holds.'
-            )
         cfg, name = config_of(model)
-        if weights is not None and pretrained:
-            raise ValueError('Give weights or pretrained=True, not both.')
-        if weights is None and pretrained is not False:
+        if weights is None and pretrained:
             if name is None:
                 raise ValueError(
                     'There are no weights: give weights=<checkpoint>, or the name of a model '
@@ -119,7 +110,8 @@ class MaskedRGBDInferencer:
         Raises:
             ValueError: The sets of the config differ in them.
         """
-        loader = _validation_loader(self.cfg) or self.cfg.train_dataloader
+        cfg = self.cfg
+        loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or cfg.train_dataloader
         names = [field.name for field in fields(DepthReading)]
         defaults = dict(depth_scale=1000.0)  # of RGBDDataset; the others have one in common
         found = [
@@ -205,8 +197,30 @@ class MaskedRGBDInferencer:
                 f'the model predicts {", ".join(self.model.heads)} and no depth; '
                 f'extract_features() gives the features of its encoder.'
             )
-        masked = self._masked(frames, num_masks, seed, DepthReading(**kwargs))
-        return self._run(_batches(masked, batch_size), num_masks, out_dir, return_pictures)
+        reading = DepthReading(**kwargs)
+        if out_dir is not None:
+            Path(out_dir).mkdir(parents=True, exist_ok=True)
+
+        def results() -> Iterator[dict]:
+            for frame in frames:
+                loaded = frame.load(reading)
+                drawn = self._masked(frame, loaded, num_masks, seed)
+                samples: list[DataSample] = []
+                with torch.no_grad():
+                    for start in range(0, num_masks, batch_size):
+                        batch = pseudo_collate(drawn[start : start + batch_size])
+                        samples += self.model.test_step(batch)
+                result = _completed(loaded, samples)
+                if return_pictures or out_dir is not None:
+                    bgr = self.model.data_preprocessor.bgr_to_rgb
+                    picture = panel_of_sample(drawn[0]['inputs']['img'], samples[0], bgr)
+                    if return_pictures:
+                        result['picture'] = picture
+                    if out_dir is not None:
+                        write_png(Path(out_dir) / f'{frame.name}.png', picture)
+                yield result
+
+        return results()
 
     @torch.no_grad()
     def extract_features(
@@ -235,17 +249,17 @@ class MaskedRGBDInferencer:
                 bgr_to_rgb=pre.bgr_to_rgb,
             )
         )
-        images = self._with_progress(
-            (self._resize(f.load(DepthReading(), with_depth=False))['img'] for f in frames),
-            len(frames),
-            'Features',
-        )
         features: list[tuple[Tensor, ...]] = []
-        for batch in _batches(((image.shape, image) for image in images), batch_size):
-            stacked = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)
-            maps = self.model.extract_feat(normalise(stacked.to(pre.device)))
-            maps = [level.float().cpu() for level in maps]
-            features.extend(zip(*maps, strict=True))
+        starts = range(0, len(frames), batch_size)
+        for start in self._with_progress(starts, len(starts), 'Features'):
+            images = [
+                self._resize(frame.load(DepthReading(), with_depth=False))['img']
+                for frame in frames[start : start + batch_size]
+            ]
+            for _, group in groupby(images, np.shape):  # of one size
+                stacked = torch.from_numpy(np.stack([*group])).permute(0, 3, 1, 2)
+                maps = self.model.extract_feat(normalise(stacked.to(pre.device)))
+                features += zip(*(level.float().cpu() for level in maps), strict=True)
         return features
 
     def _frames(self, inputs: Any, options: dict, with_depth: bool = True) -> list[InputFrame]:
@@ -257,53 +271,17 @@ class MaskedRGBDInferencer:
     def _with_progress(self, items: Iterable, total: int, title: str) -> Iterable:
         return track(items, description=title, total=total) if self.show_progress else items
 
-    def _run(
-        self,
-        batches: Iterable[list],
-        num_masks: int,
-        out_dir: str | os.PathLike | None,
-        return_pictures: bool,
-    ) -> Iterator[dict]:
-        if out_dir is not None:
-            Path(out_dir).mkdir(parents=True, exist_ok=True)
-        pictured = return_pictures or out_dir is not None
-        bgr = self.model.data_preprocessor.bgr_to_rgb
-        for batch in batches:
-            averages, packed = zip(*batch, strict=True)
-            with torch.no_grad():
-                samples = self.model.test_step(pseudo_collate(packed))
-            for average, data, sample in zip(averages, packed, samples, strict=True):
-                if pictured and not average.draws:
-                    average.picture = panel_of_sample(data['inputs']['img'], sample, bgr)
-                average.add(sample)
-                if average.draws < num_masks:
-                    continue
-                result = average.result()
-                if return_pictures:
-                    result['picture'] = average.picture
-                if out_dir is not None:
-                    write_png(Path(out_dir) / f'{average.frame}.png', average.picture)
-                yield result
-
     def _masked(
-        self,
-        frames: Iterable[InputFrame],
-        num_masks: int,
-        seed: int,
-        reading: DepthReading,
-    ) -> Iterator[tuple[tuple, tuple['_Average', dict]]]:
-        for frame in frames:
-            loaded = frame.load(reading)
-            average = _Average(loaded)
-            results = self._resize(dict(loaded))
-            masking = self._masking_for(frame, results, loaded['valid'].any())
-            for draw in range(num_masks):
-                with sample_rng(seed, draw):
-                    masked = masking(dict(results))
-                data = self._packing(masked)
-                # One batch has one size and as many kept patches in each frame.
-                kept = (int(masked['rgb_mask'].sum()), int(masked['depth_mask'].sum()))
-                yield (data['inputs']['img'].shape, *kept), (average, data)
+        self, frame: InputFrame, loaded: dict, num_masks: int, seed: int
+    ) -> list[dict[str, Any]]:
+        """The frame as the network takes it, once for each mask that is drawn."""
+        resized = self._resize(dict(loaded))
+        masking = self._masking_for(frame, resized, loaded['valid'].any())
+        drawn = []
+        for draw in range(num_masks):
+            with sample_rng(seed, draw):
+                drawn.append(self._packing(masking(dict(resized))))
+        return drawn
 
     def _masking_for(self, frame: InputFrame, results: dict, has_depth: bool) -> DepthAwareMasking:
         if has_depth:
@@ -351,75 +329,39 @@ def _reaching(masking: DepthAwareMasking, valid: np.ndarray) -> DepthAwareMaskin
     return masking
 
 
-class _Average:
-    """Mean prediction of one frame over the draws in which a pixel's depth patch was removed."""
+def _completed(loaded: dict, samples: Sequence[DataSample]) -> dict:
+    """A frame's result at its own size, see :meth:`MaskedRGBDInferencer.stream`.
 
-    def __init__(self, loaded: dict) -> None:
-        self.frame: str = loaded['frame']
-        self.depth: np.ndarray = loaded['depth']
-        self.valid: np.ndarray = loaded['valid']
-        self.reading_unit = 'm' if loaded['depth_kind'] == 'metric' else 'relative'
-        self.unit = ''
-        self.draws = 0
-        self.picture: np.ndarray | None = None
-        self._sum: Any = 0.0
-        self._count: Any = 0
-        self._patch_size = 1
-
-    def add(self, sample: DataSample) -> None:
-        """Add a draw."""
-        value, self.unit = _prediction_of(sample)
-        self._patch_size = sample.metainfo['patch_size']
-        removed = _removed_pixels(sample, sample.depth_mask)
-        self._sum = self._sum + np.where(removed, value, 0)
-        self._count = self._count + removed
-        self.draws += 1
-
-    def result(self) -> dict:
-        """The frame's result at its own size, see :meth:`MaskedRGBDInferencer.stream`."""
-        height, width = self.depth.shape
-        prediction = _resize_known(*self._mean(), (width, height))
-        completed = None
-        if not self.valid.any() or self.unit == self.reading_unit:
-            usable = prediction > 0 if self.unit == 'm' else np.isfinite(prediction)
-            completed = np.where(usable, prediction, np.float32(np.nan))
-            completed[self.valid] = self.depth[self.valid]
-        return dict(
-            frame=self.frame,
-            prediction=prediction,
-            completed=completed,
-            valid=self.valid,
-            unit=self.unit,
+    The prediction of a pixel is the mean over the draws in which its depth patch was removed.
+    """
+    meta, depth, valid = samples[0].metainfo, loaded['depth'], loaded['valid']
+    key, unit = 'pred_depth', 'relative' if meta.get('depth_kind') == 'relative' else 'm'
+    if key not in samples[0]:
+        key, unit = 'pred_target', 'standardised'
+    values = torch.stack([sample.get(key).float() for sample in samples])
+    masks = torch.stack([sample.depth_mask for sample in samples])
+    removed = patch_mask_to_pixels(masks, meta['patch_size'], meta['grid'])[:, 0].bool()
+    count = removed.sum(0)
+    mean = values.masked_fill(~removed, 0).sum(0) / count.clamp(min=1)
+    known = (count > 0).cpu().numpy()
+    if not known.all():
+        patches = np.count_nonzero(~known) // meta['patch_size'] ** 2
+        print_log(
+            f"frame '{loaded['frame']}': {patches} depth patches were removed in none of "
+            f'{len(samples)} draws; the prediction is NaN there. Raise num_masks to reach them '
+            f'(a frame with readings in a single patch keeps that one).',
+            logger='current',
+            level=logging.WARNING,
         )
-
-    def _mean(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (h, w) float32, and where there is one, (h, w) bool; says what is left out."""
-        known = self._count > 0
-        if not known.all():
-            patches = np.count_nonzero(~known) // self._patch_size**2
-            print_log(
-                f"frame '{self.frame}': {patches} depth patches were removed in none of "
-                f'{self.draws} draws; the prediction is NaN there. Raise num_masks to reach them '
-                f'(a frame with readings in a single patch keeps that one).',
-                logger='current',
-                level=logging.WARNING,
-            )
-        return (self._sum / np.maximum(self._count, 1)).astype(np.float32), known
-
-
-def _removed_pixels(sample: DataSample, mask: Tensor) -> np.ndarray:
-    """Pixels, bool (h, w), of the patches that a mask, bool (N,), removes."""
-    meta = sample.metainfo
-    pixels = patch_mask_to_pixels(mask[None], meta['patch_size'], meta['grid'])
-    return pixels[0, 0].cpu().numpy()
-
-
-def _prediction_of(sample: DataSample) -> tuple[np.ndarray, str]:
-    """Predicted map (h, w) and its unit."""
-    if 'pred_depth' not in sample:
-        return sample.pred_target.float().cpu().numpy(), 'standardised'
-    unit = 'relative' if sample.metainfo.get('depth_kind') == 'relative' else 'm'
-    return sample.pred_depth.float().cpu().numpy(), unit
+    prediction = _resize_known(mean.cpu().numpy(), known, depth.shape[::-1])
+    completed = None
+    if not valid.any() or unit == dict(metric='m').get(loaded['depth_kind'], 'relative'):
+        usable = prediction > 0 if unit == 'm' else np.isfinite(prediction)
+        completed = np.where(usable, prediction, np.float32(np.nan))
+        completed[valid] = depth[valid]
+    return dict(
+        frame=loaded['frame'], prediction=prediction, completed=completed, valid=valid, unit=unit
+    )
 
 
 def _resize_known(values: np.ndarray, known: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -462,42 +404,25 @@ def validation_steps(cfg: Config) -> tuple[Callable, DepthAwareMasking, PackRGBD
     return Compose(transforms[1:-2]), transforms[-2], transforms[-1]
 
 
-def _validation_loader(cfg: Config) -> dict | None:
-    return cfg.get('test_dataloader') or cfg.get('val_dataloader')
-
-
 def _validation_pipeline(cfg: Config) -> list[dict]:
     """Pipeline of a config's test or validation data, of the first of several sets.
 
     Where there are none, as in MAE's configs: the masking and packing of the training after a
     resize to the encoder's size.
     """
-    loader = _validation_loader(cfg)
-    if loader:
-        return [dict(step) for step in pipeline_of(loader['dataset'])]
-    if not cfg.get('train_dataloader'):
-        raise ValueError(
-            'the config has none of test_dataloader, val_dataloader and train_dataloader, whose '
-            'pipeline says how a frame is resized and masked.'
-        )
+    if loader := cfg.get('test_dataloader') or cfg.get('val_dataloader'):
+        return _pipeline_of(loader['dataset'])
     height, width = to_2tuple(cfg.model.backbone.get('img_size', 224))
-    training = pipeline_of(cfg.train_dataloader['dataset'])
+    training = _pipeline_of(cfg.train_dataloader['dataset'])
     resize = dict(type='mmmask3d.RGBDResize', scale=(width, height))
-    return [dict(step) for step in (*training[:1], resize, *training[-2:])]
+    return [*training[:1], resize, *training[-2:]]
 
 
-def _batches(items: Iterable[tuple[Any, Any]], size: int) -> Iterator[list]:
-    """Lists of at most ``size`` neighbours of one key, in order."""
-    batch: list = []
-    last = None
-    for key, item in items:
-        if batch and (len(batch) == size or key != last):
-            yield batch
-            batch = []
-        batch.append(item)
-        last = key
-    if batch:
-        yield batch
+def _pipeline_of(dataset: Mapping) -> list[dict]:
+    """Pipeline of a data set's config, or of the first of several in it."""
+    while 'pipeline' not in dataset:
+        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    return [dict(step) for step in dataset['pipeline']]
 
 
 def _check_number(name: str, value: Any, least: int) -> None:

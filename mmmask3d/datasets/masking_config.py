@@ -80,7 +80,7 @@ def resolve_masking(config: Any, asked: Collection[str] = ()) -> bool:
     defaults = masking_defaults(config)
     where = getattr(config, 'filename', None) or 'the config'
     steps = {
-        place: step for name in _LOADERS for place, step in _masking_steps(config.get(name), name)
+        place: step for name in _LOADERS for place, step in masking_steps(config.get(name), name)
     }
     if config.get('masking') is not None and not steps:
         raise ValueError(
@@ -142,16 +142,16 @@ def _check_patch_size(place: str, said: int | None, defaults: Mapping[str, Any])
         )
 
 
-def _masking_steps(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+def masking_steps(value: Any, place: str) -> Iterator[tuple[str, Any]]:
     """(dotted place, step) of every masking step below a value of a config."""
     if is_masking(value):
         yield place, value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _masking_steps(inner, f'{place}.{key}')
+            yield from masking_steps(inner, f'{place}.{key}')
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield from _masking_steps(inner, f'{place}.{index}')
+            yield from masking_steps(inner, f'{place}.{index}')
 
 
 def _built_steps(holder: Any) -> Iterator[DepthAwareMasking]:

@@ -23,10 +23,6 @@ from mmmask3d.registry import HOOKS
 #: Where a checkpoint keeps the names of the parameters in the order of the optimizer's state.
 PARAMETER_NAMES = 'optimizer_parameters'
 
-#: What changes while a scheduler runs, the last three where it follows measured values; everything
-#: else in its state follows from the config.
-_MOVING = {'last_step', '_global_step', '_last_value', 'verbose'}
-_MOVING |= {'best', 'num_bad_epochs', 'cooldown_counter'}
 #: Entries of a config that decide what is trained and how; the others are not compared.
 _COMPARED = (
     'auto_scale_lr',
@@ -54,16 +50,15 @@ _OF_THE_SCORE = (
 class ResumedConfigHook(Hook):
     """Make a resumed run follow its config, and say what differs from the checkpoint's.
 
-    - Schedules that the config changes, also by ``max_epochs``, the batch size, the learning rate
-      or ``--auto-scale-lr``, are computed from the start with the new settings: from the resumed
-      step on, every rate is that of a run with these settings throughout.
+    - Schedules are computed from the start: from the resumed step on, every rate is that of a run
+      with the settings of the config throughout.
     - The optimizer's settings are the config's; moments are matched by the parameters' names, so
       groups may change.
     - The position is counted in epochs where the number of batches in an epoch has changed.
     - The best score so far is forgotten when it was measured otherwise.
     - Refused, with the remedy: another optimizer, a loop by epochs for a run that counted
-      iterations, weights averaged by an ``EMAHook`` which is gone, other rates where a scheduler
-      follows measured values.
+      iterations, weights averaged by an ``EMAHook`` which is gone, other rates or another length
+      where a scheduler follows measured values.
 
     A strategy (FSDP, DeepSpeed) and several optimizers are restored as they are in the checkpoint;
     the log says which changes have no effect.
@@ -112,18 +107,14 @@ class ResumedConfigHook(Hook):
         self._score_changed = any(key.startswith(_OF_THE_SCORE) for key in changed)
         _refuse_lost_average(runner, checkpoint)
         _refuse_uncounted_epochs(runner, checkpoint)
-        moved = _count_epochs(runner, checkpoint)
-        if 'optimizer' not in checkpoint or 'param_schedulers' not in checkpoint:
-            return
+        _count_epochs(runner, checkpoint)
         _refuse_another_optimizer(changed)
-        self._replay = moved or _schedule_changed(runner, checkpoint)
-        if self._replay:
-            _refuse_measured_schedule(runner)
-            del checkpoint['param_schedulers']
+        if 'optimizer' not in checkpoint or _follows_measured_values(runner, changed):
+            return
+        self._replay = True
+        checkpoint.pop('param_schedulers', None)
         keep_scaler = not any(key.startswith('optim_wrapper.loss_scale') for key in changed)
-        checkpoint['optimizer'] = _configured_optimizer(
-            runner, checkpoint, keep_rates=not self._replay, keep_scaler=keep_scaler
-        )
+        checkpoint['optimizer'] = _configured_optimizer(runner, checkpoint, keep_scaler)
 
     def before_train(self, runner: Any) -> None:
         """Bring the schedules to the resumed position."""
@@ -142,13 +133,11 @@ class ResumedConfigHook(Hook):
         runner.message_hub.update_info_dict(dict(cfg=runner.cfg.pretty_text, seed=runner.seed))
         if self._replay:
             self._replay = False
-            before = _rates(runner)
             length = 0 if isinstance(loop, IterBasedTrainLoop) else len(loop.dataloader)
             replay(runner.param_schedulers or [], loop.epoch, loop.iter, length)
-            runner.logger.warning(
+            runner.logger.info(
                 f'The schedule is computed for the config as it is now, up to epoch {loop.epoch}, '
-                f'iteration {loop.iter}: the learning rate goes on at {_rates(runner)} (at the '
-                f'start of training: {before}).'
+                f'iteration {loop.iter}: the learning rate goes on at {_rates(runner)}.'
             )
         _warn_of_what_is_over(runner)
 
@@ -291,60 +280,54 @@ def _refuse_another_optimizer(changed: Mapping[str, tuple[Any, Any]]) -> None:
             )
 
 
-def _refuse_measured_schedule(runner: Runner) -> None:
-    for scheduler in runner.param_schedulers or []:
-        if getattr(scheduler, 'need_val_args', False):
-            raise RuntimeError(
-                f'The schedule changed, and {type(scheduler).__name__} follows measured values, '
-                f'so what it would have done cannot be computed. {_REMEDY}'
-            )
+def _follows_measured_values(runner: Runner, changed: Mapping[str, Any]) -> bool:
+    """Whether a scheduler does, so that the schedule goes on from what the checkpoint holds."""
+    following = [s for s in runner.param_schedulers or [] if getattr(s, 'need_val_args', False)]
+    of_rates = ('auto_scale_lr', 'optim_wrapper', 'param_scheduler', 'train_')
+    if following and (wrong := [key for key in changed if key.startswith(of_rates)]):
+        raise RuntimeError(
+            f'{", ".join(wrong)}: the schedule changed, and {type(following[0]).__name__} follows '
+            f'measured values, so what it would have done cannot be computed. {_REMEDY}'
+        )
+    return bool(following)
 
 
 # ------------------------------------------------------------------------------ position
 
 
-def _count_epochs(runner: Runner, checkpoint: Mapping[str, Any]) -> bool:
-    """Count the iterations done in epochs of this run; tell whether that changed their number.
+def _count_epochs(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+    """Count the iterations done in epochs of this run.
 
     A checkpoint within an epoch whose length changed is refused by the loop.
     """
     meta, loop = checkpoint['meta'], runner.train_loop
     if isinstance(loop, IterBasedTrainLoop):
         meta['epoch'] = 0  # it counts none
-        return False
+        return
     within = 0
     if hasattr(loop, 'continue_from'):  # other loops begin the epoch again
         within = (checkpoint.get(CHECKPOINT_KEY) or {}).get('batches_done', 0)
     done = meta['epoch'] * len(loop.dataloader) + within
-    if done == meta['iter']:
-        return False
-    runner.logger.warning(
-        f'An epoch has {len(loop.dataloader)} batches in this run: after {meta["epoch"]} epochs, '
-        f'iterations are counted from {done} on, not from {meta["iter"]}.'
-    )
-    meta['iter'] = done
-    return True
+    if done != meta['iter']:
+        runner.logger.warning(
+            f'An epoch has {len(loop.dataloader)} batches in this run: after {meta["epoch"]} '
+            f'epochs, iterations are counted from {done} on, not from {meta["iter"]}.'
+        )
+        meta['iter'] = done
 
 
 def _warn_of_what_is_over(runner: Runner) -> None:
     loop = runner.train_loop
     by_iterations = isinstance(loop, IterBasedTrainLoop)
-    done, total, unit, key = (
-        (loop.iter, loop.max_iters, 'iterations', 'max_iters')
-        if by_iterations
-        else (loop.epoch, loop.max_epochs, 'epochs', 'max_epochs')
-    )
+    unit, done = ('iters', loop.iter) if by_iterations else ('epochs', loop.epoch)
+    total = getattr(loop, f'max_{unit}')
     if done >= total:
         runner.logger.warning(
             f'Nothing is left to train: the checkpoint has done {done} of {total} {unit}. Set '
-            f'train_cfg.{key} higher to go on.'
+            f'train_cfg.max_{unit} higher to go on.'
         )
-        return
-    schedulers = runner.param_schedulers
-    if schedulers and all(
-        s.end <= (loop.epoch if s.by_epoch else loop.iter)
-        and not getattr(s, 'need_val_args', False)
-        for s in schedulers
+    elif runner.param_schedulers and all(
+        s.end <= (loop.epoch if s.by_epoch else loop.iter) for s in runner.param_schedulers
     ):
         runner.logger.warning(
             f'Every entry of param_scheduler has ended by now, but training goes on to {total} '
@@ -375,65 +358,18 @@ def _names(runner: Runner) -> list[str]:
     return [names.get(id(one), f'unnamed {i}') for i, one in enumerate(parameters)]
 
 
-def _schedule_changed(runner: Runner, checkpoint: Mapping[str, Any]) -> bool:
-    """Whether the config has another schedule than the checkpoint, or starts from other values.
-
-    A scheduler that follows measured values goes on from them with the settings of the config.
-    """
-    stored, schedulers = checkpoint['param_schedulers'], runner.param_schedulers or []
-    if len(schedulers) != len(stored):
-        return True
-    for scheduler, state in zip(schedulers, stored, strict=True):
-        ours, theirs = _settings(scheduler.state_dict()), _settings(state)
-        if getattr(scheduler, 'need_val_args', False) and ours.keys() == theirs.keys():
-            state.update(ours)
-        elif ours != theirs:
-            return True
-    return _initial_values(runner.optim_wrapper.state_dict()) != _initial_values(
-        checkpoint['optimizer']
-    )
-
-
-def _settings(scheduler: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in scheduler.items() if k not in _MOVING and not callable(v)}
-
-
-def _initial_values(optimizer: Mapping[str, Any]) -> list[dict[str, float]]:
-    """What the schedulers of each group of parameters start from."""
-    return [
-        {key: value for key, value in group.items() if key.startswith('initial_')}
-        for group in optimizer['param_groups']
-    ]
-
-
 def _configured_optimizer(
-    runner: Runner, checkpoint: Mapping[str, Any], keep_rates: bool, keep_scaler: bool
+    runner: Runner, checkpoint: Mapping[str, Any], keep_scaler: bool
 ) -> dict[str, Any]:
     """The optimizer's state for loading: moments of the checkpoint, settings of the config.
 
-    Args:
-        runner: Its optimizer is as the config builds it.
-        checkpoint: As loaded.
-        keep_rates: Take what schedulers set from the checkpoint.
-        keep_scaler: Take the state of the loss scaling from the checkpoint.
+    The rates are those of the start, which :func:`replay` brings to the position.
     """
     stored, state = checkpoint['optimizer'], runner.optim_wrapper.state_dict()
     state['state'] = _moments_by_index(runner, stored, checkpoint)
     if 'loss_scaler' in stored and 'loss_scaler' in state and keep_scaler:
         state['loss_scaler'] = stored['loss_scaler']
-    if keep_rates:
-        scheduled = {scheduler.param_name for scheduler in runner.param_schedulers or []}
-        if 'momentum' in scheduled:  # Adam's is the first of its betas
-            scheduled.add('betas')
-        for ours, group in zip(_groups(state), _groups(stored), strict=True):
-            ours.update({key: group[key] for key in scheduled if key in group})
     return dict(state)
-
-
-def _groups(optimizer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Groups of parameters, and mmengine's record of the settings behind several groups."""
-    base = optimizer.get('base_param_settings')
-    return [*optimizer['param_groups'], *([base] if base else [])]
 
 
 def _moments_by_index(

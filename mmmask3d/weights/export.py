@@ -26,7 +26,7 @@ from mmmask3d.checkpoints.files import (
     safetensors_bytes,
     save_checkpoint_atomic,
 )
-from mmmask3d.datasets.masking_config import is_masking, masking_defaults
+from mmmask3d.datasets.masking_config import masking_defaults, masking_steps
 from mmmask3d.models.encoder_loading import encoder_state
 from mmmask3d.models.encoder_names import conversion_hint, find_tensors
 from mmmask3d.models.encoder_record import (
@@ -266,20 +266,10 @@ def describe_method(config: Mapping) -> dict:
     if anchor := model.get('anchor'):
         teacher = anchor.get('teacher') or {}
         method['anchor'] = str(teacher.get('model') or teacher.get('type') or 'its own start')
-    for step in pipeline_of(config.get('train_dataloader', {}).get('dataset', {})):
-        if is_masking(step):
-            said = {k: v for k, v in step.items() if k != 'defaults' and v is not None}
-            method['masking'] = plain_values({**masking_defaults(config), **said})
+    for _, step in masking_steps(config.get('train_dataloader'), ''):
+        said = {k: v for k, v in step.items() if k != 'defaults' and v is not None}
+        method['masking'] = plain_values({**masking_defaults(config), **said})
     return method
-
-
-def pipeline_of(dataset: Any) -> list[Mapping]:
-    """Pipeline of a data set's config, or of the first of several in it; [] where there is none."""
-    while isinstance(dataset, Mapping) and 'pipeline' not in dataset:
-        dataset = dataset.get('dataset', (dataset.get('datasets') or [None])[0])
-    if not isinstance(dataset, Mapping):
-        return []
-    return [step for step in dataset['pipeline'] if isinstance(step, Mapping)]
 
 
 def plain_values(value: Any) -> Any:
