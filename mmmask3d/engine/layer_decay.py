@@ -49,30 +49,20 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
-        unknown = sorted(set(self.paramwise_cfg) - {'layer_decay_rate', 'custom_keys'})
-        if unknown:
-            raise ValueError(
-                f'{type(self).__name__}: unknown paramwise_cfg {unknown}; expected '
-                'layer_decay_rate and, if wanted, custom_keys. (Biases, norms, position '
-                'embeddings and tokens never have weight decay here.)'
-            )
         rate = self.paramwise_cfg.get('layer_decay_rate')
-        if not isinstance(rate, int | float) or not 0 < rate <= 1:
+        self.custom_keys: dict[str, dict[str, float]] = self.paramwise_cfg.get('custom_keys') or {}
+        unknown = set(self.paramwise_cfg) - {'layer_decay_rate', 'custom_keys'}
+        unknown |= {k for s in self.custom_keys.values() for k in s} - {'lr_mult', 'decay_mult'}
+        if unknown or not isinstance(rate, int | float) or not 0 < rate <= 1:
             raise ValueError(
-                f'{type(self).__name__}: paramwise_cfg.layer_decay_rate must lie in (0, 1], 1 for '
-                f'equal rates, got {rate!r}.'
+                f'{type(self).__name__}: paramwise_cfg={self.paramwise_cfg}; expected '
+                'layer_decay_rate in (0, 1], 1 for equal rates, and, if wanted, custom_keys with '
+                'lr_mult and decay_mult. (Biases, norms, position embeddings and tokens never have '
+                'weight decay here.)'
             )
         if self.base_lr is None:
             raise ValueError(f'{type(self).__name__}: optimizer.lr is not set.')
         self.rate = float(rate)
-        self.custom_keys: dict[str, dict[str, float]] = self.paramwise_cfg.get('custom_keys') or {}
-        for key, settings in self.custom_keys.items():
-            unknown = sorted(set(settings) - {'lr_mult', 'decay_mult'})
-            if unknown:
-                raise ValueError(
-                    f'{type(self).__name__}: unknown settings {unknown} in custom_keys[{key!r}]; '
-                    'expected lr_mult and decay_mult.'
-                )
         self._unused_keys = set(self.custom_keys)
 
     def add_params(self, params: list[dict[str, Any]], module: nn.Module, **kwargs: Any) -> None:
@@ -85,49 +75,38 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         """
         backbones = _find_backbones(module)
         if not backbones:
-            found = [
-                f'{name} ({type(child).__name__})'
-                for name, child in module.named_modules()
-                if _is_called_backbone(name)
-            ]
             raise TypeError(
                 f'{type(self).__name__}: expected a backbone in {type(module).__name__} with a '
                 f'method `get_layer_depth(param_name, prefix)`, as mmmask3d.Mask3DViT, '
-                f'mmmask3d.Mask3DPyramid and the transformers of mmpretrain have it; found '
-                f'{", ".join(found) or "no module with `backbone` in its name"}. Use another '
+                f'mmmask3d.Mask3DPyramid and the transformers of mmpretrain have it. Use another '
                 'backbone, or take `constructor` and `paramwise_cfg.layer_decay_rate` out of '
                 'optim_wrapper.'
             )
         groups: dict[tuple[float, float | None], list[Tensor]] = {}
-        frozen = 0
         for name, param in module.named_parameters():
-            if not param.requires_grad:
-                frozen += 1
-                continue
-            setting = self._lr_scale(name, backbones), self._weight_decay(name, param)
-            groups.setdefault(setting, []).append(param)
-        if not groups:
-            raise ValueError(
-                f'{type(self).__name__}: every parameter of {type(module).__name__} is frozen; '
-                'nothing is left to train.'
-            )
+            if param.requires_grad:
+                setting = self._lr_scale(name, backbones), self._weight_decay(name, param)
+                groups.setdefault(setting, []).append(param)
         if self._unused_keys:
             raise ValueError(
                 f'{type(self).__name__}: custom_keys {sorted(self._unused_keys)} fit no trainable '
                 'parameter of the model.'
             )
-        for (scale, decay), tensors in sorted(groups.items(), key=_order):
-            group: dict[str, Any] = {'params': tensors, 'lr': self.base_lr * scale}
+        if not groups:
+            raise ValueError(
+                f'{type(self).__name__}: every parameter of {type(module).__name__} is frozen.'
+            )
+        # Low rates first; the optimizer's own weight decay, which is not known here, last.
+        for scale, decay in sorted(groups, key=lambda s: (s[0], s[1] is None, s[1])):
+            group: dict[str, Any] = {'params': groups[scale, decay], 'lr': self.base_lr * scale}
             if decay is not None:
                 group['weight_decay'] = decay
             params.append(group)
             print_log(
-                f'Layer decay: {len(tensors)} tensors with lr {group["lr"]:.3g}, weight decay '
-                f'{self.base_wd if decay is None else decay}',
+                f'Layer decay: {len(group["params"])} tensors with lr {group["lr"]:.3g}, weight '
+                f'decay {decay}',
                 logger='current',
             )
-        if frozen:
-            print_log(f'Layer decay: {frozen} frozen tensors left out', logger='current')
 
     def _custom(self, name: str) -> dict[str, float]:
         fitting = [key for key in self.custom_keys if key in name]
@@ -151,10 +130,6 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         return 0.0 if plain else self.base_wd
 
 
-def _is_called_backbone(name: str) -> bool:
-    return 'backbone' in name.rsplit('.', 1)[-1]
-
-
 def _find_backbones(model: nn.Module) -> dict[str, nn.Module]:
     """Backbones that know their layers' depths, by prefix of their parameters' names.
 
@@ -166,11 +141,6 @@ def _find_backbones(model: nn.Module) -> dict[str, nn.Module]:
         outermost = not any(name.startswith(prefix) for prefix in found)
         # Of the class: mmpretrain's LoRAModel hands on the method of a module of another prefix.
         knows = hasattr(type(module), 'get_layer_depth')
-        if outermost and _is_called_backbone(name) and knows:
+        if outermost and 'backbone' in name.rsplit('.', 1)[-1] and knows:
             found[name + '.'] = module
     return found
-
-
-def _order(item: tuple[tuple[float, float | None], list[Tensor]]) -> tuple[float, float]:
-    (scale, decay), _ = item
-    return scale, float('inf') if decay is None else decay

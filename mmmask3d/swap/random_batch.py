@@ -123,32 +123,24 @@ class _Draw:
         sample.gt_depth_map = PixelData(data=depth)
         return sample
 
-    def boxes(self) -> torch.Tensor:
-        height, width = self.size
-        return torch.tensor(_BOXES) * torch.tensor([width, height, width, height])
-
     def detection(self, ids: bool = False) -> Any:
         from mmdet.structures import DetDataSample
         from mmdet.structures.mask import BitmapMasks
 
         sample = DetDataSample(metainfo=self.meta())
-        boxes = self.boxes()
+        height, width = self.size
+        boxes = torch.tensor(_BOXES) * torch.tensor([width, height, width, height])
         masks = torch.zeros(len(boxes), *self.size, dtype=torch.uint8)
         for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
             mask[y1:y2, x1:x2] = 1
-        sample.gt_instances = InstanceData(
-            bboxes=boxes, labels=self.labels([len(boxes)], self.things)
-        )
-        if self.masks:
-            sample.gt_instances.masks = BitmapMasks(masks.numpy(), *self.size)
+        labels = self.labels([len(boxes)], self.things)
+        for name, count in (('gt_instances', len(boxes)), ('ignored_instances', 0)):
+            instances = InstanceData(bboxes=boxes[:count], labels=labels[:count])
+            if self.masks:
+                instances.masks = BitmapMasks(masks[:count].numpy(), *self.size)
+            setattr(sample, name, instances)
         if ids:
             sample.gt_instances.instances_ids = torch.arange(len(boxes))
-        sample.ignored_instances = InstanceData(
-            bboxes=torch.zeros(0, 4),
-            labels=torch.zeros(0, dtype=torch.long),
-        )
-        if self.masks:
-            sample.ignored_instances.masks = BitmapMasks(masks[:0].numpy(), *self.size)
         if self.proposals:
             sample.proposals = InstanceData(bboxes=boxes + 1.0, scores=torch.ones(len(boxes)))
         scaled = [max(int(side * self.semantic_scale), 1) for side in self.size]

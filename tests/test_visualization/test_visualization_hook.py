@@ -53,12 +53,12 @@ def make_batch(seeds):
 
 class FakeLoop(EpochBasedTrainLoop):
     def __init__(self, epoch, max_epochs):
-        self._epoch, self._max_epochs = epoch, max_epochs
+        self._epoch, self._iter, self._max_iters = epoch, 5 * epoch, 5 * max_epochs
 
 
 class FakeIterLoop(IterBasedTrainLoop):
     def __init__(self, iteration, max_iters):
-        self._iter, self._max_iters = iteration, max_iters
+        self._epoch, self._iter, self._max_iters = 0, iteration, max_iters
 
 
 @pytest.fixture
