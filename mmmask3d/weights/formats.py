@@ -29,7 +29,7 @@ from mmmask3d.models.encoder_names import (
     some,
 )
 from mmmask3d.models.pos_embed import grid_from_metadata
-from mmmask3d.weights.huggingface import FAMILIES, rename, renamed
+from mmmask3d.weights.huggingface import FAMILIES, rename, renamed, rules
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -208,12 +208,12 @@ def to_timm(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     Raises:
         WeightFormatError: A tensor has no counterpart there.
     """
-    table = _rules([(mm, timm) for timm, mm in _TIMM_TO_MM if '.mlp.w' not in timm])
     # timm's SwiGLUPacked has the names of an ordinary FFN.
-    table += _rules(
+    gated = (('w12', 'fc1'), ('w3', 'fc2'))
+    table = rules(
         [
-            ('layers.{i}.ffn.w12', 'blocks.{i}.mlp.fc1'),
-            ('layers.{i}.ffn.w3', 'blocks.{i}.mlp.fc2'),
+            *((mm, timm) for timm, mm in _TIMM_TO_MM if '.mlp.w' not in timm),
+            *((f'layers.{{i}}.ffn.{mm}', f'blocks.{{i}}.mlp.{timm}') for mm, timm in gated),
         ]
     )
     names = {k: renamed(k, table) for k in state if not k.startswith('ln2.')}
@@ -224,14 +224,6 @@ def to_timm(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
 
 
 # --------------------------------------------------------------------------------------------
-
-
-def _rules(pairs: Sequence[tuple[str, str]]) -> list[tuple[re.Pattern, str]]:
-    rules = []
-    for old, new in pairs:
-        pattern = re.escape(old).replace(r'\{i\}', r'(?P<i>\d+)')
-        rules.append((re.compile(rf'{pattern}(?P<rest>\.(weight|bias))?'), new))
-    return rules
 
 
 def _translate(
@@ -251,9 +243,9 @@ def _translate(
                 f'{source}: has {why} ({key}). A plain ViT cannot express it, and leaving it out '
                 'would give other features. Choose a model without it.'
             )
-    rules, state, unknown = _rules(pairs), OrderedDict(), []
+    table, state, unknown = rules(pairs), OrderedDict(), []
     for key, value in given.items():
-        name = renamed(key, rules)
+        name = renamed(key, table)
         outside = next((what for pattern, what in _OUTSIDE if re.match(pattern, key)), None)
         if name is not None:
             state[name] = value

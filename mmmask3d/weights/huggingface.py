@@ -11,7 +11,7 @@ siglip}``, as files hold them, and as models of transformers 5 name their parame
 import json
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,67 +91,88 @@ ACTIVATIONS = {
     'gelu': 'gelu', 'gelu_pytorch_tanh': 'gelu_tanh', 'quick_gelu': 'quick_gelu', 'silu': 'silu',
 }  # fmt: skip
 
-_LAYER = r'(?:(?:encoder|model)\.)?layers?\.(?P<i>\d+)\.'
-# Hugging Face's names, of all families, and timm's. A rule may hold for `.weight` and `.bias`.
-_RULES = [
-    (re.compile(rf'(?:{pattern})(?P<rest>\.(?:weight|bias))?'), name)
-    for pattern, name in (
+
+def rules(pairs: Iterable[tuple[str, str]]) -> list[tuple[re.Pattern, str]]:
+    """Patterns for :func:`renamed`.
+
+    Args:
+        pairs: Regular expression of old names, and the new name, without ``.weight`` and ``.bias``;
+            ``{i}`` in both is the number of the layer.
+    """
+    number, rest = r'(?P<i>\d+)', r'(?P<rest>\.(?:weight|bias))?'
+    return [(re.compile(f'(?:{old.replace("{i}", number)}){rest}'), new) for old, new in pairs]
+
+
+def renamed(key: str, rules: Sequence[tuple[re.Pattern, str]]) -> str | None:
+    """Name of a tensor by the first rule that fits it whole; None where none does."""
+    for pattern, name in rules:
+        if match := pattern.fullmatch(key):
+            parts = match.groupdict()
+            return name.replace('{i}', parts.get('i') or '') + (parts['rest'] or '')
+    return None
+
+
+_LAYER = r'(?:(?:encoder|model)\.)?layers?\.{i}\.'
+# Hugging Face's names, of all families, and timm's.
+_RULES = rules(
+    [
         (r'embeddings\.(?:cls_token|class_embedding)', 'cls_token'),
         (r'embeddings\.(?:position_embeddings|position_embedding\.weight)', 'pos_embed'),
         (r'embeddings\.register_tokens', 'reg_token'),
-        (
-            r'embeddings\.(?:patch_embeddings(?:\.projection)?|patch_embedding)',
-            'patch_embed.proj',
-        ),
+        (r'embeddings\.(?:patch_embeddings(?:\.projection)?|patch_embedding)', 'patch_embed.proj'),
         (r'pre_layrnorm', 'norm_pre'),
         (r'layernorm|norm|post_layernorm', 'norm'),
-        (_LAYER + r'(?:layernorm_before|norm1|layer_norm1)', 'blocks.{i}.norm1'),
-        (_LAYER + r'(?:layernorm_after|norm2|layer_norm2)', 'blocks.{i}.norm2'),
         *(
-            (
-                _LAYER
-                + rf'(?:attention\.attention\.{part}|(?:attention|self_attn)\.{part[0]}_proj)',
-                f'blocks.{{i}}.attn.{part[0]}',
+            (_LAYER + old, 'blocks.{i}.' + new)
+            for old, new in (
+                (r'(?:layernorm_before|norm1|layer_norm1)', 'norm1'),
+                (r'(?:layernorm_after|norm2|layer_norm2)', 'norm2'),
+                (r'(?:attention\.attention\.query|(?:attention|self_attn)\.q_proj)', 'attn.q'),
+                (r'(?:attention\.attention\.key|(?:attention|self_attn)\.k_proj)', 'attn.k'),
+                (r'(?:attention\.attention\.value|(?:attention|self_attn)\.v_proj)', 'attn.v'),
+                (
+                    r'(?:attention\.output\.dense|attention\.o_proj|self_attn\.out_proj)',
+                    'attn.proj',
+                ),
+                (r'layer_scale1\.lambda1', 'ls1.gamma'),
+                (r'layer_scale2\.lambda1', 'ls2.gamma'),
+                (r'(?:intermediate\.dense|mlp\.fc1)', 'mlp.fc1'),
+                (r'(?:output\.dense|mlp\.fc2)', 'mlp.fc2'),
+                (r'mlp\.weights_in', 'mlp.w12'),
+                (r'mlp\.weights_out', 'mlp.w3'),
+                (r'mlp\.gate_proj', 'mlp.gate'),
+                (r'mlp\.up_proj', 'mlp.up'),
+                (r'mlp\.down_proj', 'mlp.down'),
             )
-            for part in ('query', 'key', 'value')
         ),
-        (
-            _LAYER + r'(?:attention\.output\.dense|attention\.o_proj|self_attn\.out_proj)',
-            'blocks.{i}.attn.proj',
-        ),
-        (_LAYER + r'layer_scale1\.lambda1', 'blocks.{i}.ls1.gamma'),
-        (_LAYER + r'layer_scale2\.lambda1', 'blocks.{i}.ls2.gamma'),
-        (_LAYER + r'(?:intermediate\.dense|mlp\.fc1)', 'blocks.{i}.mlp.fc1'),
-        (_LAYER + r'(?:output\.dense|mlp\.fc2)', 'blocks.{i}.mlp.fc2'),
-        (_LAYER + r'mlp\.weights_in', 'blocks.{i}.mlp.w12'),
-        (_LAYER + r'mlp\.weights_out', 'blocks.{i}.mlp.w3'),
-        (_LAYER + r'mlp\.gate_proj', 'blocks.{i}.mlp.gate'),
-        (_LAYER + r'mlp\.up_proj', 'blocks.{i}.mlp.up'),
-        (_LAYER + r'mlp\.down_proj', 'blocks.{i}.mlp.down'),
-    )
-]
+    ]
+)
 _OUTSIDE = (
     (r'embeddings\.mask_token$', 'mask token'),
     (r'embeddings\.position_ids$', 'numbers of the positions'),
     (r'(pooler|head|classifier)\.', 'head'),
     (r'decoder\.', "MAE's decoder"),
 )
-# timm's names of a plain ViT, and the file names of Hugging Face's ViT and DINOv2.
-_SHARED = {
-    'cls_token': 'embeddings.cls_token',
-    'pos_embed': 'embeddings.position_embeddings',
-    'patch_embed.proj': 'embeddings.patch_embeddings.projection',
-    'norm': 'layernorm',
-    'attn.proj': 'attention.output.dense',
-}
-_OF_VIT = {
-    'norm1': 'layernorm_before', 'norm2': 'layernorm_after', 'mlp.fc1': 'intermediate.dense',
-    'mlp.fc2': 'output.dense',
-}  # fmt: skip
-_OF_DINOV2 = {
-    'norm1': 'norm1', 'norm2': 'norm2', 'mlp.fc1': 'mlp.fc1', 'mlp.fc2': 'mlp.fc2',
-    'ls1.gamma': 'layer_scale1.lambda1', 'ls2.gamma': 'layer_scale2.lambda1',
-}  # fmt: skip
+# timm's names of a plain ViT, and those in files of Hugging Face's ViT and of its DINOv2.
+_OF_BOTH = (
+    ('cls_token', 'embeddings.cls_token'),
+    ('pos_embed', 'embeddings.position_embeddings'),
+    ('patch_embed.proj', 'embeddings.patch_embeddings.projection'),
+    ('norm', 'layernorm'),
+    ('blocks.{i}.attn.qkv', 'encoder.layer.{i}.attention.attention.qkv'),
+    ('blocks.{i}.attn.proj', 'encoder.layer.{i}.attention.output.dense'),
+)
+_OF_VIT = (
+    ('blocks.{i}.norm1', 'encoder.layer.{i}.layernorm_before'),
+    ('blocks.{i}.norm2', 'encoder.layer.{i}.layernorm_after'),
+    ('blocks.{i}.mlp.fc1', 'encoder.layer.{i}.intermediate.dense'),
+    ('blocks.{i}.mlp.fc2', 'encoder.layer.{i}.output.dense'),
+)
+_OF_DINOV2 = (
+    *((f'blocks.{{i}}.{n}', f'encoder.layer.{{i}}.{n}') for n in ('norm1', 'norm2')),
+    *((f'blocks.{{i}}.mlp.{n}', f'encoder.layer.{{i}}.mlp.{n}') for n in ('fc1', 'fc2')),
+    *((f'blocks.{{i}}.ls{n}.gamma', f'encoder.layer.{{i}}.layer_scale{n}.lambda1') for n in (1, 2)),
+)
 
 
 @dataclass
@@ -197,16 +218,6 @@ def rename(given: Mapping[str, Tensor], source: str) -> Renamed:
     _fuse_attention(state, family, source)
     _shape_tokens(state, family)
     return Renamed(family, state, left_out)
-
-
-def renamed(key: str, rules: Sequence[tuple[re.Pattern, str]]) -> str | None:
-    """Name of a tensor by the first rule that fits it whole; None where none does."""
-    for pattern, name in rules:
-        match = pattern.fullmatch(key)
-        if match:
-            parts = match.groupdict()
-            return name.replace('{i}', parts.get('i') or '') + (parts['rest'] or '')
-    return None
 
 
 def _family(given: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
@@ -287,34 +298,21 @@ def to_huggingface(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
         WeightFormatError: A tensor has no counterpart there.
     """
     scaled = 'blocks.0.ls1.gamma' in state
-    names = {**_SHARED, **(_OF_DINOV2 if scaled else _OF_VIT)}
-    gated = (
-        scaled
-        and 'blocks.0.mlp.fc1.weight' in state
-        and (
-            state['blocks.0.mlp.fc1.weight'].shape[0]
-            == 2 * state['blocks.0.mlp.fc2.weight'].shape[1]
-        )
-    )
-    if gated:
-        names |= {'mlp.fc1': 'mlp.weights_in', 'mlp.fc2': 'mlp.weights_out'}
+    table = rules([*_OF_BOTH, *(_OF_DINOV2 if scaled else _OF_VIT)])
+    up, down = (state.get(f'blocks.0.mlp.fc{n}.weight') for n in (1, 2))
+    gated = scaled and up is not None and down is not None and len(up) == 2 * down.shape[1]
     out, unknown = OrderedDict(), []
     for key, value in state.items():
-        stem, kind = key, ''
-        if key.endswith(('.weight', '.bias')):
-            stem, _, kind = key.rpartition('.')
-            kind = f'.{kind}'
-        start, part = '', stem
-        if stem.startswith('blocks.'):
-            _, layer, part = stem.split('.', 2)
-            start = f'encoder.layer.{layer}.'
-        if part == 'attn.qkv':
-            for name, third in zip(('query', 'key', 'value'), value.chunk(3), strict=True):
-                out[f'{start}attention.attention.{name}{kind}'] = third
-        elif part in names:
-            out[f'{start}{names[part]}{kind}'] = value
-        else:
+        name = renamed(key, table)
+        if name is None:
             unknown.append(key)
+        elif '.qkv' in name:
+            for part, third in zip(('query', 'key', 'value'), value.chunk(3), strict=True):
+                out[name.replace('qkv', part)] = third
+        else:
+            if gated:
+                name = name.replace('.fc1', '.weights_in').replace('.fc2', '.weights_out')
+            out[name] = value
     missing = [k for k in ('cls_token', 'norm.weight') if k not in state]
     if unknown or missing:
         raise WeightFormatError(
