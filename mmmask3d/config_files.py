@@ -1,7 +1,7 @@
 """Reads config files: the one way in for tools, inferencer, model zoo and data checks."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -32,7 +32,9 @@ def read_config_file(
     # the name of the package. Our configs are written for their default scope, mmseg in those of
     # segmentation, whose components our registries do not know.
     if cfg.get('default_scope'):
-        _forget_our_scope(cfg._cfg_dict)
+        for entry in nested_dicts(cfg._cfg_dict):
+            if entry.get('_scope_') == 'mmmask3d':
+                del entry['_scope_']
     # Of other packages it would be handed on to the collate function, which does not know it.
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         collate = (cfg.get(name) or {}).get('collate_fn')
@@ -41,12 +43,11 @@ def read_config_file(
     return cfg
 
 
-def _forget_our_scope(value: Any) -> None:
-    if isinstance(value, dict):
-        if value.get('_scope_') == 'mmmask3d':
-            del value['_scope_']
-        for inner in value.values():
-            _forget_our_scope(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            _forget_our_scope(inner)
+def nested_dicts(value: Any) -> Iterator[Any]:
+    """Every dict of a config, at any depth, from the outermost."""
+    if isinstance(value, Mapping):
+        yield value
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for entry in value:
+            yield from nested_dicts(entry)

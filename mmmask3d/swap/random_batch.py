@@ -7,7 +7,7 @@ and mmseg and mmpretrain have no counterpart.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData, PixelData
 from torch import nn
 
+from mmmask3d.config_files import nested_dicts
 from mmmask3d.swap.backbone import SwapError
 
 #: Corners (x1, y1, x2, y2) of the drawn objects, as shares of the image.
@@ -185,19 +186,10 @@ def _trains_on_masks(model: nn.Module, cfg: Config) -> bool:
 
 def _numbers(value: Any, key: str) -> list[int]:
     """The positive numbers under a key, at any depth of a config."""
-    found = [entry.get(key) for entry in _dicts(value)]
+    found = [entry.get(key) for entry in nested_dicts(value)]
     return [number for number in found if isinstance(number, int) and number > 0]
 
 
 def _steps(value: Any, kind: str) -> list[Mapping]:
     """The parts of a config whose type starts with ``kind``, at any depth."""
-    return [d for d in _dicts(value) if str(d.get('type')).split('.')[-1].startswith(kind)]
-
-
-def _dicts(value: Any) -> Iterator[Mapping]:
-    if isinstance(value, Mapping):
-        yield value
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for entry in value:
-            yield from _dicts(entry)
+    return [d for d in nested_dicts(value) if str(d.get('type')).split('.')[-1].startswith(kind)]

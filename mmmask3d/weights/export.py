@@ -26,6 +26,7 @@ from mmmask3d.checkpoints.files import (
     safetensors_bytes,
     save_checkpoint_atomic,
 )
+from mmmask3d.config_files import nested_dicts
 from mmmask3d.datasets.masking_config import masking_defaults, masking_steps
 from mmmask3d.models.encoder_loading import encoder_state
 from mmmask3d.models.encoder_names import conversion_hint, find_tensors
@@ -165,19 +166,16 @@ def package_version() -> str:
     root = Path(__file__).resolve().parents[2]
     if not (root / '.git').exists():
         return __version__
-    git = ['git', '-C', str(root)]
+    wanted = ('--always', '--abbrev=12', '--exclude=*', '--dirty=, with local changes')
     try:
         commit = subprocess.run(
-            [*git, 'rev-parse', '--short=12', 'HEAD'], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            [*git, 'status', '--porcelain', '--untracked-files=no'],
+            ['git', '-C', str(root), 'describe', *wanted],
             capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
+        ).stdout.strip()  # fmt: skip
     except (OSError, subprocess.CalledProcessError):
         # No git on this machine, or a checkout owned by somebody else.
-        return f'{__version__} (commit unknown)'
-    return f'{__version__} ({commit}{", with local changes" if changed else ""})'
+        commit = 'commit unknown'
+    return f'{__version__} ({commit})'
 
 
 def describe_data(dataset: Any) -> list[dict]:
@@ -214,24 +212,15 @@ def research_names(texts: Iterable[str]) -> list[str]:
 def initial_weights(config: Mapping) -> list[str]:
     """Names of the files a model started from, by ``init_cfg``, ``pretrained`` or ``load_from``."""
     found = []
-
-    def look(value: Any) -> None:
-        if isinstance(value, Mapping):
-            if 'Pretrained' in str(value.get('type')) and value.get('checkpoint'):
-                found.append(value['checkpoint'])
-            if isinstance(value.get('pretrained'), str):
-                found.append(value['pretrained'])
-            elif value.get('pretrained') is True and value.get('model'):
-                found.append(f'{value["model"]} of timm')
-            for inner in value.values():
-                look(inner)
-        elif isinstance(value, list | tuple):
-            for inner in value:
-                look(inner)
-
-    look(config.get('model', {}))
-    if config.get('load_from'):
-        found.append(config['load_from'])
+    for entry in nested_dicts(config.get('model', {})):
+        given = entry.get('pretrained')
+        if 'Pretrained' in str(entry.get('type')) and entry.get('checkpoint'):
+            found.append(entry['checkpoint'])
+        if isinstance(given, str):
+            found.append(given)
+        elif given is True and entry.get('model'):
+            found.append(f'{entry["model"]} of timm')
+    found += [config['load_from']] if config.get('load_from') else []
     return [os.path.basename(str(name)) for name in found]
 
 
@@ -420,6 +409,31 @@ def load_strictly(model: torch.nn.Module, state_dict: Mapping[str, Tensor], name
     wrong = [k for k, v in state_dict.items() if not torch.equal(loaded[k].cpu(), v.cpu())]
     if wrong:
         raise ValueError(f'{name} changed these tensors on loading: {wrong}')
+
+
+def load_everywhere(
+    state_dict: Mapping[str, Tensor], backbone: Mapping, grid: tuple[int, int] | None = None
+) -> list[str]:
+    """Load into the package's encoder and, of a plain ViT, into mmpretrain's too.
+
+    Args:
+        state_dict: what is to be written.
+        backbone: see :func:`build_encoder`.
+        grid: see :func:`build_encoder`; not None for a plain ViT.
+
+    Returns:
+        The names of the models that take it.
+
+    Raises:
+        ValueError: see :func:`load_strictly`.
+    """
+    encoder = build_encoder(backbone, grid)
+    takers: dict[str, torch.nn.Module] = {f'mmmask3d.{type(encoder).__name__}': encoder}
+    if grid is not None and not is_timm(backbone):
+        takers['mmpretrain.VisionTransformer'] = build_plain_vit(backbone, grid)
+    for name, model in takers.items():
+        load_strictly(model, state_dict, name)
+    return list(takers)
 
 
 def write_encoder(path: str | Path, state_dict: Mapping[str, Tensor], meta: Mapping) -> None:

@@ -2,10 +2,10 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mmmask3d.checkpoints.files import load_checkpoint_file
 from mmmask3d.config_files import read_config_file
-from mmmask3d.models import TimmViT
 from mmmask3d.models import encoder_record as record
 from mmmask3d.weights import adapters, export
 
@@ -34,9 +34,8 @@ def extract(
 
     old = export.source_grid(state_dict, checkpoint, backbone, source)
     new = old if grid is None else (grid[0], grid[-1])
-    encoder = export.build_encoder(backbone, new)
-    takers = {f'mmmask3d.{type(encoder).__name__}': encoder}
-    if isinstance(encoder, TimmViT):
+    if record.is_timm(backbone):
+        encoder: Any = export.build_encoder(backbone, new)
         encoder.fill(state_dict, source, old)  # positions by timm's own resampling
         state_dict = OrderedDict(encoder.trunk.state_dict())
     else:
@@ -47,14 +46,13 @@ def extract(
             backbone.get('with_cls_token', True),
             backbone.get('pos_embed_resize'),
         )
-        takers['mmpretrain.VisionTransformer'] = export.build_plain_vit(backbone, new)
     # Before anything is written: every model takes the tensors, or there is no file.
-    for name, model in takers.items():
-        export.load_strictly(model, state_dict, name)
+    takers = export.load_everywhere(state_dict, backbone, new)
     meta = export.encoder_metadata(checkpoint, config, backbone, state_dict, new, source)
     export.write_encoder(out, state_dict, meta)
 
-    size = tuple(side * encoder.patch_size for side in new)
+    patch = record.as_pair(backbone.get('patch_size', 16))
+    size = (new[0] * patch[0], new[1] * patch[1])
     lines = [
         f'{out}: {len(state_dict)} tensors, patch grid {new[0]}x{new[1]}'
         + ('' if new == old else f' (resampled from {old[0]}x{old[1]})'),

@@ -143,12 +143,7 @@ def _verify(part: str, state: Mapping[str, Tensor], meta: Mapping, source: str) 
     if part == 'adapter':  # was shown when it was extracted, with the weights it belongs to
         return
     if part == 'encoder':
-        grid = tuple(meta[GRID_KEY])
-        encoder = export.build_encoder(meta['backbone'], grid)
-        export.load_strictly(encoder, state, f'mmmask3d.{type(encoder).__name__}')
-        if not record.is_timm(meta['backbone']):
-            plain = export.build_plain_vit(meta['backbone'], grid)
-            export.load_strictly(plain, state, 'mmpretrain.VisionTransformer')
+        export.load_everywhere(state, meta['backbone'], tuple(meta[GRID_KEY]))
         return
     model = build_model(meta['model'], meta['default_scope'])
     try:

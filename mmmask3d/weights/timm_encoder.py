@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from mmmask3d.models.encoder_names import WeightFormatError
 from mmmask3d.models.timm_vit import TimmViT
-from mmmask3d.weights.export import load_strictly
 from mmmask3d.weights.formats import Conversion, check_patches
 from mmmask3d.weights.huggingface import ACTIVATIONS, FAMILIES, Renamed
 
@@ -59,17 +58,6 @@ def for_timm_vit(
             f'{", ".join(f"{e:g}" for e in sorted(found))}, which cannot be set there.'
         )
     return out
-
-
-def verify(encoder: Conversion) -> list[str]:
-    """Load into ``TimmViT``; returns what was shown.
-
-    Raises:
-        ValueError: The tensors do not fill it.
-    """
-    settings = {k: v for k, v in encoder.backbone.items() if k != 'type'}
-    load_strictly(TimmViT(**settings), encoder.state, 'mmmask3d.TimmViT')
-    return [f'loads into mmmask3d.TimmViT, img_size={settings["img_size"]}']
 
 
 def _options(renamed: Renamed, source: str, config: Mapping) -> dict:

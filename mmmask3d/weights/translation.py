@@ -116,7 +116,8 @@ def write_for_timm_vit(encoder: Conversion, out: str, patch_size: int | None) ->
         ValueError: The tensors do not fill it.
     """
     resample_patches(encoder, 'patch_embed.proj.weight', patch_size)
-    shown = timm_encoder.verify(encoder)
+    names = export.load_everywhere(encoder.state, encoder.backbone)
+    shown = [f'loads into {names[0]}, img_size={encoder.backbone["img_size"]}']
     write(out, encoder.state, {}, 'timm')
     return report(out, 'timm', len(encoder.state), False, encoder, 'huggingface', shown)
 
@@ -199,19 +200,17 @@ def verify(encoder: Conversion, target: str) -> tuple[OrderedDict[str, Tensor], 
         ValueError: The tensors do not load, or the target computes something else.
     """
     backbone, grid, state = encoder.backbone, encoder.grid, encoder.state
-    # Ours is built in any case: it is what the others are compared with.
-    ours: Any = export.build_encoder({**backbone, 'out_type': 'raw'}, grid)
-    export.load_strictly(ours, state, 'mmmask3d.Mask3DViT')
     size = (grid[0] * backbone['patch_size'], grid[1] * backbone['patch_size'])
+    names = export.load_everywhere(state, backbone, grid)
     if target == 'huggingface':
         return to_huggingface(encoder)
     if target != 'timm':
-        plain = export.build_plain_vit(backbone, grid)
-        export.load_strictly(plain, state, 'mmpretrain.VisionTransformer')
-        shown = [f'loads into mmmask3d.Mask3DViT and mmpretrain.VisionTransformer, img_size={size}']
+        shown = [f'loads into {" and ".join(names)}, img_size={size}']
         if target == 'mmpretrain':
             state = OrderedDict((f'backbone.{k}', v) for k, v in state.items())
         return state, shown
+    ours: Any = export.build_encoder({**backbone, 'out_type': 'raw'}, grid)
+    export.load_strictly(ours, state, 'mmmask3d.Mask3DViT')
     renamed = to_timm(state)
     try:
         theirs = build_timm(encoder)
