@@ -11,6 +11,7 @@ Weights that were trained on frames for research only are refused.
 import argparse
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmmask3d.cli.start import errors_in_a_line, start
 
@@ -49,22 +50,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     if args.hub:
         check_repository(args.hub)
     config = read_config_file(args.config).to_dict() if args.config else None
-    metrics = None
-    if args.metrics:
-        with open(args.metrics) as file:
-            metrics = json.load(file)
+    metrics = json.loads(Path(args.metrics).read_text()) if args.metrics else None
     written = publish(
-        args.source,
-        args.prefix,
-        args.data_license,
-        args.terms,
-        args.part,
-        args.dtype,
-        config,
-        metrics,
-        args.init_license,
-        args.made_by,
-    )
+        args.source, args.prefix, args.data_license, args.terms, args.part, args.dtype, config,
+        metrics, args.init_license, args.made_by,
+    )  # fmt: skip
     if args.report:
         write_file(args.report, json.dumps(written, indent=1).encode())
     if args.hub:

@@ -39,15 +39,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
     cfg = read_config_file(args.config, read_overrides(args.cfg_options))
     files = draw_reconstructions(
-        cfg,
-        args.checkpoint,
-        args.out_dir,
-        split=args.split,
-        num=args.num,
-        indices=args.index,
-        device=args.device,
-        seed=args.seed,
-        paste_kept=args.paste_kept,
-    )
+        cfg, args.checkpoint, args.out_dir, args.split, args.num, args.index, args.device,
+        args.seed, args.paste_kept,
+    )  # fmt: skip
     print(f'{len(files) - 1} frames drawn; all on one sheet: {files[-1]}')
     return 0

@@ -11,7 +11,7 @@ def start(need: Sequence[str] = ()) -> None:
     """Check the environment, then set the process up: quiet imports, checkpoints read safely.
 
     Args:
-        need: Modules required besides those of pre-training: 'mmseg', 'mmdet'.
+        need: See :func:`~mmmask3d.preflight.check_environment`.
 
     Raises:
         SystemExit: With the list of problems, if the environment cannot run the command.

@@ -99,20 +99,15 @@ def report(args: argparse.Namespace, swapped: 'Swapped') -> str:
             f'the model {done}; maps for {size[0]}x{size[1]} pixels as before: '
             + ', '.join(f'{c}x{h}x{w}' for c, h, w in maps)
         )
-    if proof is not None and proof.losses:
-        lines.append(
-            f'one training step: loss {proof.losses["loss"]:.4g}, gradient in the first layer of '
-            f'the transformer {proof.grad_norm or 0:.3g}'
-        )
-    use = (
-        'Train it with: python tools/train.py'
-        if swapped.trained
-        else 'Use it with: python tools/test.py'
-    )
-    lines.append(
-        f'{args.out}: written. {use} {args.out}' + ('' if swapped.trained else ' CHECKPOINT')
-    )
-    return '\n'.join(lines)
+        if proof.losses:
+            lines.append(
+                f'one training step: loss {proof.losses["loss"]:.4g}, gradient in the first layer '
+                f'of the transformer {proof.grad_norm or 0:.3g}'
+            )
+    use = 'Train it with: python tools/train.py {}'
+    if not swapped.trained:
+        use = 'Use it with: python tools/test.py {} CHECKPOINT'
+    return '\n'.join([*lines, f'{args.out}: written. {use.format(args.out)}'])
 
 
 @errors_in_a_line
@@ -132,12 +127,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         swapped = rewrite(
-            args.config,
-            args.out,
-            options,
-            size=args.size,
-            skip_run=args.skip_run,
-            skip_predict=args.skip_predict,
+            args.config, args.out, options, args.size, args.skip_run, args.skip_predict
         )
     finally:
         signal.signal(signal.SIGTERM, previous)
