@@ -131,7 +131,7 @@ def decode_colour(content: bytes, path: str) -> np.ndarray:
             f'colour as JPEG or PNG first.'
         )
     read_colour_header(content, path)
-    return _decode_with_opencv(content, path, _COLOUR_AS_STORED, 'a colour image')
+    return decode_with_opencv(content, path, _COLOUR_AS_STORED, 'a colour image')
 
 
 def read_colour_header(content: bytes, path: str) -> DeclaredImage:
@@ -151,7 +151,8 @@ def read_colour_header(content: bytes, path: str) -> DeclaredImage:
     return found
 
 
-def _decode_with_opencv(content: bytes, path: str, flags: int, what: str) -> np.ndarray:
+def decode_with_opencv(content: bytes, path: str, flags: int, what: str) -> np.ndarray:
+    """Decode a complete file; :class:`FrameError` where OpenCV cannot."""
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error as error:
@@ -285,7 +286,7 @@ def _decode_png(content: bytes, path: str) -> np.ndarray:
             f'{path}: expected 8 or 16 bits per depth value, found {found.bits}. Save the values '
             f'as 8 bits.'
         )
-    return _decode_with_opencv(content, path, cv2.IMREAD_UNCHANGED, 'a depth map')
+    return decode_with_opencv(content, path, cv2.IMREAD_UNCHANGED, 'a depth map')
 
 
 def to_readings(

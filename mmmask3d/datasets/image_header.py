@@ -53,21 +53,14 @@ _BRANDS = (  # of ISO base media files, in the order in which they are asked for
 
 
 class DeclaredImage(NamedTuple):
-    """What a file says of itself.
+    """What a file says of itself."""
 
-    Attributes:
-        format: 'PNG' or 'JPEG'.
-        height: In pixels.
-        width: In pixels.
-        bits: Per channel.
-        kind: 'grey', 'RGB', 'RGBA', 'palette', 'grey with alpha' (PNG); 'grey', 'colour', 'CMYK'
-            (JPEG); another number in words.
-    """
-
-    format: str
-    height: int
-    width: int
-    bits: int
+    format: str  # 'PNG' or 'JPEG'
+    height: int  # in pixels
+    width: int  # in pixels
+    bits: int  # per channel
+    # 'grey', 'RGB', 'RGBA', 'palette', 'grey with alpha' (PNG); 'grey', 'colour', 'CMYK' (JPEG);
+    # another number in words
     kind: str
 
 

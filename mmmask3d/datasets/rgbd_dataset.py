@@ -5,8 +5,9 @@ import os
 import pickle
 import posixpath
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from mmengine import fileio
@@ -31,27 +32,28 @@ from mmmask3d.datasets.frame_files import (
 from mmmask3d.datasets.packed_lmdb import PackedLmdbBackend
 from mmmask3d.datasets.sampling import EpochIndex, sample_rng
 from mmmask3d.datasets.text_lists import index_fields, numbered_lines
-from mmmask3d.datasets.transforms.loading import may_decode_later
+from mmmask3d.datasets.transforms.geometry import RGBDRandomResizedCrop
+from mmmask3d.datasets.transforms.loading import LoadRGBD
 from mmmask3d.registry import DATASETS
 
 # A frame as held in memory: its stem under both prefixes, or (colour file, depth file).
 Record = str | tuple[str, str]
+
+_KINDS = {
+    'img_path': 'colour files',
+    'depth_path': 'depth files',
+    'confidence_path': 'confidence maps',
+}
 
 
 @DATASETS.register_module()
 class RGBDDataset(BaseDataset):
     """RGB-D frames for pre-training, found by folder or by an index file.
 
-    Without ``ann_file``, both folders are scanned recursively
-    (:func:`~mmmask3d.datasets.frame_files.walk`), and colour and depth belong together where the
-    path below the folder, without suffix, is the same. With ``ann_file``, each
-    line names one frame: a stem (``scene_01/0003``), or a colour and a depth file with suffixes
-    (``rgb/3.12.jpg depth/3.14.png``), both relative to their prefix. Fields are separated by
-    blanks, or by a tab where names hold blanks; empty lines and lines starting with ``#`` are
-    skipped. ``docs/data_format.md`` shows the layout and the units of common data sets.
-
-    Where ``data_prefix`` names a ``confidence_path``, the confidence map of a frame has the name of
-    its depth file, with ``confidence_suffix``, and readings below ``min_confidence`` are none.
+    Without ``ann_file``, both folders are scanned recursively, and files belong together whose
+    paths below them, without suffix, are the same. With it, each line names one frame: a stem
+    (``scene_01/0003``), or a colour and a depth file with suffixes. docs/data_format.md shows the
+    layout, the rules of names and the units of common data sets.
 
     A frame costs little more memory than its name (mmengine's serialised list, shared between
     workers); paths and depth settings are put together on access. Sources with other settings
@@ -64,15 +66,13 @@ class RGBDDataset(BaseDataset):
 
     Args:
         ann_file: Index file, relative to ``data_root``. '' scans the folders.
-        metainfo: Meta information of the data set.
-        data_root: Root of ``ann_file`` and ``data_prefix``.
         data_prefix: Folders: ``img_path`` and ``depth_path``; and ``confidence_path`` where
-            readings have a confidence.
+            readings have a confidence, in a map with the name of the depth file.
         img_suffix: Suffix of colour files, in any case.
         depth_suffix: Suffix of depth files (``.png`` or ``.npy``), in any case.
         confidence_suffix: Suffix of confidence maps, of the formats of depth.
-        min_confidence: Least confidence of a reading, in the values as stored: 1 or 2 for ARKit's
-            0, 1, 2; 50, say, where an app stores 0 to 100. With ``confidence_path`` only.
+        min_confidence: Least confidence of a reading, in the values as stored (ARKit: 0, 1, 2).
+            With ``confidence_path`` only.
         depth_scale: Stored units per metre; for relative depth, the stored value of 1.0.
         depth_invalid: Stored values that mean "no reading". NaN, infinities and negative values
             never are a reading, nor is metric depth 0.
@@ -83,16 +83,13 @@ class RGBDDataset(BaseDataset):
             start-up these are frames without partner; while loading, unreadable ones and those
             without a single depth reading, in whose place the next usable frame is given.
         seed: Seed of the draws of this data set, in addition to that of the run.
-        pipeline: Transforms.
-        test_mode: Whether the draws are the same in each epoch.
-        serialize_data: Whether to hold the frames serialised.
-        lazy_init: Whether to put off reading the index.
-        indices: Use the first (or, negative, last) frames only, or those of a list.
-        max_refetch: Give up after this many unreadable frames in a row.
         backend_args: File backend for the index and the listing of folders; the loader has its
             own. Existence is checked at start-up for local files and packed ones
             (:class:`~mmmask3d.datasets.PackedLmdbBackend`), and names of another Unicode form or
             case of the suffix are resolved.
+        **kwargs: Further arguments of :class:`mmengine.dataset.BaseDataset`: ``data_root``,
+            ``pipeline``, ``test_mode``, ``indices``, ... ``max_refetch`` is the number of
+            unreadable frames in a row after which loading gives up.
 
     Raises:
         FileNotFoundError: A folder, the index file or a partner is missing.
@@ -105,8 +102,6 @@ class RGBDDataset(BaseDataset):
     def __init__(
         self,
         ann_file: str = '',
-        metainfo: dict | None = None,
-        data_root: str = '',
         data_prefix: dict = dict(img_path='rgb', depth_path='depth'),  # noqa: B006
         img_suffix: str = '.jpg',
         depth_suffix: str = '.png',
@@ -119,13 +114,8 @@ class RGBDDataset(BaseDataset):
         depth_kind: str = 'metric',
         on_error: str = 'raise',
         seed: int = 0,
-        pipeline: Sequence[dict | Callable] = (),
-        test_mode: bool = False,
-        serialize_data: bool = True,
-        lazy_init: bool = False,
-        indices: int | Sequence[int] | None = None,
-        max_refetch: int = 1000,
         backend_args: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         if set(data_prefix) - {'confidence_path'} != {'img_path', 'depth_path'}:
             raise ValueError(
@@ -149,6 +139,7 @@ class RGBDDataset(BaseDataset):
         self.confidence_suffix = confidence_suffix
         self.min_confidence = min_confidence
         self._other_maps: dict[str, str] = {}  # confidence maps by the name they should have
+        self._listed: dict[str, set[str]] = {}  # files of scanned folders, while they are paired
         self.depth_scale = float(depth_scale)
         self.depth_invalid = tuple(depth_invalid)
         self.max_depth = max_depth
@@ -159,18 +150,7 @@ class RGBDDataset(BaseDataset):
         self.backend_args = backend_args
         self.num_without_partner = 0
         self._unreadable = torch.zeros(0, dtype=torch.bool)
-        super().__init__(
-            ann_file=ann_file,
-            metainfo=metainfo,
-            data_root=data_root,
-            data_prefix=dict(data_prefix),
-            indices=indices,
-            serialize_data=serialize_data,
-            pipeline=list(pipeline),
-            test_mode=test_mode,
-            lazy_init=lazy_init,
-            max_refetch=max_refetch,
-        )
+        super().__init__(ann_file=ann_file, data_prefix=dict(data_prefix), **kwargs)
 
     # ---------------------------------------------------------------- finding frames
 
@@ -183,9 +163,9 @@ class RGBDDataset(BaseDataset):
         for key in self.data_prefix:
             if isinstance(self._backend(key), LocalBackend):
                 self.data_prefix[key] = existing(self.data_prefix[key])
-        frames = self._read_index() if self.ann_file else self._scan_folders()
-        if self.min_confidence is not None:
-            frames = self._with_confidence(frames)
+        frames = list(self._parse_index()) if self.ann_file else self._scan_folders()
+        frames = self._complete(frames)
+        self._listed = {}
         if not frames:
             raise ValueError(
                 f'RGBDDataset: no frame found: {self._where()}, img_suffix={self.img_suffix!r}, '
@@ -201,158 +181,109 @@ class RGBDDataset(BaseDataset):
         )
 
     def _scan_folders(self) -> list[Record]:
-        files, left, again = {}, [], []
-        suffixes = {'img_path': self.img_suffix, 'depth_path': self.depth_suffix}
-        for key, suffix in suffixes.items():
-            folder = self.data_prefix[key]
-            links: list[str] = []
-            names = list(self._list_files(key, links))
-            files[key] = by_stem(names, suffix, folder)
-            if not files[key]:
-                found = Counter(os.path.splitext(name)[1] for name in names)
-                option = 'img_suffix' if key == 'img_path' else 'depth_suffix'
-                raise FileNotFoundError(
-                    f'RGBDDataset: no file in {folder!r} (data_prefix[{key!r}]) ends in '
-                    f'{suffix!r}; found: {_describe(found)}. Check {option}.'
-                )
-            left += [
-                path
-                for path in (_join(folder, n) for n in names if without_suffix(n, suffix) is None)
-                if os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES
-                and not self._is_frame_file(path)
-            ]
-            again += [_join(folder, link) for link in links]
-        if left:
-            self._report_left_over(left)
-        if again:
-            self._report_links(again)
-        images, depths = files['img_path'], files['depth_path']
-        self._report_missing(
-            missing_images=[
-                stem + self.img_suffix for stem in sorted(depths.keys() - images.keys())
-            ],
-            missing_depths=[
-                stem + self.depth_suffix for stem in sorted(images.keys() - depths.keys())
-            ],
-            num_incomplete=len(images.keys() ^ depths.keys()),
-            num_complete=len(images.keys() & depths.keys()),
-        )
-        return [
-            self._record(images[stem], depths[stem])
-            for stem in sorted(images.keys() & depths.keys())
+        """Sorted stems of the files in either folder."""
+        colour, depth = (self._scan(key) for key in ('img_path', 'depth_path'))
+        return sorted(colour | depth)
+
+    def _scan(self, key: str) -> set[str]:
+        folder, suffix = self.data_prefix[key], self._suffix(key)
+        links: list[str] = []
+        names = list(self._list_files(key, links))
+        stems = by_stem(names, suffix, folder).keys()
+        if not stems:
+            found = Counter(os.path.splitext(name)[1] for name in names)
+            raise FileNotFoundError(
+                f'RGBDDataset: no file in {folder!r} (data_prefix[{key!r}]) ends in {suffix!r}; '
+                f'found: {_describe(found)}. Check {_option(key)}.'
+            )
+        left = [
+            path
+            for path in (_join(folder, name) for name in names)
+            if os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES
+            and not self._is_frame_file(path)
         ]
+        if left:
+            counts = Counter(os.path.splitext(path)[1] for path in left)
+            self._note(
+                'left_over',
+                left,
+                f'RGBDDataset: {len(left)} files are no frames, as they do not end in '
+                f'{_option(key)}={suffix!r}, and are left out: {_describe(counts)} '
+                f'({examples(left)}). A second data set with their suffixes reads them '
+                f'(ConcatDataset).',
+            )
+        if links:
+            paths = [_join(folder, link) for link in links]
+            self._note(
+                'links',
+                paths,
+                f'RGBDDataset: {len(links)} links lead to a folder that is listed already or holds '
+                f'them, and are passed over: {examples(paths)}.',
+            )
+        self._listed[key] = set(names)
+        return set(stems)
 
     def _is_frame_file(self, path: str) -> bool:
         """Whether a path is what one of the prefixes and its suffix ask for."""
         return any(
-            path.startswith(self.data_prefix[key] and self.data_prefix[key].rstrip('/') + '/')
-            and without_suffix(path, suffix) is not None
-            for key, suffix in (
-                ('img_path', self.img_suffix),
-                ('depth_path', self.depth_suffix),
-                ('confidence_path', self.confidence_suffix),
-            )
-            if key in self.data_prefix
+            path.startswith(folder and folder.rstrip('/') + '/')
+            and without_suffix(path, self._suffix(key)) is not None
+            for key, folder in self.data_prefix.items()
         )
 
-    def _report_left_over(self, paths: Sequence[str]) -> None:
-        """Warn of pictures in the folders that are no frames because of their suffix."""
-        counts = Counter(os.path.splitext(path)[1] for path in paths)
-        _warn(
-            f'RGBDDataset: {len(paths)} files are no frames, as they end neither in img_suffix='
-            f'{self.img_suffix!r} nor in depth_suffix={self.depth_suffix!r}, and are left out: '
-            f'{_describe(counts)} ({examples(paths)}). A second data set with their suffixes '
-            f'reads them (ConcatDataset).'
-        )
+    def _note(self, kind: str, paths: Sequence[str], message: str) -> None:
+        """Warn of files that are 'missing' or 'left_over', or of 'links' that are passed over."""
+        print_log(message, logger='current', level=logging.WARNING)
 
-    def _report_links(self, paths: Sequence[str]) -> None:
-        """Warn of links to folders that are listed already."""
-        _warn(
-            f'RGBDDataset: {len(paths)} links lead to a folder that is listed already or holds '
-            f'them, and are passed over: {examples(paths)}.'
-        )
-
-    def _read_index(self) -> list[Record]:
-        frames = list(self._parse_index())
-        if not isinstance(self._backend('img_path'), LocalBackend | PackedLmdbBackend):
+    def _complete(self, frames: list[Record]) -> list[Record]:
+        """The frames all files of which exist; raises, or warns, where some do not."""
+        keys = [key for key in _KINDS if key in self.data_prefix]
+        if not frames or not all(self._can_check(key) for key in keys):
             return frames
-        pairs = [self._files(frame) for frame in frames]
-        images = self._existing('img_path', {image for image, _ in pairs})
-        depths = self._existing('depth_path', {depth for _, depth in pairs})
-        complete = [
-            self._record(images[image], depths[depth])
-            for image, depth in pairs
-            if image in images and depth in depths
+        rows = [(*self._files(frame), self._confidence(frame))[: len(keys)] for frame in frames]
+        there = [
+            self._existing(key, set(names))
+            for key, names in zip(keys, zip(*rows, strict=True), strict=True)
         ]
+        complete = []
+        for row in rows:
+            files = [found.get(name, '') for name, found in zip(row, there, strict=True)]
+            if not all(files):
+                continue
+            record = self._record(files[0], files[1])
+            complete.append(record)
+            if files[2:] and files[2] != self._confidence(record):
+                self._other_maps[self._confidence(record)] = files[2]
         if len(complete) < len(frames):
-            self._report_missing(
-                missing_images=[image for image, _ in pairs if image not in images],
-                missing_depths=[depth for _, depth in pairs if depth not in depths],
-                num_incomplete=len(frames) - len(complete),
-                num_complete=len(complete),
-            )
+            missing = {
+                key: [
+                    _join(self.data_prefix[key], row[i]) for row in rows if row[i] not in there[i]
+                ]
+                for i, key in enumerate(keys)
+            }
+            self._report_missing(missing, len(frames) - len(complete), len(frames))
         return complete
 
-    def _with_confidence(self, frames: list[Record]) -> list[Record]:
-        """The frames whose confidence map exists; says which do not."""
-        backend = self._backend('confidence_path')
-        if not isinstance(backend, LocalBackend | PackedLmdbBackend):
-            return frames
-        names = [self._confidence(frame) for frame in frames]
-        there = self._existing('confidence_path', set(names))
-        self._other_maps = {name: file for name, file in there.items() if file != name}
-        missing = [name for name in names if name not in there]
-        if missing:
-            paths = [_join(self.data_prefix['confidence_path'], name) for name in missing]
-            self._leave_out(
-                paths,
-                len(missing),
-                len(frames),
-                f'have no confidence map: {examples(paths)}',
-                f"Check data_prefix['confidence_path'] and confidence_suffix "
-                f'({self.confidence_suffix!r}); a map has the name of the depth file',
-            )
-        return [frame for frame, name in zip(frames, names, strict=True) if name in there]
-
-    def _report_missing(
-        self,
-        missing_images: Sequence[str],
-        missing_depths: Sequence[str],
-        num_incomplete: int,
-        num_complete: int,
-    ) -> None:
-        """Raise, or count and warn, where files of a frame are missing."""
-        if not num_incomplete:
-            return
-        parts, missing = [], []
-        for what, key, names in (
-            ('colour', 'img_path', missing_images),
-            ('depth', 'depth_path', missing_depths),
-        ):
-            if names:
-                paths = [_join(self.data_prefix[key], name) for name in names]
-                parts.append(f'{len(names)} {what} files do not exist: {examples(paths)}')
-                missing += paths
-        self._leave_out(
-            missing,
-            num_incomplete,
-            num_incomplete + num_complete,
-            f'lack their partner ({self._where()}): {"; ".join(parts)}',
-            f'Check data_prefix, img_suffix ({self.img_suffix!r}), depth_suffix '
-            f'({self.depth_suffix!r}) and the index (a single name has no suffix)',
-        )
-
-    def _leave_out(
-        self, missing: Sequence[str], number: int, total: int, what: str, cure: str
-    ) -> None:
-        """Raise, or count and warn, where frames lack files."""
+    def _report_missing(self, missing: dict[str, list[str]], number: int, total: int) -> None:
+        """Raise, or count and warn, where files of some frames are missing."""
         self.num_without_partner += number
-        message = f'RGBDDataset: {number} of {total} frames {what}.'
+        parts = [
+            f'{len(paths)} {_KINDS[key]} do not exist: {examples(paths)}'
+            for key, paths in missing.items()
+            if paths
+        ]
+        message = (
+            f'RGBDDataset: {number} of {total} frames lack their partner ({self._where()}): '
+            f'{"; ".join(parts)}.'
+        )
+        suffixes = ', '.join(f'{_option(key)} ({self._suffix(key)!r})' for key in missing)
+        cure = f'Check data_prefix, {suffixes} and the index (a single name has no suffix)'
         if number == total:
             raise FileNotFoundError(f'{message} {cure}.')
         if self.on_error == 'raise':
             raise FileNotFoundError(f"{message} {cure}, or set on_error='drop' to leave them out.")
-        _warn(f'{message} They are left out.')
+        paths = [path for some in missing.values() for path in some]
+        self._note('missing', paths, f'{message} They are left out.')
 
     def _parse_index(self) -> Iterator[Record]:
         local = self.backend_args is None
@@ -387,6 +318,9 @@ class RGBDDataset(BaseDataset):
         """Confidence map of a record, relative to its prefix."""
         stem = frame if isinstance(frame, str) else os.path.splitext(frame[1])[0]
         return stem + self.confidence_suffix
+
+    def _suffix(self, key: str) -> str:
+        return str(getattr(self, _option(key)))
 
     def _record(self, image: str, depth: str) -> Record:
         """The record of two files: their stem where they have one and the suffixes as set."""
@@ -429,14 +363,21 @@ class RGBDDataset(BaseDataset):
                 f'({_what_exists(folder)}). Check data_root and data_prefix.'
             )
 
+    def _can_check(self, key: str) -> bool:
+        return key in self._listed or isinstance(
+            self._backend(key), LocalBackend | PackedLmdbBackend
+        )
+
     def _existing(self, key: str, names: set[str]) -> dict[str, str]:
         """Files by the names that mean them, at the price of one listing per folder."""
-        if isinstance(self._backend(key), PackedLmdbBackend):
+        there = self._listed.get(key)
+        if there is None and isinstance(self._backend(key), PackedLmdbBackend):
             there = set(self._list_files(key))
-            others = match_names(names - there, there, self.data_prefix[key])
-            return {name: name for name in names & there} | others
-        self._require_folder(key)
-        return find_named(self.data_prefix[key], names)
+        if there is None:
+            self._require_folder(key)
+            return find_named(self.data_prefix[key], names)
+        others = match_names(names - there, there, self.data_prefix[key])
+        return {name: name for name in names & there} | others
 
     # ---------------------------------------------------------------- giving frames
 
@@ -543,7 +484,7 @@ class RGBDDataset(BaseDataset):
             try:
                 with self._draws(idx, first):
                     info = self.get_data_info(current)
-                    info['decode_later'] = may_decode_later(self.pipeline.transforms)
+                    info['decode_later'] = self._crops_at_once()
                     data = self.pipeline(info)
                 if data is None:
                     raise FrameError(
@@ -561,6 +502,11 @@ class RGBDDataset(BaseDataset):
             f"on_error='raise' stops at the first."
         )
 
+    def _crops_at_once(self) -> bool:
+        """Whether loading is followed by the crop that decodes; a subclass may want the image."""
+        first = [type(transform) for transform in self.pipeline.transforms[:2]]
+        return first == [LoadRGBD, RGBDRandomResizedCrop]
+
     def _draws(self, idx: int, index: int) -> AbstractContextManager:
         if self.test_mode:
             return sample_rng(self.seed, 0, index)
@@ -572,11 +518,16 @@ class RGBDDataset(BaseDataset):
         if self._unreadable[index]:
             return
         self._unreadable[index] = True
-        _warn(f'RGBDDataset: frame {index} is dropped ({self.num_unreadable} so far): {error}')
+        print_log(
+            f'RGBDDataset: frame {index} is dropped ({self.num_unreadable} so far): {error}',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
-def _warn(text: str) -> None:
-    print_log(text, logger='current', level=logging.WARNING)
+def _option(key: str) -> str:
+    """The option that holds the suffix of the files of a prefix."""
+    return key.replace('_path', '_suffix')
 
 
 def _join(folder: str, name: str) -> str:

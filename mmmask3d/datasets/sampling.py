@@ -75,17 +75,10 @@ class EpochIndexSampler(DefaultSampler):
         shuffle: Whether to shuffle, differently in each epoch.
         seed: Seed of the order and, through the indices, of what samples draw; the same on all
             ranks. The runner passes its own; None draws one and shares it.
-        round_up: Whether to repeat samples until all ranks have equally many.
     """
 
-    def __init__(
-        self,
-        dataset: Sized,
-        shuffle: bool = True,
-        seed: int | None = None,
-        round_up: bool = True,
-    ) -> None:
-        super().__init__(dataset, shuffle=shuffle, seed=seed, round_up=round_up)
+    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
+        super().__init__(dataset, shuffle=shuffle, seed=seed)
         self.start = 0
 
     def set_start(self, start: int) -> None:

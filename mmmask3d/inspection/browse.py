@@ -28,25 +28,15 @@ _MANY_HOLES = 0.3
 
 @dataclass
 class Drawn:
-    """A drawn frame.
+    """A drawn frame."""
 
-    Attributes:
-        source: Title of its set.
-        index: In the set.
-        frame: Its name.
-        picture: RGB uint8 (H, W, 3).
-        figures: Figures by name, for the table.
-        kinds: Of 'holes', 'unlabelled', 'failed'.
-        error: Why it could not be drawn; '' where it could.
-    """
-
-    source: str
-    index: int
+    source: str  # title of its set
+    index: int  # in the set
     frame: str
-    picture: np.ndarray
-    figures: dict[str, str] = field(default_factory=dict)
-    kinds: list[str] = field(default_factory=list)
-    error: str = ''
+    picture: np.ndarray  # RGB uint8 (H, W, 3)
+    figures: dict[str, str] = field(default_factory=dict)  # for the table
+    kinds: list[str] = field(default_factory=list)  # of 'holes', 'unlabelled', 'failed'
+    error: str = ''  # why it could not be drawn
 
 
 def choose(total: int, num: int, wanted: Sequence[int] | None) -> Sequence[int]:

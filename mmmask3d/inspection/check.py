@@ -1,11 +1,11 @@
 """Check whole sets: read the frames in parallel, judge registration, apply all rules."""
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
-import numpy as np
 from tqdm import tqdm
 
 from mmmask3d.inspection.depth_rules import check_depth
@@ -30,40 +30,23 @@ _CHUNK = 4096  # frames handed to the workers at once: what is waiting costs mem
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """How much is checked.
+    """How much is checked."""
 
-    Attributes:
-        workers: Threads; decoding, hashing and transforms run outside python's lock. They have no
-            influence on the result.
-        registration_frames: Frames per set, spread over it, that registration is judged by; 0 to
-            leave it out.
-        tolerance: Displacement that counts as registered, as a share of the width.
-        seed: Of the shuffled pairings and the bootstrap.
-        progress: Whether to show progress bars.
-    """
-
-    workers: int = 2
-    registration_frames: int = 100
-    tolerance: float = TOLERANCE
-    seed: int = 0
+    workers: int = 2  # threads, without influence on the result
+    registration_frames: int = 100  # per set, spread over it; 0 leaves registration out
+    tolerance: float = TOLERANCE  # displacement that counts as registered, share of the width
+    seed: int = 0  # of the shuffled pairings and the bootstrap
     progress: bool = True
 
 
 @dataclass
 class CheckedSet:
-    """A set and what was measured of it.
-
-    Attributes:
-        source: The set.
-        measures: Of its frames, in order.
-        registration: Of the set; None where it was left out.
-        judged: Positions of the frames that registration was judged by.
-    """
+    """A set and what was measured of it."""
 
     source: Source
     measures: list[Measures]
-    registration: Registration | None
-    judged: list[int]
+    registration: Registration | None  # None where it was left out
+    judged: list[int]  # positions of the frames that registration was judged by
 
 
 def check_sets(
@@ -113,9 +96,8 @@ def _check_set(source: Source, options: CheckOptions, pool: ThreadPoolExecutor) 
     if not chosen:
         return CheckedSet(source, measures, None, [])
     judged = _of_usual_shape(pairs)
-    return CheckedSet(
-        source, measures, _judge(source, [pairs[i] for i in judged], options, pool), judged
-    )
+    found = _judge(source, [pairs[i] for i in judged], options, pool)
+    return CheckedSet(source, measures, found, judged)
 
 
 def _progress(total: int, title: str, options: CheckOptions) -> tqdm:
@@ -123,24 +105,22 @@ def _progress(total: int, title: str, options: CheckOptions) -> tqdm:
 
 
 def _of_usual_shape(pairs: dict[int, EdgePair]) -> list[int]:
-    """Frames of the most common working size: shifts of others are not the same share of it."""
-    shapes = [pair.colour.shape for pair in pairs.values()]
+    """Frames with contours of the most common working size: shifts are a share of it."""
+    shapes = {i: pair.colour.shape for i, pair in pairs.items() if has_contours(pair)}
     if not shapes:
         return []
-    usual = max(sorted(set(shapes)), key=shapes.count)
-    return [index for index, pair in pairs.items() if pair.colour.shape == usual]
+    usual = Counter(sorted(shapes.values())).most_common(1)[0][0]
+    return [index for index, shape in shapes.items() if shape == usual]
 
 
 def _judge(
     source: Source, pairs: list[EdgePair], options: CheckOptions, pool: ThreadPoolExecutor
 ) -> Registration:
-    with_contours = [pair for pair in pairs if has_contours(pair)]
-    if not with_contours:
-        return Registration('too few', 0, frames=(None,) * len(pairs))
-    correlator = Correlator(with_contours)
-    surfaces: list[np.ndarray] = []
-    with _progress(len(pairs), f'registration {source.title}', options) as bar:
-        for surface in pool.map(lambda pair: correlator.surfaces(pair, pair), pairs):
-            surfaces.append(surface)
-            bar.update()
+    surfaces = []
+    if pairs:
+        correlator = Correlator(pairs)
+        with _progress(len(pairs), f'registration {source.title}', options) as bar:
+            for surface in pool.map(lambda pair: correlator.surfaces(pair, pair), pairs):
+                surfaces.append(surface)
+                bar.update()
     return registration(pairs, surfaces, options.tolerance, options.seed)

@@ -91,14 +91,14 @@ def _per_file(source: Source, measures: Sequence[Measures], found: Findings) -> 
         files = [p.file for p in problems if p.code == code]
         details = [p.message for p in problems if p.code == code]
         if code == 'missing-partner':
-            files = source.frames.missing + files
+            files = source.frames.noted['missing'] + files
             details = ['does not exist'] * len(files)
         if files:
             found.add(code, level, f'{what}: {len(files)}', advice, files, details)
 
 
 def _passed_over(source: Source, found: Findings) -> None:
-    left, links = source.frames.left_over, source.frames.links
+    left, links = (source.frames.noted[kind] for kind in ('left_over', 'links'))
     if left:
         found.add(
             'left-over',

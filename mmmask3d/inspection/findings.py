@@ -15,37 +15,22 @@ LEVELS = ('error', 'warning', 'note')
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know about a set.
+    """One thing to know about a set."""
 
-    Attributes:
-        code: What it is, stable.
-        level: 'error', 'warning' or 'note'.
-        source: Title of the set.
-        message: What was found.
-        advice: What to do.
-        files: Files it is about.
-        details: What was found in each file, where that differs; as long as ``files``, or empty.
-    """
-
-    code: str
+    code: str  # what it is, stable
     level: str
-    source: str
-    message: str
-    advice: str
+    source: str  # title of the set
+    message: str  # what was found
+    advice: str  # what to do
     files: tuple[str, ...] = ()
-    details: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()  # of each file, where they differ
 
 
 @dataclass
 class Findings:
-    """The findings of one set, as they come.
+    """The findings of one set, as they come."""
 
-    Attributes:
-        source: Title of the set.
-        found: The findings.
-    """
-
-    source: str
+    source: str  # its title
     found: list[Finding] = field(default_factory=list)
 
     def add(

@@ -77,22 +77,17 @@ def draw_instances(image: dict, annotations: list[dict]) -> np.ndarray:
     Where masks overlap, the smaller one is on top.
 
     Args:
-        image: With ``width`` and ``height``.
-        annotations: With ``segmentation`` (polygons or run lengths) and ``area``.
+        image: With ``id``, ``width`` and ``height``.
+        annotations: Of this image, with ``segmentation`` (polygons or run lengths) and ``area``.
 
     Returns:
         (H, W) uint16.
     """
-    from pycocotools import mask as coco_mask
+    from pycocotools.coco import COCO
 
-    height, width = image['height'], image['width']
-    drawn = np.zeros((height, width), np.uint16)
-    order = sorted(range(len(annotations)), key=lambda i: -annotations[i]['area'])
-    for number in order:
-        runs = annotations[number]['segmentation']
-        if isinstance(runs, list):  # polygons
-            runs = coco_mask.merge(coco_mask.frPyObjects(runs, height, width))
-        elif isinstance(runs['counts'], list):  # uncompressed
-            runs = coco_mask.frPyObjects(runs, height, width)
-        drawn[coco_mask.decode(runs).astype(bool)] = number + 1
+    coco = COCO()
+    coco.imgs = {image['id']: image}
+    drawn = np.zeros((image['height'], image['width']), np.uint16)
+    for number in sorted(range(len(annotations)), key=lambda i: -annotations[i]['area']):
+        drawn[coco.annToMask(annotations[number]).astype(bool)] = number + 1
     return drawn

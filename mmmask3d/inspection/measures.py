@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -17,6 +17,7 @@ from mmmask3d.datasets.depth_io import (
     to_readings,
     zero_where_invalid,
 )
+from mmmask3d.datasets.frame_files import examples
 from mmmask3d.datasets.image_header import file_format, jpeg_damage, png_damage
 from mmmask3d.datasets.orientation import orientation_hint
 from mmmask3d.inspection.sources import LabelMaps, Source
@@ -27,87 +28,53 @@ THUMBNAIL = (16, 12)  # (width, height) at which frames are compared
 
 @dataclass
 class Problem:
-    """One defect of one file.
+    """One defect of one file."""
 
-    Attributes:
-        code: Code of the finding it belongs to.
-        file: The file.
-        message: What was found there.
-    """
-
-    code: str
+    code: str  # of the finding it belongs to
     file: str
     message: str
 
 
 @dataclass
 class DepthMeasures:
-    """What one depth map holds, depth in metres (or relative).
+    """What one depth map holds, depth in metres (or relative); shares are of 1."""
 
-    Attributes:
-        stored_type: Such as ``uint16``.
-        stored_high: Greatest stored value of a reading.
-        invalid: Share of pixels without a reading.
-        beyond: Share of pixels dropped by ``max_depth`` alone.
-        low: Least reading.
-        near: Reading that a twentieth of the readings is nearer than.
-        median: Median reading.
-        high: Greatest reading.
-        at_highest: Share of the readings that have the greatest value.
-        at_next: Share of the readings that have the next lower value.
-        at_limit: Share of the pixels that are readings of the greatest value of the stored type.
-        distinct: Number of different readings; None for floats.
-        unsure: Share of the readings dropped by ``min_confidence``; None without confidence maps.
-        step: Greatest number that all stored values of readings are multiples of; 0 for floats.
-    """
-
-    stored_type: str
-    stored_high: float
-    invalid: float
-    beyond: float
+    stored_type: str  # such as uint16
+    stored_high: float  # greatest stored value of a reading
+    invalid: float  # pixels without a reading
+    beyond: float  # pixels dropped by max_depth alone
     low: float
-    near: float
+    near: float  # a twentieth of the readings is nearer
     median: float
     high: float
-    at_highest: float
-    at_next: float
-    at_limit: float
-    distinct: int | None
-    step: int
-    unsure: float | None = None
+    at_highest: float  # readings that have the greatest value
+    at_next: float  # readings that have the next lower value
+    at_limit: float  # pixels that are readings of the greatest value of the stored type
+    distinct: int | None  # different readings; None for floats
+    step: int  # greatest number that all stored readings are multiples of; 0 for floats
+    unsure: float | None = None  # readings dropped by min_confidence; None without maps
 
 
 @dataclass
 class Measures:
-    """What is known of one frame; None where a file could not be read.
-
-    Attributes:
-        frame: Its name.
-        img_path: Colour file.
-        depth_path: Depth file.
-        problems: Defects.
-        img_hash: Of the colour file's bytes.
-        depth_hash: Of the depth file's bytes.
-        size: (width, height) of the colour image.
-        spread: Standard deviation of the grey image.
-        thumbnail: float32 (192,), grey, mean taken off.
-        depth: Of the depth map.
-        labels: Pixels by id, by kind of label map.
-        unlabelled: Kinds whose file does not exist for this frame.
-    """
+    """What is known of one frame; None where a file could not be read."""
 
     frame: str
     img_path: str
     depth_path: str
     problems: list[Problem] = field(default_factory=list)
-    img_hash: str | None = None
+    img_hash: str | None = None  # of the bytes of the file
     depth_hash: str | None = None
-    size: tuple[int, int] | None = None
-    spread: float = 0.0
-    thumbnail: np.ndarray | None = None
+    size: tuple[int, int] | None = None  # (width, height) of the colour image
+    spread: float = 0.0  # standard deviation of the grey image
+    thumbnail: np.ndarray | None = None  # float32 (192,), grey, mean taken off
     depth: DepthMeasures | None = None
-    labels: dict[str, dict[int, int]] = field(default_factory=dict)
-    unlabelled: list[str] = field(default_factory=list)
+    labels: dict[str, dict[int, int]] = field(default_factory=dict)  # pixels by id, by kind of map
+    unlabelled: list[str] = field(default_factory=list)  # kinds whose file does not exist
+
+    def note(self, code: str, file: str, message: str) -> None:
+        """Add a defect."""
+        self.problems.append(Problem(code, file, message))
 
     @property
     def readings(self) -> DepthMeasures:
@@ -136,28 +103,25 @@ def measure(source: Source, index: int, edges: bool = False) -> tuple[Measures, 
         return found, None
     depth, valid = readings
     if colour.shape[:2] != depth.shape:
-        found.problems.append(
-            Problem(
-                'size-mismatch',
-                found.depth_path,
-                f'depth is {depth.shape[1]}x{depth.shape[0]} (width x height), its colour image '
-                f'{found.img_path} {colour.shape[1]}x{colour.shape[0]}.'
-                + orientation_hint(bytes(fileio.get(found.img_path, source.backend_args))),
-            )
+        found.note(
+            'size-mismatch',
+            found.depth_path,
+            f'depth is {depth.shape[1]}x{depth.shape[0]} (width x height), its colour image '
+            f'{found.img_path} {colour.shape[1]}x{colour.shape[0]}.'
+            + orientation_hint(bytes(fileio.get(found.img_path, source.backend_args))),
         )
         return found, None
     return found, edge_pair(colour, depth, valid) if edges and valid.any() else None
 
 
 def _read_colour(found: Measures, backend_args: dict | None) -> np.ndarray | None:
-    content = _read(found, found.img_path, backend_args)
+    path = found.img_path
+    content = _read(found, path, backend_args)
     if content is None:
         return None
     found.img_hash = _hash(content)
-    try:
-        image = decode_colour(content, found.img_path)
-    except FrameError as error:
-        found.problems.append(_from(error, 'unreadable', found.img_path))
+    image = _decoded(found, 'unreadable', path, lambda: decode_colour(content, path))
+    if image is None:
         return None
     found.size = image.shape[1], image.shape[0]
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
@@ -170,39 +134,32 @@ def _read_colour(found: Measures, backend_args: dict | None) -> np.ndarray | Non
 def _read_depth(
     found: Measures, info: dict, backend_args: dict | None
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    content = _read(found, found.depth_path, backend_args)
+    path = found.depth_path
+    content = _read(found, path, backend_args)
     if content is None:
         return None
     found.depth_hash = _hash(content)
-    try:
-        raw = decode_depth(content, found.depth_path)
-    except FrameError as error:
-        found.problems.append(_from(error, 'unreadable', found.depth_path))
+    raw = _decoded(found, 'unreadable', path, lambda: decode_depth(content, path))
+    if raw is None:
         return None
     settings = {k: info[k] for k in ('depth_scale', 'depth_invalid', 'min_depth', 'depth_kind')}
     depth, valid = to_readings(raw, max_depth=info['max_depth'], **settings)
-    if valid.any():
-        unlimited = valid
-        if info['max_depth'] is not None:
-            unlimited = to_readings(raw, **settings)[1]
-        beyond = float(np.count_nonzero(unlimited & ~valid) / raw.size)
-        sure = _sure(found, info, valid, backend_args)
-        if sure is None:
-            return None
-        if not sure.any():
-            return zero_where_invalid(depth, sure), sure
-        found.depth = _measure_depth(raw, depth, sure)
-        found.depth.beyond = beyond
-        if 'confidence_path' in info:
-            found.depth.unsure = float(1 - np.count_nonzero(sure) / np.count_nonzero(valid))
-        depth, valid = zero_where_invalid(depth, sure), sure
-    else:
+    if not valid.any():
         finite = raw[np.isfinite(raw)]
         stored = f'{finite.min():g} to {finite.max():g}' if finite.size else 'not finite'
-        found.problems.append(
-            Problem('no-reading', found.depth_path, f'no reading; stored values are {stored}')
-        )
-    return depth, valid
+        found.note('no-reading', path, f'no reading; stored values are {stored}')
+        return depth, valid
+    sure = _sure(found, info, valid, backend_args)
+    if sure is None:
+        return None
+    if sure.any():
+        found.depth = _measure_depth(raw, depth, sure)
+        if info['max_depth'] is not None:
+            unlimited = to_readings(raw, **settings)[1]
+            found.depth.beyond = float(np.mean(unlimited & ~valid))
+        if 'confidence_path' in info:
+            found.depth.unsure = float(1 - np.count_nonzero(sure) / np.count_nonzero(valid))
+    return zero_where_invalid(depth, sure), sure
 
 
 def _sure(
@@ -215,15 +172,15 @@ def _sure(
     content = _read(found, path, backend_args)
     if content is None:
         return None
-    try:
-        confidence = read_confidence(content, path, valid.shape)
-    except FrameError as error:
-        found.problems.append(_from(error, 'confidence-unusable', path))
+    confidence = _decoded(
+        found, 'confidence-unusable', path, lambda: read_confidence(content, path, valid.shape)
+    )
+    if confidence is None:
         return None
     sure = valid & (confidence >= minimum)
     if not sure.any():
         message = nothing_sure(confidence, valid, minimum, path)
-        found.problems.append(_from(FrameError(message), 'no-reading', path))
+        found.note('no-reading', path, message.removeprefix(f'{path}: '))
     return sure
 
 
@@ -253,31 +210,23 @@ def _measure_depth(raw: np.ndarray, depth: np.ndarray, valid: np.ndarray) -> Dep
 
 
 def _read_labels(found: Measures, maps: LabelMaps) -> None:
-    labels = _read_map(found, maps.path(found.frame), maps.kind)
+    path = maps.path(found.frame)
+    labels = _read_map(found, path, maps.kind)
     if labels is None:
         return
     if labels.dtype != np.uint8:
-        found.problems.append(
-            Problem(
-                'label-unreadable',
-                maps.path(found.frame),
-                f'expected a label map of 8 bits, found {labels.dtype}',
-            )
-        )
+        message = f'expected a label map of 8 bits, found {labels.dtype}'
+        found.note('label-unreadable', path, message)
         return
     counts = np.bincount(labels.ravel())
     found.labels[maps.kind] = {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
-    names = maps.names
-    wrong = [i for i in found.labels[maps.kind] if i not in names]
+    wrong = [str(i) for i in found.labels[maps.kind] if i not in maps.names]
     if wrong:
-        shown = ', '.join(str(i) for i in wrong[:8]) + (', ...' if len(wrong) > 8 else '')
-        found.problems.append(
-            Problem(
-                'label-range',
-                maps.path(found.frame),
-                f'ids {shown} outside {maps.ignore_id} (unlabelled), {maps.first_id} to '
-                f'{maps.first_id + len(maps.classes) - 1}, 255 (ignored)',
-            )
+        found.note(
+            'label-range',
+            path,
+            f'ids {examples(wrong, 8)} outside {maps.ignore_id} (unlabelled), {maps.first_id} to '
+            f'{maps.first_id + len(maps.classes) - 1}, 255 (ignored)',
         )
 
 
@@ -289,19 +238,14 @@ def _read_map(found: Measures, path: str, kind: str) -> np.ndarray | None:
     content = _read(found, path, None)
     if content is None:
         return None
-    try:
-        labels = decode_depth(content, path)  # the same formats: PNG of 8 or 16 bits, one channel
-    except FrameError as error:
-        found.problems.append(_from(error, 'label-unreadable', path))
-        return None
-    if found.size and labels.shape != found.size[::-1]:
-        found.problems.append(
-            Problem(
-                'label-size',
-                path,
-                f'{labels.shape[1]}x{labels.shape[0]} (width x height), its colour image '
-                f'{found.size[0]}x{found.size[1]}',
-            )
+    # The same formats as depth: PNG of 8 or 16 bits, one channel.
+    labels = _decoded(found, 'label-unreadable', path, lambda: decode_depth(content, path))
+    if labels is not None and found.size and labels.shape != found.size[::-1]:
+        found.note(
+            'label-size',
+            path,
+            f'{labels.shape[1]}x{labels.shape[0]} (width x height), its colour image '
+            f'{found.size[0]}x{found.size[1]}',
         )
         return None
     return labels
@@ -312,30 +256,36 @@ def _read(found: Measures, path: str, backend_args: dict | None) -> bytes | None
     try:
         content = fileio.get(path, backend_args=backend_args)
     except OSError as error:
-        found.problems.append(Problem('unreadable', path, f'cannot be read: {error}'))
+        found.note('unreadable', path, f'cannot be read: {error}')
         return None
     if content is None:  # how key-value backends report a missing key
-        found.problems.append(Problem('missing-partner', path, 'does not exist'))
+        found.note('missing-partner', path, 'does not exist')
         return None
     content = bytes(content)
     if not content:
-        found.problems.append(Problem('truncated', path, 'the file is empty'))
+        found.note('truncated', path, 'the file is empty')
         return None
     kind = file_format(content)
     cut = {'PNG': png_damage, 'JPEG': jpeg_damage}.get(kind, lambda _: '')(content)
     if cut:
-        found.problems.append(Problem('truncated', path, f'truncated {kind} file ({cut})'))
+        found.note('truncated', path, f'truncated {kind} file ({cut})')
         return None
     damage = kind == 'PNG' and png_damage(content, checksums=True)
     if damage:
-        found.problems.append(Problem('damaged', path, damage))
+        found.note('damaged', path, damage)
         return None
     return content
 
 
-def _from(error: FrameError, code: str, path: str) -> Problem:
-    """The problem without the file name that the error begins with."""
-    return Problem(code, path, str(error).removeprefix(f'{path}: '))
+def _decoded(
+    found: Measures, code: str, path: str, decode: Callable[[], np.ndarray]
+) -> np.ndarray | None:
+    """What a file holds; None, and a defect, where it cannot be used."""
+    try:
+        return decode()
+    except FrameError as error:  # which begins with the name of the file
+        found.note(code, path, str(error).removeprefix(f'{path}: '))
+        return None
 
 
 def _hash(content: bytes) -> str:

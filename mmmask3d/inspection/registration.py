@@ -25,7 +25,6 @@ TOLERANCE = 0.01  # of the width: 3.2 pixels of 320, a fifth of a patch
 # Factors 0.58 to 1.72; a whole step next to 1 would be beyond the tolerance, hence a half one.
 _STEPS = np.arange(1, 19) * 0.03
 LOG_SCALES = np.concatenate([-_STEPS[::-1], [-0.015, 0, 0.015], _STEPS])
-_UNSCALED = len(LOG_SCALES) // 2
 _RADIUS = 0.1  # of the width: greatest shift
 _LEAST_EDGES = 40  # contour pixels a frame needs to take part
 LEAST_FRAMES = 8  # frames a set needs
@@ -33,58 +32,27 @@ _BOOTSTRAP, _BLOCKS = 200, 16
 _LEAST_PERMUTATIONS, _PERMUTED_FRAMES = 39, 40
 _SIGNIFICANCE = 0.05
 _CONFIDENCE = 0.975
-_PARTNERS = 3  # colour images of other frames that a frame's depth is compared with
-
-
-@dataclass(frozen=True)
-class FrameRegistration:
-    """The best shift of one frame, without change of scale.
-
-    Attributes:
-        shift: (right, down) in pixels of the frame: how depth has to move to fit.
-        state: 'elsewhere' (agreement beyond the tolerance exceeds that within it by more than it
-            does with other frames' colour), else 'fits' (more agreement within the tolerance
-            than with other frames' colour), else 'unclear'. "More" is than 99 % of those.
-    """
-
-    shift: tuple[float, float]
-    state: str
 
 
 @dataclass(frozen=True)
 class Registration:
     """The registration of a set.
 
-    Attributes:
-        verdict: 'registered', 'misregistered', 'unmatched' (no agreement anywhere), 'undecided'
-            (the frames disagree about the place), 'too few' (frames with contours).
-        used: Number of frames with enough contours.
-        shift: (right, down) in pixels of a frame of ``width``: how depth has to move to fit.
-        scale: By how much depth has to be enlarged about the centre.
-        displacement: Root mean square over the pixels of a frame, as a share of its width.
-        interval: 95 % of the bootstrap draws lie in this interval of ``displacement``.
-        agreement: Mean agreement at the best place.
-        agreement_as_is: Greatest mean agreement within the tolerance of "as it is".
-        agreement_shuffled: Greatest mean agreement anywhere, median over shuffled pairings.
-        p_value: Of question 1.
-        width: Width in pixels that ``shift`` refers to.
-        map: Mean agreement by shift at ``scale``, [down + radius, right + radius].
-        frames: By position in the input, None where a frame has too few contours.
+    Verdicts: 'registered', 'misregistered', 'unmatched' (no agreement anywhere), 'undecided' (the
+    frames disagree about the place), 'too few' (frames with contours).
     """
 
     verdict: str
-    used: int
-    shift: tuple[float, float] = (0.0, 0.0)
-    scale: float = 1.0
-    displacement: float = 0.0
-    interval: tuple[float, float] = (0.0, 0.0)
-    agreement: float = 0.0
-    agreement_as_is: float = 0.0
-    agreement_shuffled: float = 0.0
-    p_value: float = 1.0
-    width: int = 0
-    map: np.ndarray | None = None
-    frames: tuple[FrameRegistration | None, ...] = ()
+    used: int  # frames with enough contours
+    shift: tuple[float, float] = (0.0, 0.0)  # (right, down), pixels: how depth has to move to fit
+    scale: float = 1.0  # by how much depth has to be enlarged about the centre
+    displacement: float = 0.0  # of a frame's pixels, root mean square, share of the width
+    interval: tuple[float, float] = (0.0, 0.0)  # of 95 % of the bootstrap's displacements
+    agreement: float = 0.0  # mean at the best place
+    agreement_as_is: float = 0.0  # greatest mean within the tolerance
+    agreement_shuffled: float = 0.0  # greatest mean anywhere, median over shuffled pairings
+    p_value: float = 1.0  # of question 1
+    width: int = 0  # of the frame whose pixels `shift` counts
 
 
 class Correlator:
@@ -164,29 +132,24 @@ def registration(
     """Judge the registration of a set from some of its frames.
 
     Args:
-        pairs: Edges of the frames, in the order of the set (neighbours in a video are alike).
+        pairs: Edges of frames that have contours, in the order of the set (neighbours in a video
+            are alike).
         surfaces: What :meth:`Correlator.surfaces` gives for each pair, where it is at hand.
         tolerance: Displacement that counts as registered, as a share of the width.
         seed: Of the shuffled pairings and the bootstrap.
     """
-    chosen = [i for i, pair in enumerate(pairs) if has_contours(pair)]
-    if len(chosen) < LEAST_FRAMES:
-        return Registration('too few', len(chosen), frames=(None,) * len(pairs))
-    used = [pairs[i] for i in chosen]
-    correlator = Correlator(used)
-    if surfaces is None:
-        stack = np.stack([correlator.surfaces(pair, pair) for pair in used])
-    else:
-        stack = np.stack([surfaces[i] for i in chosen])
+    if len(pairs) < LEAST_FRAMES:
+        return Registration('too few', len(pairs))
+    correlator = Correlator(pairs)
+    stack = np.stack(surfaces or [correlator.surfaces(pair, pair) for pair in pairs])
     rng = np.random.default_rng(seed)
-    displacements = _displacements(used, correlator.radius)
-    as_is = displacements <= tolerance
+    displacements = _displacements(pairs, correlator.radius)
 
     mean = stack.mean(0)
-    shuffled, p_value = _compare_with_shuffled(used, stack, correlator, rng)
+    shuffled, p_value = _compare_with_shuffled(pairs, stack, correlator, rng)
     best = np.unravel_index(mean.argmax(), mean.shape)
     draws = _draw_displacements(stack, displacements, rng)
-    interval = np.quantile(draws, [0.025, 0.975])
+    low, high = np.quantile(draws, [0.025, 0.975]).tolist()
     if p_value > _SIGNIFICANCE:
         verdict = 'unmatched'
     elif np.mean(draws > tolerance) >= _CONFIDENCE:
@@ -195,24 +158,19 @@ def registration(
         verdict = 'registered'
     else:
         verdict = 'undecided'
-
-    pixel = float(np.median([pair.pixel for pair in used]))
-    single = iter(_frame_by_frame(used, stack[:, _UNSCALED], correlator, as_is[_UNSCALED]))
-    enough = set(chosen)
+    pixel = float(np.median([pair.pixel for pair in pairs]))
     return Registration(
         verdict,
-        len(used),
+        len(pairs),
         shift=_in_pixels(mean[best[0]], best[1:], correlator.radius, pixel),
         scale=float(np.exp(LOG_SCALES[best[0]])),
         displacement=float(displacements[best]),
-        interval=(float(interval[0]), float(interval[1])),
+        interval=(low, high),
         agreement=float(mean[best]),
-        agreement_as_is=float(mean[as_is].max()),
+        agreement_as_is=float(mean[displacements <= tolerance].max()),
         agreement_shuffled=shuffled,
         p_value=p_value,
-        width=round(pixel * used[0].colour.shape[2]),
-        map=mean[best[0]],
-        frames=tuple(next(single) if i in enough else None for i in range(len(pairs))),
+        width=round(pixel * pairs[0].colour.shape[2]),
     )
 
 
@@ -250,7 +208,7 @@ def _compare_with_shuffled(
     take = np.linspace(0, len(used) - 1, min(len(used), _PERMUTED_FRAMES)).round().astype(int)
     count = len(take)
     # Every other scale: half the cost, and the true pairing is measured on the same places.
-    scales = np.arange(len(LOG_SCALES))[_UNSCALED % 2 :: 2]
+    scales = np.arange(len(LOG_SCALES))[len(LOG_SCALES) // 2 % 2 :: 2]
     # Frames in random order, so that neighbours in a video are seldom paired. Then each contour is
     # paired with the colour k places on, for all k at once: a sum over frames of products k apart
     # is a product of transforms along the frames. As often as it takes to have enough pairings.
@@ -268,36 +226,6 @@ def _compare_with_shuffled(
     true = stack[take][:, scales].mean(0).max()
     p_value = (1 + np.count_nonzero(greatest >= true)) / (1 + greatest.size)
     return float(np.median(greatest)), float(p_value)
-
-
-def _frame_by_frame(
-    used: Sequence[EdgePair], unscaled: np.ndarray, correlator: Correlator, as_is: np.ndarray
-) -> list[FrameRegistration]:
-    """Judge each frame against what its contours agree with the colour of other frames."""
-    count = len(used)
-    weight = np.sqrt([len(pair.rows) for pair in used])  # the noise of a mean over so many pixels
-    spectra = [correlator.colour_spectrum(pair) for pair in used]
-    other_excess, other_as_is = [], []
-    for i, pair in enumerate(used):
-        own = correlator.contour_spectrum(pair, 0.0)
-        for step in range(1, _PARTNERS + 1):
-            partner = (i + step * count // (_PARTNERS + 1)) % count
-            surface = correlator.surface((own * spectra[partner]).sum(0)) * weight[i]
-            other_as_is.append(surface[as_is].max())
-            other_excess.append(surface.max() - other_as_is[-1])
-    limit_excess, limit_as_is = np.quantile(other_excess, 0.99), np.quantile(other_as_is, 0.99)
-    found = []
-    for i, pair in enumerate(used):
-        surface = unscaled[i] * weight[i]
-        best = np.unravel_index(surface.argmax(), surface.shape)
-        agreement = surface[as_is].max()
-        if surface.max() - agreement > limit_excess:
-            state = 'elsewhere'
-        else:
-            state = 'fits' if agreement > limit_as_is else 'unclear'
-        shift = _in_pixels(surface, best, correlator.radius, pair.pixel)
-        found.append(FrameRegistration(shift, state))
-    return found
 
 
 def _in_pixels(

@@ -2,14 +2,11 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from mmmask3d.inspection.findings import Findings
 from mmmask3d.inspection.measures import Measures
 from mmmask3d.inspection.registration import LEAST_FRAMES, Registration
 
 _ENOUGH = 20  # frames; the bootstrap of fewer is too sure of itself, above all in one video
-_FRAME_FALSE_ALARM = 0.01  # share of frames called 'elsewhere' by chance
 
 
 def check_registration(
@@ -19,7 +16,7 @@ def check_registration(
 
     Args:
         result: The registration.
-        checked: The frames it was judged by, in the order of ``result.frames``.
+        checked: The frames it was judged by.
         tolerance: What it was judged with.
         found: Where findings are added.
     """
@@ -75,26 +72,4 @@ def check_registration(
             f'depth lies on colour: best shift {right:+.1f} pixels right, {down:+.1f} down at '
             f'{result.width} pixels width ({result.used} frames)',
             'Nothing to do.',
-        )
-    if result.verdict == 'registered':
-        _single_frames(result, checked, found)
-
-
-def _single_frames(result: Registration, checked: Sequence[Measures], found: Findings) -> None:
-    single = [
-        (m, f)
-        for m, f in zip(checked, result.frames, strict=True)
-        if f is not None and f.state == 'elsewhere'
-    ]
-    # A few are expected by chance: those are no finding.
-    chance = _FRAME_FALSE_ALARM * result.used
-    if len(single) > chance + 3 * np.sqrt(chance):
-        found.add(
-            'frames-misregistered',
-            'warning',
-            f'{len(single)} of {result.used} frames checked fit elsewhere, in a set that is '
-            f'registered (about {chance:.1f} are expected by chance)',
-            'Colour and depth of these frames may be of different moments: pair by time.',
-            [m.img_path for m, _ in single],
-            ['move depth {:+.0f} right, {:+.0f} down'.format(*f.shift) for _, f in single],
         )

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import cv2
 import numpy as np
 
 from mmmask3d.atomic_file import write_file
@@ -15,8 +14,8 @@ from mmmask3d.datasets.transforms.loading import LoadRGBD
 from mmmask3d.inspection.check import CheckedSet
 from mmmask3d.inspection.findings import LEVELS, Finding
 from mmmask3d.inspection.measures import spread_indices
+from mmmask3d.inspection.registration import Registration
 from mmmask3d.version import __version__
-from mmmask3d.visualization.colours import depth_to_rgb
 from mmmask3d.visualization.contact_sheet import frame_strip
 from mmmask3d.visualization.html_page import Markup, Row, element, filtered, page, picture, table
 
@@ -24,23 +23,6 @@ SCHEMA_VERSION = 1
 _SHOWN = 3  # files of a finding in the terminal
 _LISTED = 500  # files of a finding in the page; the JSON has all
 _EXAMPLES = 3  # frames shown in the page for each set
-
-
-def as_data(checked: Sequence[CheckedSet], findings: Sequence[Finding]) -> dict:
-    """The report as plain data.
-
-    Keys: ``schema_version``, ``mmmask3d`` (version), ``counts`` (findings by level), ``sets``,
-    ``findings``. Keys are only added within a schema version.
-    """
-    return {
-        'schema_version': SCHEMA_VERSION,
-        'mmmask3d': __version__,
-        'counts': counts(findings),
-        'sets': [_set_data(one) for one in checked],
-        'findings': [
-            {**asdict(f), 'files': list(f.files), 'details': list(f.details)} for f in findings
-        ],
-    }
 
 
 def counts(findings: Sequence[Finding]) -> dict[str, int]:
@@ -54,6 +36,18 @@ def _counts_line(findings: Sequence[Finding]) -> str:
     return ', '.join(f'{n} {level}' + ('' if n == 1 else 's') for level, n in found)
 
 
+def as_json(checked: Sequence[CheckedSet], findings: Sequence[Finding]) -> bytes:
+    """The report as JSON. Keys are only added within a schema version."""
+    report = {
+        'schema_version': SCHEMA_VERSION,
+        'mmmask3d': __version__,
+        'counts': counts(findings),
+        'sets': [_set_data(one) for one in checked],
+        'findings': [asdict(finding) for finding in findings],
+    }
+    return (json.dumps(report, indent=2) + '\n').encode('ascii')
+
+
 def _set_data(one: CheckedSet) -> dict:
     frames = one.source.frames
     depths = [m.depth for m in one.measures if m.depth is not None]
@@ -65,27 +59,10 @@ def _set_data(one: CheckedSet) -> dict:
             'high': max(d.high for d in depths),
             'invalid_share': float(np.mean([d.invalid for d in depths])),
         }
-    pixels = {}
-    for maps in one.source.labels:
-        total: Counter[int] = Counter()
-        for m in one.measures:
-            total.update(m.labels.get(maps.kind, {}))
-        pixels[maps.kind] = {str(i): n for i, n in sorted(total.items())}
-    registration = None
-    if one.registration is not None:
-        left_out = ('frames', 'map')
-        registration = {
-            **{k: _plain(v) for k, v in vars(one.registration).items() if k not in left_out},
-            'frames': [
-                {
-                    'frame': one.measures[index].frame,
-                    'shift': _plain(found.shift),
-                    'state': found.state,
-                }
-                for index, found in zip(one.judged, one.registration.frames, strict=True)
-                if found is not None
-            ],
-        }
+    pixels = {
+        maps.kind: {str(i): n for i, n in sorted(_label_pixels(one, maps.kind).items())}
+        for maps in one.source.labels
+    }
     sizes = Counter(m.size for m in one.measures if m.size)
     return {
         'title': one.source.title,
@@ -99,34 +76,69 @@ def _set_data(one: CheckedSet) -> dict:
         'depth': statistics,
         'label_pixels': pixels,
         'splits': {name: len(listed) for name, listed in one.source.splits.items()},
-        'registration': registration,
+        'registration': asdict(one.registration) if one.registration else None,
     }
 
 
-def _plain(value: object) -> object:
-    return [float(v) for v in value] if isinstance(value, tuple) else value
+def _described(one: CheckedSet) -> dict[str, str]:
+    """What is known of a set, in words."""
+    data = _set_data(one)
+    sizes = list(data['sizes'])
+    shown = ', '.join(sizes[:3]) + (', ...' if len(sizes) > 3 else '')
+    unusable = f', {data["unusable"]} of them unusable' if data['unusable'] else ''
+    lines = {'frames': f'{data["frames"]} frames of {shown or "no size"}{unusable}'}
+    if depth := data['depth']:
+        unit = ' m' if one.source.metric else ' (relative)'
+        lines['depth'] = (
+            f'{depth["low"]:.3g} to {depth["high"]:.3g}{unit}, median {depth["median"]:.3g}, '
+            f'{depth["invalid_share"]:.1%} without a reading'
+        )
+    if one.registration:
+        lines['registration'] = _registration_line(one.registration)
+    if data['splits']:
+        lines['splits'] = ', '.join(f'{name} {count}' for name, count in data['splits'].items())
+    return lines
 
 
-def as_json(checked: Sequence[CheckedSet], findings: Sequence[Finding]) -> bytes:
-    """The report as JSON, see :func:`as_data`."""
-    return (json.dumps(as_data(checked, findings), indent=2) + '\n').encode('ascii')
+def _label_shares(one: CheckedSet) -> dict[str, str]:
+    lines = {}
+    for maps in one.source.labels:
+        pixels = _label_pixels(one, maps.kind)
+        lines[maps.kind] = ', '.join(
+            f'{maps.names.get(i, f"id {i}")} {count / pixels.total():.1%}'
+            for i, count in sorted(pixels.items())
+        )
+    return lines
 
 
-# ---------------------------------------------------------------- text
+def _label_pixels(one: CheckedSet, kind: str) -> Counter[int]:
+    total: Counter[int] = Counter()
+    for m in one.measures:
+        total.update(m.labels.get(kind, {}))
+    return total
+
+
+def _registration_line(found: Registration) -> str:
+    if found.verdict == 'too few':
+        return f'not judged, {found.used} frames have enough contours'
+    right, down = found.shift
+    low, high = (100 * v for v in found.interval)
+    return (
+        f'{found.verdict}; best at {right:+.1f} px right, {down:+.1f} px down, x{found.scale:.2f} '
+        f'(displacement {100 * found.displacement:.2f} % of the width, 95 %: {low:.2f} to '
+        f'{high:.2f} %); agreement there {found.agreement:.2f}, as it is '
+        f'{found.agreement_as_is:.2f}, of shuffled pairs {found.agreement_shuffled:.2f} '
+        f'(p = {found.p_value:.3f}); {found.used} frames'
+    )
 
 
 def as_text(checked: Sequence[CheckedSet], findings: Sequence[Finding]) -> str:
     """The report for a terminal."""
     lines = []
-    for data in map(_set_data, checked):
-        lines.append(f'{data["title"]}: {_frames_line(data)}')
-        if data['depth']:
-            lines.append(f'  depth: {_depth_line(data)}')
-        if data['registration']:
-            lines.append(f'  registration: {registration_line(data["registration"])}')
-        if data['splits']:
-            splits = ', '.join(f'{name} {count}' for name, count in data['splits'].items())
-            lines.append(f'  splits: {splits}')
+    for one in checked:
+        described = _described(one)
+        lines.append(f'{one.source.title}: {described.pop("frames")}')
+        lines += [f'  {name}: {text}' for name, text in described.items()]
     for finding in findings:
         where = f' ({finding.source})' if len(checked) > 1 else ''
         lines.append(f'\n{finding.level.upper()} {finding.code}{where}: {finding.message}')
@@ -144,48 +156,18 @@ def as_text(checked: Sequence[CheckedSet], findings: Sequence[Finding]) -> str:
     )
 
 
-def _frames_line(data: dict) -> str:
-    sizes = list(data['sizes'])
-    shown = ', '.join(sizes[:3]) + (', ...' if len(sizes) > 3 else '')
-    unusable = f', {data["unusable"]} of them unusable' if data['unusable'] else ''
-    return f'{data["frames"]} frames of {shown or "no size"}{unusable}'
-
-
-def _depth_line(data: dict) -> str:
-    depth, unit = data['depth'], ' m' if data['depth_kind'] == 'metric' else ' (relative)'
-    return (
-        f'{depth["low"]:.3g} to {depth["high"]:.3g}{unit}, median {depth["median"]:.3g}, '
-        f'{depth["invalid_share"]:.1%} without a reading'
-    )
-
-
-def registration_line(data: dict) -> str:
-    """One line about the registration of a set, from its plain data."""
-    if data['verdict'] == 'too few':
-        return f'not judged, {data["used"]} frames have enough contours'
-    right, down = data['shift']
-    low, high = (100 * v for v in data['interval'])
-    return (
-        f'{data["verdict"]}; best at {right:+.1f} px right, {down:+.1f} px down, '
-        f'x{data["scale"]:.2f} (displacement {100 * data["displacement"]:.2f} % of the width, '
-        f'95 %: {low:.2f} to {high:.2f} %); agreement there {data["agreement"]:.2f}, as it is '
-        f'{data["agreement_as_is"]:.2f}, of shuffled pairs {data["agreement_shuffled"]:.2f} '
-        f'(p = {data["p_value"]:.3f}); {data["used"]} frames'
-    )
-
-
-# ---------------------------------------------------------------- HTML
-
-
 def as_html(checked: Sequence[CheckedSet], findings: Sequence[Finding]) -> bytes:
     """The report as a page that needs no other file."""
     found = counts(findings)
-    content = [element('p', _counts_line(findings))]
-    content.append(element('h2', 'Findings'))
     kinds = {level: f'{level}s' for level in LEVELS if found[level]}
-    content.append(filtered(kinds, *map(_finding_section, findings)))
+    content = [
+        element('p', _counts_line(findings)),
+        element('h2', 'Findings'),
+        filtered(kinds, *map(_finding_section, findings)),
+    ]
     for one in checked:
-        content += _set_section(one)
+        rows = [Row(line) for line in (_described(one) | _label_shares(one)).items()]
+        content += [element('h2', one.source.title), table(('', ''), rows), *_examples(one)]
     names = ', '.join(one.source.title for one in checked)
     return page(f'Check of {names}', *content)
 
@@ -214,87 +196,21 @@ def _finding_section(finding: Finding) -> Markup:
     return element('section', *parts, code, class_=f'finding item {finding.level}')
 
 
-def _set_section(one: CheckedSet) -> list[Markup]:
-    data = _set_data(one)
-    rows = [Row(('frames', _frames_line(data)))]
-    if data['depth']:
-        rows.append(Row(('depth', _depth_line(data))))
-    rows.append(Row(('stored as', f'{data["depth_kind"]}, depth_scale={data["depth_scale"]:g}')))
-    if data['splits']:
-        rows.append(Row(('splits', ', '.join(f'{n}: {c}' for n, c in data['splits'].items()))))
-    for kind, pixels in data['label_pixels'].items():
-        rows.append(Row((kind, _label_line(one, kind, pixels))))
-    content = [element('h2', one.source.title), table(('', ''), rows)]
-    if one.registration is None:
-        return content
-    content.append(element('h2', 'Registration'))
-    content.append(element('p', registration_line(data['registration'])))
-    if one.registration.map is not None:
-        content.append(
-            element(
-                'figure',
-                picture(agreement_map(one.registration.map), 'agreement by shift'),
-                element(
-                    'figcaption',
-                    'Agreement of depth contours and colour edges by shift of depth, at '
-                    f'x{one.registration.scale:.2f}: right is right, down is down, the cross is '
-                    '"as it is", the ring the best place. The picture spans a tenth of the width '
-                    'to each side.',
-                ),
-            )
-        )
-    return content + _examples(one)
-
-
-def _label_line(one: CheckedSet, kind: str, pixels: dict[str, int]) -> str:
-    (names,) = (maps.names for maps in one.source.labels if maps.kind == kind)
-    total = max(sum(pixels.values()), 1)
-    return ', '.join(
-        f'{names.get(int(i), f"id {i}")} {count / total:.1%}' for i, count in pixels.items()
-    )
-
-
-def agreement_map(agreement: np.ndarray) -> np.ndarray:
-    """The agreement by shift as a picture, RGB uint8, with the best place and "as it is" marked."""
-    enlarge = 9
-    shown = depth_to_rgb(agreement, cmap='viridis')
-    shown = np.ascontiguousarray(shown.repeat(enlarge, axis=0).repeat(enlarge, axis=1))
-    down, right = np.unravel_index(agreement.argmax(), agreement.shape)
-    centre = (int((right + 0.5) * enlarge), int((down + 0.5) * enlarge))
-    cv2.circle(shown, centre, enlarge, (255, 0, 0), 2)
-    middle = shown.shape[0] // 2
-    cv2.drawMarker(shown, (middle, middle), (255, 255, 255), cv2.MARKER_CROSS, 2 * enlarge, 2)
-    return shown
-
-
 def _examples(one: CheckedSet) -> list[Markup]:
-    """Frames with their contours, those with a shift of their own first."""
-    judged = one.registration.frames if one.registration else ()
-    states = {i: f.state for i, f in zip(one.judged, judged, strict=True) if f}
-    order = sorted(states, key=lambda i: (states[i] != 'elsewhere', i))
-    if order and 'elsewhere' not in states.values():
-        order = [order[i] for i in spread_indices(len(order), _EXAMPLES)]
+    """Some of the frames that registration was judged by, with their contours."""
     loader = LoadRGBD(backend_args=one.source.backend_args)
     drawn = []
-    for index in order[:_EXAMPLES]:
+    for place in spread_indices(len(one.judged), _EXAMPLES):
+        index = one.judged[place]
         try:
             frame = loader(one.source.frames.get_data_info(index))
         except (FrameError, OSError):
             continue  # readable a moment ago; what it is now is not part of this report
-        strip = frame_strip(
-            np.ascontiguousarray(frame['img'][..., ::-1]),
-            frame['depth'],
-            frame['valid'],
-            unit=one.source.unit,
-        )
+        rgb = np.ascontiguousarray(frame['img'][..., ::-1])
+        strip = frame_strip(rgb, frame['depth'], frame['valid'], unit=one.source.unit)
         name = one.measures[index].frame
-        drawn.append(
-            element(
-                'figure',
-                element('figcaption', f'{name}: {states[index]}'),
-                picture(strip, f'colour, depth and contours of {name}'),
-            )
-        )
+        shown = picture(strip, f'colour, depth and contours of {name}')
+        drawn.append(element('figure', element('figcaption', name), shown))
     return drawn
 
 

@@ -41,33 +41,20 @@ class SourceOptionsError(ValueError):
 
 
 class FoundFrames(RGBDDataset):
-    """``RGBDDataset`` that remembers which partners are missing instead of stopping or warning.
+    """``RGBDDataset`` that remembers what it leaves out instead of stopping or warning.
 
     Attributes:
-        missing: Files that do not exist though their partner, or the index, says they should.
-        left_over: Pictures in the folders that are no frames because of their suffix.
-        links: Links that are passed over, to folders that are listed already.
+        noted: Paths of files that are 'missing' though their partner, or the index, says they
+            should exist; of pictures that are 'left_over' because of their suffix; of 'links' that
+            are passed over, to folders that are listed already.
     """
 
     def __init__(self, **settings: Any) -> None:
-        self.missing: list[str] = []
-        self.left_over: list[str] = []
-        self.links: list[str] = []
+        self.noted: dict[str, list[str]] = {'missing': [], 'left_over': [], 'links': []}
         super().__init__(**settings, on_error='drop')
 
-    def _leave_out(
-        self, missing: Sequence[str], number: int, total: int, what: str, cure: str
-    ) -> None:
-        if number == total:  # nothing to look at: the settings are wrong, not the frames
-            super()._leave_out(missing, number, total, what, cure)
-        self.num_without_partner += number
-        self.missing += missing
-
-    def _report_left_over(self, paths: Sequence[str]) -> None:
-        self.left_over += paths
-
-    def _report_links(self, paths: Sequence[str]) -> None:
-        self.links += paths
+    def _note(self, kind: str, paths: Sequence[str], message: str) -> None:
+        self.noted[kind] += paths
 
     def listed(self) -> list[str]:
         """Colour files that the index names, existing or not, in its order."""
@@ -80,23 +67,14 @@ class FoundFrames(RGBDDataset):
 
 @dataclass(frozen=True)
 class LabelMaps:
-    """A folder of label maps: by default 0 = unlabelled, 1..C the classes, 255 ignored.
-
-    Attributes:
-        kind: Name of the kind of labels.
-        folder: Its path.
-        suffix: Of its files.
-        classes: Names of the classes.
-        first_id: Stored id of the first class.
-        ignore_id: Stored id of unlabelled pixels.
-    """
+    """A folder of label maps: by default 0 = unlabelled, 1..C the classes, 255 ignored."""
 
     kind: str
     folder: str
     suffix: str
     classes: tuple[str, ...]
-    first_id: int = 1
-    ignore_id: int = 0
+    first_id: int = 1  # stored id of the first class
+    ignore_id: int = 0  # stored id of unlabelled pixels
 
     def path(self, frame: str) -> str:
         """File of a frame."""
@@ -124,29 +102,17 @@ class LabelMaps:
 
 @dataclass
 class Source:
-    """One set of frames with one unit.
+    """One set of frames with one unit."""
 
-    Attributes:
-        title: Its name in reports.
-        frames: The frames; those without partner are not among them.
-        backend_args: File backend of the frames.
-        labels: Folders of label maps.
-        instances: Folder of instance maps (0 = none).
-        annotations: COCO files, by split.
-        splits: Colour files by split, as listed.
-        expected: Number of frames that the manifest of a conversion states; None without one.
-        unsure: Share of the readings that a conversion dropped for low confidence; None for none.
-    """
-
-    title: str
-    frames: FoundFrames
+    title: str  # in reports
+    frames: FoundFrames  # those without partner are not among them
     backend_args: dict | None = None
     labels: list[LabelMaps] = field(default_factory=list)
-    instances: LabelMaps | None = None
-    annotations: dict[str, str] = field(default_factory=dict)
-    splits: dict[str, list[str]] = field(default_factory=dict)
-    expected: int | None = None
-    unsure: float | None = None
+    instances: LabelMaps | None = None  # 0 = none
+    annotations: dict[str, str] = field(default_factory=dict)  # COCO files by split
+    splits: dict[str, list[str]] = field(default_factory=dict)  # colour files, as listed
+    expected: int | None = None  # frames that the manifest of a conversion states
+    unsure: float | None = None  # share of the readings a conversion dropped for low confidence
 
     @property
     def metric(self) -> bool:

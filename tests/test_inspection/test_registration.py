@@ -1,9 +1,9 @@
-"""Registration by value: known shifts and scales, unrelated pairs, single frames that slipped."""
+"""Registration by value: known shifts and scales, unrelated pairs, too few frames."""
 
 import numpy as np
 import pytest
 
-from mmmask3d.inspection.registration import LOG_SCALES, Correlator, registration
+from mmmask3d.inspection.registration import LOG_SCALES, Correlator, has_contours, registration
 from mmmask3d.visualization.edges import edge_pair
 
 SMALL = (72, 96)  # height, width
@@ -47,7 +47,6 @@ def test_registered(make_scenes):
     assert found.displacement <= 0.01
     assert found.p_value <= 1 / 40
     assert found.agreement_as_is == found.agreement > 3 * found.agreement_shuffled
-    assert [f.state for f in found.frames] == ['fits'] * 12
 
 
 @pytest.mark.parametrize('shift', [(4, 0), (-3, 6), (13, 2)])
@@ -59,10 +58,6 @@ def test_a_shift_is_recovered(make_scenes, shift):
     assert found.displacement == pytest.approx(np.hypot(*shift) / 160, abs=0.01)
     assert found.interval[0] > 0.01
     assert found.agreement_as_is < found.agreement
-    singles = [f for f in found.frames if f.state == 'elsewhere']
-    assert len(singles) > 6
-    for frame in singles:
-        assert frame.shift == pytest.approx((-shift[0], -shift[1]), abs=2)
 
 
 def test_the_shift_is_in_pixels_of_the_frame(make_scenes):
@@ -93,23 +88,13 @@ def test_pairs_of_different_scenes_agree_nowhere(make_scenes):
     assert found.p_value > 0.05
 
 
-def test_a_single_frame_that_slipped(make_scenes):
-    frames = make_scenes(16, SMALL)
-    frames[5] = make_scenes(16, SMALL, shift=(6, 0))[5]
-    found = registration(pairs_of(frames))
-    assert found.verdict == 'registered'
-    assert [i for i, f in enumerate(found.frames) if f.state == 'elsewhere'] == [5]
-    assert found.frames[5].shift == pytest.approx((-6, 0), abs=1)
-
-
 def test_too_few(make_scenes):
-    flat = (np.zeros((*SMALL, 3), np.uint8), np.ones(SMALL, np.float32))
-    frames = [*make_scenes(7, SMALL), *[(*flat, np.ones(SMALL, bool))] * 5]
-    found = registration(pairs_of(frames))
-    assert (found.verdict, found.used, found.frames) == ('too few', 7, (None,) * 12)
-    more = registration(pairs_of([*make_scenes(8, SMALL), *frames[7:]]))
-    assert more.used == 8
-    assert [f is None for f in more.frames] == [False] * 8 + [True] * 5
+    flat = (np.zeros((*SMALL, 3), np.uint8), np.ones(SMALL, np.float32), np.ones(SMALL, bool))
+    pairs = pairs_of([*make_scenes(8, SMALL), flat])
+    assert [has_contours(pair) for pair in pairs] == [True] * 8 + [False]
+    found = registration(pairs[:7])
+    assert (found.verdict, found.used) == ('too few', 7)
+    assert registration(pairs[:8]).used == 8
 
 
 def test_the_same_seed_gives_the_same_result(make_scenes):
@@ -118,5 +103,4 @@ def test_the_same_seed_gives_the_same_result(make_scenes):
     surfaces = [correlator.surfaces(p, p) for p in pairs]
     assert surfaces[0].shape == (len(LOG_SCALES), 21, 21)
     one, two = registration(pairs, seed=3), registration(pairs, surfaces, seed=3)
-    for name in ('interval', 'p_value', 'agreement_shuffled', 'shift', 'frames'):
-        assert getattr(one, name) == getattr(two, name)
+    assert one == two

@@ -61,12 +61,12 @@ def test_confidence_maps_of_a_folder(folder):
     assert info['confidence_path'] == f'{folder}/sure/frame_001.png'
     (folder / 'sure/frame_001.png').unlink()
     (source,) = open_sources(parse(folder, *options))
-    assert source.frames.missing == [f'{folder}/sure/frame_001.png']
+    assert source.frames.noted['missing'] == [f'{folder}/sure/frame_001.png']
     assert names(source) == ['frame_000', 'frame_002', 'frame_003']
     for wrong, message in (
         (options[:2], 'belong together'),
         (options[:1] + options[2:], 'belong together'),
-        (options + ['--confidence-suffix=.npy'], 'have no confidence map'),
+        (options + ['--confidence-suffix=.npy'], '4 confidence maps do not exist'),
         (options + ['--confidence=nowhere'], 'nowhere'),
     ):
         with pytest.raises(SourceOptionsError, match=message):
@@ -141,7 +141,7 @@ def test_missing_partners_are_all_named(folder):
     (folder / 'depth/other.png').write_bytes((folder / 'depth/frame_003.png').read_bytes())
     source = open_folder(folder, {'img_suffix': '.png'})
     assert names(source) == ['other']
-    assert source.frames.missing == [
+    assert source.frames.noted['missing'] == [
         f'{folder}/rgb/frame_003.png',
         *(f'{folder}/depth/frame_00{i}.png' for i in range(3)),
     ]

@@ -1,9 +1,9 @@
 """Load a frame's depth as what a monocular depth estimator is trained on and scored with."""
 
 from mmcv.transforms import BaseTransform
-from mmengine import fileio
 
 from mmmask3d.datasets.depth_io import FrameError, decode_depth, to_readings
+from mmmask3d.datasets.transforms.loading import read_file
 from mmmask3d.registry import TRANSFORMS
 
 
@@ -23,8 +23,9 @@ class LoadDepthMap(BaseTransform):
         backend_args: File backend, see :func:`mmengine.fileio.get`.
 
     Raises:
-        FrameError: The file cannot be read, its size differs from the image's, or it holds
-            relative depth, which has no metres.
+        FileNotFoundError: The file is missing.
+        FrameError: It cannot be read, its size differs from the image's, or it holds relative
+            depth, which has no metres.
     """
 
     def __init__(self, backend_args: dict | None = None) -> None:
@@ -38,12 +39,7 @@ class LoadDepthMap(BaseTransform):
                 f"frame '{results['frame']}': {path} holds {results['depth_kind']} depth; depth "
                 f'estimation is trained and scored in metres. Use data with metric depth.'
             )
-        try:
-            content = bytes(fileio.get(path, backend_args=self.backend_args))
-        except OSError as error:
-            raise FrameError(
-                f"frame '{results['frame']}': {path} cannot be read: {error}"
-            ) from error
+        content = read_file(path, results, self.backend_args)
         depth, _ = to_readings(
             decode_depth(content, path),
             results['depth_scale'],

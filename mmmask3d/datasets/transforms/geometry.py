@@ -12,6 +12,7 @@ import numpy as np
 from mmcv.transforms import RandomFlip, Resize
 from mmpretrain.datasets.transforms import RandomResizedCrop
 
+from mmmask3d.datasets.lazy_frame import LazyDepth, LazyJpeg, choose_reduction, cut
 from mmmask3d.datasets.nearest import resize_nearest
 from mmmask3d.registry import TRANSFORMS
 
@@ -34,10 +35,10 @@ class RGBDRandomResizedCrop(RandomResizedCrop):
     height)**, as in all sizes of this package.
 
     Right after :class:`LoadRGBD` in a pipeline of :class:`~mmmask3d.datasets.RGBDDataset`, the
-    box is drawn before the frame is decoded. Where it has at least twice (4, 8 times) the width
-    and height of ``scale``, a JPEG is decoded at 1/2 (1/4, 1/8) of its size, and the sides of the
-    box move by up to 1 (2, 4) pixels, for colour, depth and validity alike; see
-    :meth:`UndecodedFrame.take <mmmask3d.datasets.undecoded_frame.UndecodedFrame.take>`.
+    box is drawn before a JPEG is decoded. Where it has at least twice (4, 8 times) the width and
+    height of ``scale``, that happens at 1/2 (1/4, 1/8) of the size, and the sides of the box move
+    by up to 1 (2, 4) pixels, for colour, depth and validity alike; see
+    :func:`~mmmask3d.datasets.lazy_frame.choose_reduction`.
 
     Required and modified keys: ``img``, ``depth``, ``valid``, ``img_shape``.
 
@@ -66,23 +67,22 @@ class RGBDRandomResizedCrop(RandomResizedCrop):
             interpolation=interpolation,
         )
 
-    takes_undecoded = True  # read by may_decode_later
-
     def transform(self, results: dict) -> dict:
         """Crop and resize the frame."""
-        frame = results.pop('undecoded', None)
-        if frame is not None:
-            box = self.rand_crop_params(frame)  # which looks at its shape only
-            results.update(frame.take(box, self.scale, self.interpolation))
-            results['img_shape'] = results['img'].shape[:2]
-            return results
-        top, left, height, width = self.rand_crop_params(results['img'])
-        box = slice(top, top + height), slice(left, left + width)
+        img, factor = results['img'], 1
+        box = self.rand_crop_params(img)  # which looks at its shape only
+        if isinstance(img, LazyJpeg):
+            factor, box = choose_reduction(box, self.scale, img.shape)
+            img = img.decode(factor)
+        if isinstance(results['depth'], LazyDepth):
+            results['depth'], results['valid'] = results['depth'].take(box, self.scale)
+        else:
+            for key in ('depth', 'valid'):
+                results[key] = resize_nearest(cut(results[key], box), self.scale)
+        inside = cut(img, [side // factor for side in box])
         results['img'] = mmcv.imresize(
-            results['img'][box], self.scale, interpolation=self.interpolation, backend='cv2'
+            inside, self.scale, interpolation=self.interpolation, backend='cv2'
         )
-        for key in ('depth', 'valid'):
-            results[key] = resize_nearest(results[key][box], self.scale)
         results['img_shape'] = results['img'].shape[:2]
         return results
 
@@ -90,10 +90,6 @@ class RGBDRandomResizedCrop(RandomResizedCrop):
 @TRANSFORMS.register_module()
 class RGBDResize(Resize):
     """mmcv's ``Resize`` that also resizes depth and validity, nearest.
-
-    Right after :class:`LoadRGBD` in a pipeline of :class:`~mmmask3d.datasets.RGBDDataset`, a JPEG
-    of at least twice (4, 8 times) the size asked for is decoded at 1/2 (1/4, 1/8), where its
-    width and height are multiples of that.
 
     Required and modified keys: ``img``, ``depth``, ``valid``, ``img_shape``; mmcv's further keys
     (``gt_seg_map``, ``gt_bboxes``, ...) are resized as there where present.
@@ -120,35 +116,13 @@ class RGBDResize(Resize):
             interpolation=interpolation,
         )
 
-    takes_undecoded = True  # read by may_decode_later
-
     def transform(self, results: dict) -> dict:
         """Resize the frame."""
-        if 'undecoded' in results and self.scale is None:  # mmcv asks the image for its size
-            results.update(results.pop('undecoded').decode())
-        undecoded = 'undecoded' in results
         results = super().transform(results)
-        if undecoded:
-            return results
         height, width = results['img'].shape[:2]
         for key in ('depth', 'valid'):
             results[key] = resize_nearest(results[key], (width, height))
         return results
-
-    def _resize_img(self, results: dict) -> None:
-        frame = results.pop('undecoded', None)
-        if frame is None:
-            super()._resize_img(results)
-            return
-        height, width = frame.shape
-        size = results['scale']
-        if self.keep_ratio:
-            size = mmcv.rescale_size((width, height), size)
-        whole = 0, 0, height, width
-        results.update(frame.take(whole, size, self.interpolation, snap=False))
-        results['img_shape'] = size[::-1]
-        results['scale_factor'] = size[0] / width, size[1] / height
-        results['keep_ratio'] = self.keep_ratio
 
 
 @TRANSFORMS.register_module()

@@ -1,7 +1,6 @@
 """Load one RGB-D frame: colour, depth in metres (or relative) and validity."""
 
 import logging
-from collections.abc import Callable, Sequence
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -18,8 +17,8 @@ from mmmask3d.datasets.depth_io import (
 )
 from mmmask3d.datasets.frame_error import FrameError
 from mmmask3d.datasets.image_header import JPEG_SIGNATURE
+from mmmask3d.datasets.lazy_frame import LazyDepth, LazyJpeg
 from mmmask3d.datasets.orientation import orientation_hint
-from mmmask3d.datasets.undecoded_frame import UndecodedFrame
 from mmmask3d.registry import TRANSFORMS
 
 # No RGB-D camera reads a whole frame closer than 5 cm or half a frame beyond 100 m. A metres file
@@ -39,13 +38,15 @@ class LoadRGBD(BaseTransform):
     readings whose confidence is lower are none, see
     :func:`~mmmask3d.datasets.confidence.read_confidence`.
 
-    Added keys (or ``undecoded`` alone, where the next transform crops or scales and decodes no
-    more than it needs, see :func:`may_decode_later`):
+    Added keys:
 
     - ``img``: (H, W, 3) uint8, BGR as everywhere in mmcv.
     - ``depth``: (H, W) float32, metres (or relative), 0 where there is no reading.
     - ``valid``: (H, W) bool, True where there is a reading; somewhere there is one.
     - ``img_shape``, ``ori_shape``: (H, W).
+
+    Where ``decode_later`` says that ``RGBDRandomResizedCrop`` comes next, which works on no more
+    than it needs, ``img`` and ``depth`` may be those of :mod:`mmmask3d.datasets.lazy_frame`.
 
     A metric frame whose largest reading is below 5 cm, or whose median reading is beyond 100 m,
     is reported once (and at most five frames by one loader of one process): its unit is
@@ -53,8 +54,8 @@ class LoadRGBD(BaseTransform):
 
     Args:
         backend_args: File backend, see :func:`mmengine.fileio.get`.
-        reduced_decoding: Whether a JPEG that the next transform scales down at least twofold may
-            be decoded at 1/2, 1/4 or 1/8 of its size.
+        reduced_decoding: Whether a JPEG that ``RGBDRandomResizedCrop`` scales down at least twofold
+            right after this may be decoded at 1/2, 1/4 or 1/8 of its size.
 
     Raises:
         FileNotFoundError: One of the files is missing.
@@ -74,15 +75,15 @@ class LoadRGBD(BaseTransform):
         """Load the frame."""
         later = results.pop('decode_later', False)
         img_path, depth_path = results['img_path'], results['depth_path']
-        content = self._read(img_path, results)
-        raw = decode_depth(self._read(depth_path, results), depth_path)
-        img: np.ndarray | bytes = content
+        content = read_file(img_path, results, self.backend_args)
+        raw = decode_depth(read_file(depth_path, results, self.backend_args), depth_path)
+        img: np.ndarray | LazyJpeg
         if later and self.reduced_decoding and content.startswith(JPEG_SIGNATURE):
             header = read_colour_header(content, img_path)
-            size = header.height, header.width
+            img = LazyJpeg(content, img_path, (header.height, header.width))
         else:
-            img = decoded = decode_colour(content, img_path)
-            size = decoded.shape[:2]
+            img = decode_colour(content, img_path)
+        size = img.shape[:2]
         if size != raw.shape:
             raise FrameError(
                 f"frame '{results['frame']}': colour and depth differ in size: {img_path} is "
@@ -97,9 +98,11 @@ class LoadRGBD(BaseTransform):
             results['max_depth'],
             results['depth_kind'],
         )
-        depth, valid = raw, None
         unsure = results.get('confidence_path')
-        if unsure or not (later and _surely_plausible(raw, settings)):
+        depth: np.ndarray | LazyDepth
+        if later and not unsure and _surely_plausible(raw, settings):
+            depth, valid = LazyDepth(raw, settings), None
+        else:
             depth, valid = to_readings(raw, *settings)
             if not valid.any():
                 raise FrameError(_no_reading(raw, results))
@@ -107,9 +110,7 @@ class LoadRGBD(BaseTransform):
                 depth, valid = self._sure(depth, valid, results)
             if results['depth_kind'] == 'metric':
                 self._check_unit(depth, valid, results)
-        frame = UndecodedFrame(img_path, img, size, depth, valid, settings)
-        results.update(dict(undecoded=frame) if later else frame.decode())
-        results['img_shape'] = results['ori_shape'] = size
+        results.update(img=img, depth=depth, valid=valid, img_shape=size, ori_shape=size)
         return results
 
     def _sure(
@@ -117,28 +118,13 @@ class LoadRGBD(BaseTransform):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Depth and validity without the readings of low confidence."""
         path, minimum = results['confidence_path'], results['min_confidence']
-        confidence = read_confidence(self._read(path, results), path, depth.shape)
+        content = read_file(path, results, self.backend_args)
+        confidence = read_confidence(content, path, depth.shape)
         sure = valid & (confidence >= minimum)
         if not sure.any():
             message = nothing_sure(confidence, valid, minimum, path)
             raise FrameError(f"frame '{results['frame']}': {message}")
         return zero_where_invalid(depth, sure), sure
-
-    def _read(self, path: str, results: dict) -> bytes:
-        try:
-            content = fileio.get(path, backend_args=self.backend_args)
-            if content is None:  # how key-value backends (LMDB) report a missing key
-                raise FileNotFoundError(path)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"frame '{results['frame']}': {path} does not exist. Check data_root, "
-                f"data_prefix, the suffixes and the index file, or set on_error='drop'."
-            ) from error
-        except OSError as error:
-            raise FrameError(
-                f"frame '{results['frame']}': {path} cannot be read: {error}"
-            ) from error
-        return bytes(content)  # some backends give a memoryview; bytes are not copied
 
     def _check_unit(self, depth: np.ndarray, valid: np.ndarray, results: dict) -> None:
         frame = results['frame']
@@ -165,18 +151,25 @@ class LoadRGBD(BaseTransform):
         )
 
 
-def may_decode_later(transforms: Sequence[Callable]) -> bool:
-    """Whether a pipeline begins with :class:`LoadRGBD` and a transform that decodes for it.
+def read_file(path: str, results: dict, backend_args: dict | None) -> bytes:
+    """Read a file of a frame.
 
-    Such a transform (``takes_undecoded = True`` in its own class, not inherited, because a
-    subclass may look at the image first) finds ``undecoded`` in place of ``img``, ``depth`` and
-    ``valid``, an :class:`~mmmask3d.datasets.undecoded_frame.UndecodedFrame`.
+    Raises:
+        FileNotFoundError: It does not exist.
+        FrameError: It cannot be read.
     """
-    return (
-        len(transforms) > 1
-        and type(transforms[0]) is LoadRGBD
-        and vars(type(transforms[1])).get('takes_undecoded', False)
-    )
+    try:
+        content = fileio.get(path, backend_args=backend_args)
+        if content is None:  # how key-value backends (LMDB) report a missing key
+            raise FileNotFoundError(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"frame '{results['frame']}': {path} does not exist. Check data_root, data_prefix, "
+            f"the suffixes and the index file, or set on_error='drop'."
+        ) from error
+    except OSError as error:
+        raise FrameError(f"frame '{results['frame']}': {path} cannot be read: {error}") from error
+    return bytes(content)  # some backends give a memoryview; bytes are not copied
 
 
 def _surely_plausible(raw: np.ndarray, settings: tuple) -> bool:

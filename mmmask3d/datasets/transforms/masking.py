@@ -141,18 +141,14 @@ class DepthAwareMasking(BaseTransform):
         total = grid[0] * grid[1]
         num_remove = round(total * ratio)
         num_empty = total - len(readings)
-        if num_empty == 0:
-            removed = np.zeros(total, dtype=bool)
-            removed[select(readings, num_remove, grid)] = True
-            return removed
         removed = np.ones(total, dtype=bool)
-        removed[readings] = False
-        if num_empty < num_remove:
+        removed[readings] = False  # those without readings are left
+        if num_empty == 0 or num_empty < num_remove:
             removed[select(readings, num_remove - num_empty, grid)] = True
             return removed
-        empty = np.flatnonzero(removed)
+        chosen = select(np.flatnonzero(removed), num_remove, grid)
         removed[:] = False
-        removed[select(empty, num_remove, grid)] = True
+        removed[chosen] = True
         return removed
 
     def __repr__(self) -> str:

@@ -54,13 +54,13 @@ def test_mmseg_transforms_move_it_with_the_image(stored):
 
 
 @pytest.mark.parametrize(
-    ('changes', 'message'),
+    ('changes', 'error', 'message'),
     [
-        (dict(depth_kind='relative'), 'relative depth'),
-        (dict(ori_shape=(12, 17)), r'12x16 for an image of 12x17'),
-        (dict(depth_path='/nowhere/depth.png'), r'/nowhere/depth\.png cannot be read'),
+        (dict(depth_kind='relative'), FrameError, 'relative depth'),
+        (dict(ori_shape=(12, 17)), FrameError, r'12x16 for an image of 12x17'),
+        (dict(depth_path='/no/1.png'), FileNotFoundError, r'/no/1\.png does not exist'),
     ],
 )
-def test_unusable_frames_are_named(stored, changes, message):
-    with pytest.raises(FrameError, match=message):
+def test_unusable_frames_are_named(stored, changes, error, message):
+    with pytest.raises(error, match=message):
         LoadDepthMap()(frame(stored[0], **changes))

@@ -1,4 +1,4 @@
-"""Crops of frames that are not decoded yet are the crops of the decoded frames."""
+"""Crops of frames that are not decoded yet: the box, colour and depth, what is damaged."""
 
 import cv2
 import numpy as np
@@ -9,16 +9,9 @@ from mmcv.transforms import BaseTransform
 
 from mmmask3d.datasets import EpochIndex, FrameError, RGBDDataset, RGBDRandomResizedCrop
 from mmmask3d.datasets.depth_io import decode_colour
+from mmmask3d.datasets.lazy_frame import LazyDepth, LazyJpeg, choose_reduction
 from mmmask3d.datasets.nearest import resize_nearest
-from mmmask3d.datasets.transforms.loading import may_decode_later
-from mmmask3d.datasets.undecoded_frame import (
-    UndecodedFrame,
-    choose_reduction,
-    decode_jpeg,
-)
 from mmmask3d.registry import TRANSFORMS
-
-SETTINGS = (1000.0, (0,), 0.0, None, 'metric')
 
 
 def picture(height, width, seed=0, blur=2.0):
@@ -47,11 +40,13 @@ def planted_depth(height, width, seed=0):
     return np.where(holes, 0, 1 + 200 * y + x).astype(np.uint16)
 
 
-def undecoded(content, depth):
-    return UndecodedFrame('a.jpg', content, depth.shape, depth, None, SETTINGS)
-
-
-# ---------------------------------------------------------------- decoding
+def crop(content, depth, box, size):
+    """The crop transform on a file that is not decoded, with a given box."""
+    transform = RGBDRandomResizedCrop(scale=size)
+    transform.rand_crop_params = lambda img: box
+    image = LazyJpeg(content, 'a.jpg', depth.shape)
+    lazy = LazyDepth(depth, (1000.0, (0,), 0.0, None, 'metric'))
+    return transform.transform(dict(img=image, depth=lazy, valid=None))
 
 
 # ---------------------------------------------------------------- the box
@@ -67,15 +62,10 @@ def boxes(draw):
 
 
 @settings(deadline=None, max_examples=150)
-@given(
-    box_and_shape=boxes(),
-    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    snap=st.booleans(),
-)
-def test_box_and_factor(box_and_shape, size, snap):
+@given(box_and_shape=boxes(), size=st.tuples(st.integers(1, 40), st.integers(1, 40)))
+def test_box_and_factor(box_and_shape, size):
     box, shape = box_and_shape
-    factor, snapped = choose_reduction(box, size, shape, snap)
-    assert snap or snapped == box
+    factor, snapped = choose_reduction(box, size, shape)
     if factor == 1:
         assert snapped == box
         return
@@ -100,15 +90,15 @@ def test_crop_of_the_decoded_frame(box_and_shape, size, seed):
     box, shape = box_and_shape
     image, depth = picture(*shape, seed), planted_depth(*shape, seed)
     content = jpeg(image)
-    factor, (top, left, height, width) = choose_reduction(box, size, shape, True)
-    got = undecoded(content, depth).take(box, size, 'bilinear')
+    factor, (top, left, height, width) = choose_reduction(box, size, shape)
+    got = crop(content, depth, box, size)
     # Depth and validity are picked from the same box in the frame's own pixels.
     picked = resize_nearest(depth[top : top + height, left : left + width], size)
     np.testing.assert_array_equal(got['valid'], picked > 0)
     np.testing.assert_array_equal(got['depth'], picked / np.float32(1000))
     # Colour is cut from the image that the decoder gives at the chosen fraction of the size.
     # How near that is to the mean over the pixels is tested below, where there are enough of them.
-    whole = decode_jpeg(content, 'a.jpg', shape, factor)
+    whole = LazyJpeg(content, 'a.jpg', shape).decode(factor)
     inside = slice(top // factor, (top + height) // factor)
     cut = whole[inside, left // factor : (left + width) // factor]
     np.testing.assert_array_equal(got['img'], cv2.resize(cut, size))
@@ -128,9 +118,9 @@ def test_reduced_decoding_is_as_good_as_resampling(size, box, blur):
     """
     content = jpeg(picture(240, 320, blur=blur))
     depth = np.ones((240, 320), np.uint16)
-    factor, (top, left, height, width) = choose_reduction(box, size, depth.shape, True)
+    factor, (top, left, height, width) = choose_reduction(box, size, depth.shape)
     assert factor > 1
-    got = undecoded(content, depth).take(box, size, 'bilinear')['img'].astype(int)
+    got = crop(content, depth, box, size)['img'].astype(int)
     whole = decode_colour(content, 'a.jpg')[top : top + height, left : left + width]
     area = cv2.resize(whole, size, interpolation=cv2.INTER_AREA).astype(int)
     bilinear = cv2.resize(whole, size, interpolation=cv2.INTER_LINEAR).astype(int)
@@ -158,7 +148,7 @@ def test_colour_and_depth_stay_together_below_a_pixel(shape, seed):
         width,
     )
     content = jpeg(ramps.round().astype(np.uint8), 98)
-    rows, columns = (undecoded(content, d).take(box, size, 'bilinear') for d in depth)
+    rows, columns = (crop(content, d, box, size) for d in depth)
     row = (rows['depth'] * 1000 - 1) / 100
     column = (columns['depth'] * 1000 - 1) / 80
     row_in_colour = rows['img'][..., 1].astype(float) * shape[0] / 255
@@ -175,7 +165,8 @@ class Nothing(BaseTransform):
     """Between loading and cropping, it makes the loader decode."""
 
     def transform(self, results):
-        assert 'img' in results
+        assert isinstance(results['img'], np.ndarray)
+        assert isinstance(results['depth'], np.ndarray)
         return results
 
 
@@ -187,79 +178,43 @@ class OwnCrop(RGBDRandomResizedCrop):
         return super().transform(results)
 
 
-def make_frames(root, write_frame, depth, suffix='.png', image=None, shape=(60, 84)):
-    image = picture(*shape) if image is None else image
+def make_frames(root, write_frame, depth=lambda i: planted_depth(60, 84, i)):
+    image = picture(60, 84)
     for i in range(3):
-        paths = write_frame(root, str(i), image, depth(i), suffix)
+        paths = write_frame(root, str(i), image, depth(i))
         paths[0].with_suffix('.jpg').write_bytes(jpeg(image))
 
 
-TRANSFORM = dict(
-    crop=dict(type='mmmask3d.RGBDRandomResizedCrop', scale=(32, 24)),
-    bicubic=dict(type='mmmask3d.RGBDRandomResizedCrop', scale=(32, 24), interpolation='bicubic'),
-    resize=dict(type='mmmask3d.RGBDResize', scale=(48, 32)),
-    same=dict(type='mmmask3d.RGBDResize', scale=(84, 60)),
-    ratio=dict(type='mmmask3d.RGBDResize', scale=(40, 40), keep_ratio=True),
-    factor=dict(type='mmmask3d.RGBDResize', scale_factor=0.7),
-)
-STORED = dict(
-    u2=('.png', lambda i: planted_depth(60, 84, i)),
-    u1=('.png', lambda i: planted_depth(60, 84, i).astype(np.uint8)),
-    f4=('.npy', lambda i: np.where(planted_depth(60, 84, i) > 0, 2.5, np.nan).astype('f4')),
-    f8=('.npy', lambda i: planted_depth(60, 84, i).astype('f8')),
-    i4=('.npy', lambda i: planted_depth(60, 84, i).astype('i4') - 500),
-    big=('.npy', lambda i: planted_depth(60, 84, i).astype('>u2')),
-    fortran=('.npy', lambda i: np.asfortranarray(planted_depth(60, 84, i))),
-)
-
-
-@pytest.mark.parametrize(
-    ('stored', 'transform'),
-    [('u2', name) for name in TRANSFORM] + [(name, 'crop') for name in list(STORED)[1:]],
-)
-def test_pipelines_give_what_they_give_with_the_frame_decoded(
-    tmp_path, write_frame, stored, transform
-):
-    (suffix, depth), transform = STORED[stored], TRANSFORM[transform]
-    make_frames(tmp_path, write_frame, depth, suffix)
-    options = dict(data_root=str(tmp_path), depth_suffix=suffix, max_depth=9.0)
-    load = dict(type='mmmask3d.LoadRGBD', reduced_decoding=False)
-    for img_suffix in ('.jpg', '.png'):
-        later = RGBDDataset(img_suffix=img_suffix, pipeline=[load, transform], **options)
-        at_once = RGBDDataset(
-            img_suffix=img_suffix, pipeline=[load, Nothing(), transform], **options
-        )
-        assert may_decode_later(later.pipeline.transforms)
-        assert not may_decode_later(at_once.pipeline.transforms)
-        for epoch in range(3):
-            index = EpochIndex(epoch, epoch=epoch)
-            a, b = later[index], at_once[index]
-            assert a.keys() == b.keys()
-            for key in a:
-                np.testing.assert_array_equal(a[key], b[key])
-
-
-@pytest.mark.parametrize(
-    ('scale', 'reduced'), [((42, 30), True), ((21, 15), True), ((20, 14), True), ((43, 31), False)]
-)
-def test_validation_reduces_where_every_pixel_is_kept(tmp_path, write_frame, scale, reduced):
-    make_frames(tmp_path, write_frame, STORED['u2'][1])
-    settings = dict(data_root=str(tmp_path), test_mode=True)
-    resize = dict(type='mmmask3d.RGBDResize', scale=scale)
+@pytest.mark.parametrize('img_suffix', ['.jpg', '.png'])
+def test_nothing_changes_where_nothing_is_reduced(tmp_path, write_frame, img_suffix):
+    make_frames(tmp_path, write_frame)
     load = dict(type='mmmask3d.LoadRGBD')
-    ours = RGBDDataset(pipeline=[load, resize], **settings)[0]
-    plain = RGBDDataset(pipeline=[load, Nothing(), resize], **settings)[0]
-    for key in ours.keys() - {'img'}:
-        np.testing.assert_array_equal(ours[key], plain[key])
-    assert (ours['img'] != plain['img']).any() == reduced
-    assert ours['scale_factor'] == (scale[0] / 84, scale[1] / 60)
-    whole = cv2.imread(str(tmp_path / 'rgb/0.jpg'))
-    area = cv2.resize(whole, scale, interpolation=cv2.INTER_AREA).astype(int)
-    assert np.abs(ours['img'] - area).mean() <= np.abs(plain['img'] - area).mean() + 1
+    # More than half of the frame: its box is too small for 1/2.
+    crop = dict(type='mmmask3d.RGBDRandomResizedCrop', scale=(48, 36), interpolation='bicubic')
+    options = dict(data_root=str(tmp_path), img_suffix=img_suffix, max_depth=9.0)
+    later = RGBDDataset(pipeline=[load, crop], **options)
+    at_once = RGBDDataset(pipeline=[load, Nothing(), crop], **options)
+    for epoch in range(3):
+        a, b = (data[EpochIndex(epoch, epoch=epoch)] for data in (later, at_once))
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_it_is_switched_off(tmp_path, write_frame):
+    make_frames(tmp_path, write_frame)
+    crop = dict(type='mmmask3d.RGBDRandomResizedCrop', scale=(12, 9), crop_ratio_range=(0.8, 1))
+    images = []
+    for reduced, between in ((True, []), (False, []), (True, [Nothing()])):
+        load = dict(type='mmmask3d.LoadRGBD', reduced_decoding=reduced)
+        data = RGBDDataset(data_root=str(tmp_path), pipeline=[load, *between, crop])
+        images.append(data[EpochIndex(0, epoch=0)]['img'])
+    np.testing.assert_array_equal(images[1], images[2])
+    assert (images[0] != images[1]).any()
 
 
 def test_other_transforms_get_the_image(tmp_path, write_frame):
-    make_frames(tmp_path, write_frame, STORED['u2'][1])
+    make_frames(tmp_path, write_frame)
     TRANSFORMS.register_module(module=OwnCrop, force=True)
     for second in (
         dict(type='mmpretrain.ColorJitter', brightness=0.4),
@@ -285,7 +240,7 @@ CROP = [
 
 
 def test_a_header_that_lies(tmp_path, write_frame):
-    make_frames(tmp_path, write_frame, STORED['u2'][1])
+    make_frames(tmp_path, write_frame)
     content = (tmp_path / 'rgb/0.jpg').read_bytes()
     start = content.index(b'\xff\xc0')
     # The first frame header says 60x84, a second one (which decoders follow or refuse) 60x80.
@@ -300,7 +255,7 @@ def test_a_header_that_lies(tmp_path, write_frame):
 
 
 def test_colour_of_another_size(tmp_path, write_frame):
-    make_frames(tmp_path, write_frame, STORED['u2'][1])
+    make_frames(tmp_path, write_frame)
     (tmp_path / 'rgb/0.jpg').write_bytes(jpeg(picture(60, 80)))
     data = RGBDDataset(data_root=str(tmp_path), pipeline=CROP)
     with pytest.raises(FrameError, match=r"(?s)'0': colour and depth differ.*60x80.*60x84"):
@@ -309,7 +264,7 @@ def test_colour_of_another_size(tmp_path, write_frame):
 
 @pytest.mark.parametrize('part', ['end', 'all'])
 def test_damaged_colour_is_dropped_like_any_other(tmp_path, write_frame, part):
-    make_frames(tmp_path, write_frame, STORED['u2'][1])
+    make_frames(tmp_path, write_frame)
     path = tmp_path / 'rgb/0.jpg'
     content = path.read_bytes()
     if part == 'end':
@@ -328,7 +283,7 @@ def test_the_checks_look_at_the_whole_frame(tmp_path, write_frame, warnings_logg
     """Before any crop: a frame without a reading, and one whose unit is wrong."""
     make_frames(tmp_path, write_frame, lambda i: np.full((60, 84), (0, 3, 11000)[i], np.uint16))
     for path in tmp_path.glob('rgb/*.png'):
-        path.unlink()  # beside the frames they would be named in a warning
+        path.unlink()  # they would be named in a warning
     data = RGBDDataset(data_root=str(tmp_path), pipeline=CROP, max_depth=10.0)
     with pytest.raises(FrameError, match=r"'0': .*no depth reading.*from 0 to 0"):
         data[0]
