@@ -36,13 +36,9 @@ def _rows(count: int) -> Tensor:
 
 @dataclass
 class LabelScores:
-    """Counted pixels of each frame and class.
+    """Counted pixels of each frame and class."""
 
-    Attributes:
-        counts: ``(F, 3, K)`` int64: right ones, predicted ones, true ones.
-    """
-
-    counts: Tensor
+    counts: Tensor  # (F, 3, K) int64: right ones, predicted ones, true ones
 
     @property
     def units(self) -> Tensor:

@@ -30,32 +30,13 @@ _MAX_TRIED, _MAX_PAIRS = 4000, 200
 
 @dataclass
 class Pair:
-    """Two views and the points of the first that the second sees.
+    """Two views and the points of the first that the second sees."""
 
-    Attributes:
-        first: index of a frame.
-        second: index of the other.
-        rotation: angle between them in degrees.
-        points: ``(N, 2)`` x and y in pixels of the first frame, float64.
-        truth: ``(N, 2)`` where they are in the second.
-    """
-
-    first: int
-    second: int
-    rotation: float
-    points: Tensor
-    truth: Tensor
-
-
-def _has_geometry(frame: Frame) -> bool:
-    camera = frame.camera
-    return (
-        frame.depth is not None
-        and frame.depth_kind == 'metric'
-        and camera is not None
-        and camera.intrinsic is not None
-        and camera.to_world is not None
-    )
+    first: int  # index of a frame
+    second: int  # index of the other
+    rotation: float  # angle between them in degrees
+    points: Tensor  # (N, 2) x and y in pixels of the first frame, float64
+    truth: Tensor  # (N, 2) where they are in the second
 
 
 def why_no_pairs(frames: Sequence[Frame]) -> str:
@@ -82,7 +63,7 @@ def find_pairs(frames: Sequence[Frame], most: int = _MAX_PAIRS, seed: int = 0) -
     """
     scenes: dict[str, list[int]] = {}
     for i, frame in enumerate(frames):
-        if _has_geometry(frame) and frame.camera is not None:
+        if _view(frame) is not None and frame.camera is not None:
             scenes.setdefault(frame.camera.scene, []).append(i)
     tried = [pair for members in scenes.values() for pair in combinations(members, 2)]
     if len(tried) > _MAX_TRIED:
@@ -106,7 +87,9 @@ def true_matches(frames: Sequence[Frame], first: int, second: int) -> Pair | Non
     Returns:
         None if the second sees less than a tenth of the first's points.
     """
-    a, b = (_view(frames[i]) for i in (first, second))
+    a, b = _view(frames[first]), _view(frames[second])
+    if a is None or b is None:
+        return None
     points = grid_points(a.depth.shape, _QUERY_STEP)
     z = a.depth[points[:, 1], points[:, 0]].double()
     points, z = points[z > 0].double(), z[z > 0]
@@ -146,19 +129,20 @@ class _View:
         return torch.cat((pixels[:, :2] / pixels[:, 2:].clamp(min=1e-9), axes[:, 2:]), 1)
 
 
-def _view(frame: Frame) -> _View:
-    assert frame.depth is not None
-    assert frame.camera is not None
-    depth = frame.depth
+def _view(frame: Frame) -> _View | None:
+    """The geometry of a frame; None without metric depth, intrinsics and pose."""
+    depth, camera = frame.depth, frame.camera
+    if depth is None or frame.depth_kind != 'metric' or camera is None:
+        return None
+    if camera.intrinsic is None or camera.to_world is None:
+        return None
     if depth.shape != frame.image.shape[1:]:
         raise ValueError(
             f'{frame.path}: depth of {tuple(depth.shape)} for an image of '
             f'{tuple(frame.image.shape[1:])}; correspondence needs them in one size.'
         )
     return _View(
-        depth,
-        torch.as_tensor(frame.camera.intrinsic, dtype=torch.float64),
-        torch.as_tensor(frame.camera.to_world, dtype=torch.float64),
+        depth, torch.as_tensor(camera.intrinsic).double(), torch.as_tensor(camera.to_world).double()
     )
 
 

@@ -40,19 +40,12 @@ Predictor = Callable[[Tensor], Tensor]
 
 @dataclass
 class Probe:
-    """A fitted probe.
+    """A fitted probe."""
 
-    Attributes:
-        kind: of what it predicts, as in :class:`FrozenFeatures`.
-        predict: from standardised features ``(..., C)`` to ``(..., K)``.
-        mean: of the features it was fitted on ``(C,)``.
-        scale: their standard deviation ``(C,)``.
-    """
-
-    kind: str
-    predict: Predictor
-    mean: Tensor
-    scale: Tensor
+    kind: str  # of what it predicts, as in FrozenFeatures
+    predict: Predictor  # from standardised features (..., C) to (..., K)
+    mean: Tensor  # of the features it was fitted on (C,)
+    scale: Tensor  # their standard deviation (C,)
 
     def maps(self, features: Tensor) -> Tensor:
         """Prediction ``(K, h, w)`` for the features of a frame ``(h, w, C)``.

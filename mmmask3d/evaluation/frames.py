@@ -23,40 +23,28 @@ _LEVELS = 6  # of folders above a picture in which frames.jsonl is looked for
 
 @dataclass(frozen=True)
 class Camera:
-    """Where a frame was taken.
+    """Where a frame was taken."""
 
-    Attributes:
-        intrinsic: ``(3, 3)`` from camera axes to pixels of the frame as it was read; (0, 0) is the
-            centre of the first pixel. None where it is not known.
-        to_world: ``(4, 4)`` from camera axes (x right, y down, z forward) to the world; None where
-            it is not known.
-        scene: name of the world.
-    """
-
+    # (3, 3) from camera axes to pixels of the frame as it was read; (0, 0) is the centre of the
+    # first pixel. None where it is not known
     intrinsic: np.ndarray | None
+    # (4, 4) from camera axes (x right, y down, z forward) to the world; None where it is not known
     to_world: np.ndarray | None
-    scene: str
+    scene: str  # name of the world
 
 
 @dataclass
 class Frame:
-    """A frame, as the data set's pipeline gives it.
+    """A frame, as the data set's pipeline gives it."""
 
-    Attributes:
-        path: of the colour picture.
-        image: ``(3, H, W)`` uint8, BGR.
-        labels: ``(H', W')`` uint8, 255 = unlabelled, by the names of the classes.
-        depth: ``(H", W")`` float32, metres or relative, 0 = no reading; None without depth.
-        depth_kind: 'metric' or 'relative'.
-        camera: None where ``frames.jsonl`` says nothing of the frame.
-    """
-
-    path: str
-    image: Tensor
+    path: str  # of the colour picture
+    image: Tensor  # (3, H, W) uint8, BGR
+    # (H', W') uint8, 255 = unlabelled, by the names of the classes
     labels: dict[Classes, Tensor] = field(default_factory=dict)
+    # (H", W") float32, metres or relative, 0 = no reading; None without depth
     depth: Tensor | None = None
-    depth_kind: str = 'metric'
-    camera: Camera | None = None
+    depth_kind: str = 'metric'  # 'metric' or 'relative'
+    camera: Camera | None = None  # None where frames.jsonl says nothing of the frame
 
     def field_of_view(self, otherwise: float) -> float:
         """Horizontal field of view in degrees, from the intrinsics where they are known."""
@@ -196,19 +184,14 @@ def _cameras(root: str) -> dict[str, dict]:
 
 @dataclass
 class Targets:
-    """What is probed of some frames.
+    """What is probed of some frames."""
 
-    Attributes:
-        kind: 'labels', 'metric' (depth in metres), 'relative' (depth) or 'normals'.
-        indices: of the frames that have it, among all that were read.
-        values: of each of these, ``(H, W)`` class ids (uint8) or depth (float32), or ``(3, H, W)``
-            unit normals (float16).
-        valid: of each, ``(H, W)`` bool: labelled pixels, readings, or where a normal is known.
-    """
-
-    kind: str
-    indices: list[int]
+    kind: str  # 'labels', 'metric' (depth in metres), 'relative' (depth) or 'normals'
+    indices: list[int]  # of the frames that have it, among all that were read
+    # of each of these, (H, W) class ids (uint8) or depth (float32), or (3, H, W) unit normals
+    # (float16)
     values: list[Tensor]
+    # of each, (H, W) bool: labelled pixels, readings, or where a normal is known
     valid: list[Tensor]
 
 

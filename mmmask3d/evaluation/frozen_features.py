@@ -13,19 +13,12 @@ from mmmask3d.evaluation.frames import Frame, Targets
 
 @dataclass
 class FrozenFeatures:
-    """What an encoder gives for some frames, and what they show.
+    """What an encoder gives for some frames, and what they show."""
 
-    Attributes:
-        features: ``(F, h, w, C)`` float16 or float32, on the CPU.
-        targets: see :attr:`~mmmask3d.evaluation.frames.Targets.values`.
-        valid: of each frame, ``(H, W)`` bool.
-        kind: 'labels', 'metric', 'relative' or 'normals'.
-    """
-
-    features: Tensor
-    targets: list[Tensor] = field(default_factory=list)
-    valid: list[Tensor] = field(default_factory=list)
-    kind: str = 'labels'
+    features: Tensor  # (F, h, w, C) float16 or float32, on the CPU
+    targets: list[Tensor] = field(default_factory=list)  # see Targets.values
+    valid: list[Tensor] = field(default_factory=list)  # of each frame, (H, W) bool
+    kind: str = 'labels'  # 'labels', 'metric', 'relative' or 'normals'
 
     def subset(self, indices: Sequence[int]) -> 'FrozenFeatures':
         """Some of the frames."""

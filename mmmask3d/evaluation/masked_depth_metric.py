@@ -8,7 +8,6 @@ strongest of the simple ones (docs/evaluation.md compares them), and that of the
 import hashlib
 import logging
 import math
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from mmmask3d.registry import METRICS
 
 # Below this ratio of standard deviation to mean a depth map is flat: only rounding is left of it.
 _FLAT = 1e-6
+_REMEMBERED = 10_000  # frames, a few numbers each
 
 
 class ComparableDepth(NamedTuple):
@@ -122,50 +122,30 @@ def depth_figures(
 class MaskedDepthMetric(BaseMetric):
     """Depth error on removed patches, with the same error of two non-learned baselines.
 
-    A pixel is evaluated where it has a reading and lies in a removed depth patch. Figures are
-    taken per frame and then averaged over frames, so a frame with many readings weighs no more
-    than one with few.
+    Figures are taken per frame over the readings of removed depth patches, then averaged over
+    frames. docs/evaluation.md explains each of them:
 
-    * ``std_rmse``: RMSE divided by the standard deviation of the frame over all its valid pixels;
-      unit-free, taken on every frame.
-    * ``rmse`` (metres), ``abs_rel``, ``delta1`` (share of pixels within a factor of 1.25): on
-      metric frames only; frames of relative depth never enter them.
-    * ``interp_*``: the same, for :func:`linear_fill` of the kept readings.
-    * ``mean_*``: the same, for the mean of the kept readings as the only prediction.
-    * ``beats_interp``: share of the frames with a smaller RMSE than the interpolation.
-    * ``aligned_*``, ``aligned_mean_*``: frames of which no depth patch was kept (depth ratio 1.0)
-      or whose target cannot be turned back into depth. The prediction is first aligned to the
-      ground truth of the evaluated pixels by scale and shift, the baseline is the constant that
-      is aligned in the same way (for the ``patch`` target both are aligned per patch). These
-      figures use the ground truth and cannot be held against those without the prefix.
-    * ``frames_metric``, ``frames_relative``: frames behind the figures; ``frames_skipped``: frames
-      without a pixel to evaluate, without a kept reading although patches were kept (neither
-      network nor baseline then knows the scale), or of flat depth, whose spread is zero.
+    * ``std_rmse`` on every frame; ``rmse`` (metres), ``abs_rel``, ``delta1`` on metric frames only;
+    * ``interp_*`` and ``mean_*``: the same, for :func:`linear_fill` and the mean of the kept
+      readings; ``beats_interp``: share of the frames with a smaller RMSE than the interpolation;
+    * ``aligned_*``, ``aligned_mean_*``: frames without a kept depth patch, or whose target cannot
+      be turned back into depth, after alignment to the truth; not comparable with the others;
+    * ``frames_metric``, ``frames_relative``, ``frames_skipped``.
+
+    Figures of the baselines are remembered by a digest of depth, validity and mask, so that
+    validating again on the same frames and masks does not interpolate again.
 
     Args:
-        cache_size: Frames whose baseline figures are remembered (a few numbers each), so that
-            validating again on the same frames and masks does not interpolate again. The key is a
-            digest of depth, validity and mask; nothing stale can be read. 0 turns it off.
         table: Whether to log a table of model and baselines.
-        collect_device: See :class:`mmengine.evaluator.BaseMetric`.
-        prefix: See there.
-        collect_dir: See there.
+        **kwargs: Arguments of :class:`mmengine.evaluator.BaseMetric`.
     """
 
     default_prefix = 'masked_depth'
 
-    def __init__(
-        self,
-        cache_size: int = 10000,
-        table: bool = True,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
-        collect_dir: str | None = None,
-    ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
-        self.cache_size = cache_size
+    def __init__(self, table: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.table = table
-        self._baselines: OrderedDict[bytes, dict] = OrderedDict()
+        self._baselines: dict[bytes, dict] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict | BaseDataElement]) -> None:
         """Append one record of plain numbers per sample, skipped ones included.
@@ -208,29 +188,15 @@ class MaskedDepthMetric(BaseMetric):
         model = depth_figures(found.prediction, depth, found.evaluated, spread, metric)
         record = {'kind': kind, 'aligned': found.aligned, 'model': model}
         if found.aligned:
+            # The best constant, of the frame or, for a target per patch, of each patch.
             per_patch = sample.get('pred_depth') is None and sample['target_mode'] == 'patch'
-            record['mean'] = self._aligned_constant(
-                depth, found.evaluated, spread, metric, tuple(sample['grid']) if per_patch else None
-            )
+            grid = tuple(sample['grid']) if per_patch else (1, 1)
+            zero = torch.zeros_like(depth)[None]
+            constant = align_patches(zero, depth[None], found.evaluated[None], grid)[0]
+            record['mean'] = depth_figures(constant, depth, found.evaluated, spread, metric)
         else:
             record.update(self._kept_baselines(depth, found, spread, metric))
         return record
-
-    @staticmethod
-    def _aligned_constant(
-        depth: Tensor,
-        evaluated: Tensor,
-        spread: float,
-        metric: bool,
-        grid: tuple[int, int] | None,
-    ) -> dict[str, float]:
-        """Figures of the best constant per frame, or per patch if a grid is given."""
-        constant = torch.zeros_like(depth)[None]
-        if grid is None:
-            fitted = align_scale_shift(constant, depth[None], evaluated[None])
-        else:
-            fitted = align_patches(constant, depth[None], evaluated[None], grid)
-        return depth_figures(fitted[0], depth, evaluated, spread, metric)
 
     def _kept_baselines(
         self, depth: Tensor, found: ComparableDepth, spread: float, metric: bool
@@ -238,7 +204,6 @@ class MaskedDepthMetric(BaseMetric):
         """Figures of interpolation and mean of the kept readings, from the cache if seen."""
         key = _digest(depth, found.known, found.evaluated) + bytes([metric])
         if key in self._baselines:
-            self._baselines.move_to_end(key)
             return self._baselines[key]
         filled = linear_fill(depth[None, None], found.known[None, None])
         mean = torch.full_like(depth, float(depth[found.known].mean()))
@@ -246,10 +211,8 @@ class MaskedDepthMetric(BaseMetric):
             'interp': depth_figures(filled[0, 0], depth, found.evaluated, spread, metric),
             'mean': depth_figures(mean, depth, found.evaluated, spread, metric),
         }
-        if self.cache_size:
+        if len(self._baselines) < _REMEMBERED:
             self._baselines[key] = baselines
-            if len(self._baselines) > self.cache_size:
-                self._baselines.popitem(last=False)
         return baselines
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:

@@ -19,40 +19,32 @@ class MonocularDepthMetric(DepthMetric):
 
     d1 to d3 (share of pixels within a factor of 1.25, 1.25^2, 1.25^3), abs_rel, sq_rel, rmse,
     rmse_log, log10 and silog, each over the valid pixels of a frame, then averaged over frames.
-    It differs from the parent in five things:
+    It differs from the parent in four things:
 
     - predictions are clamped to the evaluated range, as the protocol does; the parent's
       logarithms of a prediction of 0 or less are NaN, and so is the whole figure;
     - ``crop_type='nyu_crop'``, rows 45 to 471 and columns 41 to 601 of 480x640, is refused for
       maps of another size, where the parent cuts out the wrong part;
     - frames without a valid pixel are left out and counted; they make the parent's mean NaN;
-    - each frame is reduced at once, where the parent holds all pixels of all frames;
-    - ``depth_metrics`` may be given; the parent's check of it raises a TypeError.
+    - each frame is reduced at once, where the parent holds all pixels of all frames.
 
     Args:
-        depth_metrics: names of the figures wanted; all by default.
         min_depth_eval: metres; pixels at or below are left out.
         max_depth_eval: metres; pixels at or beyond are left out.
         crop_type: None or 'nyu_crop'.
         **kwargs: further arguments of the parent.
 
     Raises:
-        ValueError: an unknown figure, or a range that is empty.
+        ValueError: the range is empty.
     """
 
     def __init__(
         self,
-        depth_metrics: Sequence[str] | None = None,
         min_depth_eval: float = 1e-3,
         max_depth_eval: float = 10.0,
         crop_type: str | None = None,
         **kwargs,
     ) -> None:
-        unknown = set(depth_metrics or ()) - set(self.METRICS)
-        if unknown:
-            raise ValueError(
-                f'MonocularDepthMetric: {sorted(unknown)} are not among {list(self.METRICS)}.'
-            )
         if not 0 < min_depth_eval < max_depth_eval:
             raise ValueError(
                 f'MonocularDepthMetric: expected 0 < min_depth_eval < max_depth_eval, got '
@@ -64,8 +56,6 @@ class MonocularDepthMetric(DepthMetric):
             crop_type=crop_type,
             **kwargs,
         )
-        if depth_metrics is not None:
-            self.metrics = list(depth_metrics)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Reduce each frame to its figures."""

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from torch import Tensor
+from mmengine.model.weight_init import PretrainedInit
+from torch import Tensor, nn
 
 from mmmask3d.models.pos_embed import GRID_KEY
 
@@ -79,17 +80,69 @@ def layer_indices(
     return tuple(i % num_layers for i in chosen)
 
 
-def check_frozen_stages(frozen_stages: int, num_layers: int) -> None:
-    """Refuse a number of frozen stages that an encoder of ``num_layers`` does not have.
+class EncoderParts(nn.Module):
+    """What the encoders have in common, whoever computes the features; named first among the bases.
 
-    Raises:
-        ValueError: it is below -1 or above ``num_layers``.
+    A subclass says in :meth:`_frozen` what belongs to its frozen stages.
     """
-    if not -1 <= frozen_stages <= num_layers:
-        raise ValueError(
-            f'frozen_stages={frozen_stages}: expected -1 (nothing is frozen) to '
-            f'{num_layers} (everything).'
-        )
+
+    init_cfg: Any
+    frozen_stages: int
+    patch_size: int
+    window_size: int
+
+    def has_weights(self) -> bool:
+        """Whether the config names weights to start from."""
+        return self._pretrained() is not None
+
+    def _pretrained(self) -> dict[str, Any] | None:
+        """Arguments of ``init_cfg=dict(type='Pretrained', ...)``; None without one."""
+        configs = self.init_cfg if isinstance(self.init_cfg, list | tuple) else [self.init_cfg]
+        for cfg in filter(None, configs):
+            if cfg['type'] in ('Pretrained', PretrainedInit):
+                return {k: v for k, v in cfg.items() if k != 'type'}
+        return None
+
+    def train(self, mode: bool = True) -> 'EncoderParts':
+        """Switch mode, but for what is frozen; return self (mmpretrain's backbones return None)."""
+        super().train(mode)
+        if self.frozen_stages >= 0:
+            for module in self._frozen()[0]:
+                module.eval()  # no dropout and no drop path
+        return self
+
+    def _freeze(self, frozen_stages: int, num_layers: int) -> None:
+        if not -1 <= frozen_stages <= num_layers:
+            raise ValueError(
+                f'frozen_stages={frozen_stages}: expected -1 (nothing is frozen) to '
+                f'{num_layers} (everything).'
+            )
+        self.frozen_stages = frozen_stages
+        if frozen_stages >= 0:
+            modules, tokens = self._frozen()
+            for module in modules:
+                module.eval()
+                module.requires_grad_(False)
+            for token in tokens:
+                if token is not None:
+                    token.requires_grad_(False)
+
+    def _frozen(self) -> tuple[list[nn.Module], list[nn.Parameter | None]]:
+        """Modules and tokens of the frozen stages, of which there is at least stage 0."""
+        raise NotImplementedError
+
+    def _grid_of(self, images: Tensor) -> tuple[int, int]:
+        """Patch rows and columns, those that reach beyond the image included."""
+        rows, columns = (-(-side // self.patch_size) for side in images.shape[-2:])
+        return rows, columns
+
+    def _check_no_windows(self) -> None:
+        if self.window_size:
+            raise ValueError(
+                f'Masked pre-training attends globally, as kept patches fill no windows, and '
+                f'window_size={self.window_size} is set. Pre-train with window_size=0 and set it '
+                f'for the dense task: the weights are the same.'
+            )
 
 
 def record_grid(module: RGBEncoder, state_dict: dict, prefix: str, local_metadata: dict) -> None:

@@ -5,6 +5,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -218,14 +219,10 @@ def check_settings(model: nn.Module, checkpoint: Mapping, source: str) -> None:
     if is_timm(backbone):
         _check_timm_settings(model, backbone, read_meta(checkpoint), source)
         return
+    name = type(model).__name__
     ours = getattr(model, 'arch_settings', {}).get('num_heads')
     theirs = arch_settings(backbone).get('num_heads')
-    if ours is not None and theirs not in (None, ours):
-        raise RuntimeError(
-            f'{source}: its encoder has {theirs} attention heads, this {type(model).__name__} has '
-            f'{ours}. All shapes fit, but the features would be others. Build the model with '
-            f'num_heads={theirs} in its arch.'
-        )
+    _compare(source, name, '{} attention heads', theirs, ours, f'num_heads={theirs} in its arch')
     resize = getattr(model, 'pos_embed_resize', None)
     if resize is not None and (backbone.get('pos_embed_resize') or {}) != resize:
         print_log(
@@ -235,33 +232,34 @@ def check_settings(model: nn.Module, checkpoint: Mapping, source: str) -> None:
             logger='current',
             level=logging.WARNING,
         )
-    theirs = backbone.get('norm_cfg', {}).get('eps')
+    norm_cfg = backbone.get('norm_cfg', {})
     found = {m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)}
-    if theirs is not None and found and theirs not in found:
-        raise RuntimeError(
-            f'{source}: its layer norms have eps={theirs}, those of this {type(model).__name__} '
-            f'{found.pop()}. Build the model with norm_cfg={dict(backbone["norm_cfg"])!r}.'
-        )
+    if norm_cfg.get('eps') not in found:
+        ours = found.pop() if found else None
+        _compare(source, name, 'norms with eps={}', norm_cfg.get('eps'), ours, f'{norm_cfg=!r}')
 
 
 def _check_timm_settings(model: nn.Module, backbone: Mapping, meta: Mapping, source: str) -> None:
     """As :func:`check_settings`, of a file that records a ``TimmViT``."""
     name = getattr(model, 'model_name', type(model).__name__)
-    if name.split('.')[0] != backbone['model'].split('.')[0]:
-        raise RuntimeError(
-            f'{source}: its encoder is mmmask3d.TimmViT(model={backbone["model"]!r}), this one is '
-            f'{name}, which computes something else. Build the model that the file names.'
-        )
+    theirs = backbone['model'].split('.')[0]
+    _compare(source, name, 'the layers of {}', theirs, name.split('.')[0], f'model={theirs!r}')
     theirs = (meta.get('arch') or backbone.get('model_args') or {}).get('num_heads')
-    ours = getattr(model, 'num_heads', theirs)
-    if theirs not in (None, ours):
+    ours = getattr(model, 'num_heads', None)
+    remedy = f'model_args=dict(num_heads={theirs})'
+    _compare(source, name, '{} attention heads', theirs, ours, remedy)
+    ours = getattr(model, 'normalisation', None)
+    ours = ours and {k: list(v) for k, v in ours.items()}
+    theirs = meta.get('normalisation')
+    _compare(
+        source, name, 'images normalised with {}', theirs, ours, f'model={backbone["model"]!r}'
+    )
+
+
+def _compare(source: str, name: str, what: str, theirs: Any, ours: Any, remedy: str) -> None:
+    """Refuse a setting that differs where both are known."""
+    if theirs and ours and theirs != ours:
         raise RuntimeError(
-            f'{source}: its encoder has {theirs} attention heads, this {name} has {ours}. All '
-            f'shapes fit, but the features would be others: model_args=dict(num_heads={theirs}).'
-        )
-    theirs, ours = meta.get('normalisation'), getattr(model, 'normalisation', None)
-    if theirs and ours and {k: list(v) for k, v in ours.items()} != theirs:
-        raise RuntimeError(
-            f'{source}: its images were normalised with {theirs}, as {backbone["model"]} wants it, '
-            f'and {name} wants {ours}. Name the model as the file does.'
+            f'{source}: its encoder has {what.format(theirs)}, this {name} has '
+            f'{what.format(ours)}. The features would be others. Build it with {remedy}.'
         )

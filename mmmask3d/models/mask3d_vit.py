@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from mmengine.logging import print_log
-from mmengine.model.weight_init import PretrainedInit, trunc_normal_
+from mmengine.model.weight_init import trunc_normal_
 from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmmask3d.models.encoder import (
-    check_frozen_stages,
+    EncoderParts,
     check_frozen_tokens,
     layer_indices,
     record_grid,
@@ -36,7 +36,7 @@ _FOREIGN_WEIGHTS = re.compile(r'(open-?mmlab|torchvision|modelzoo|mmcls|jhu)://(
 
 
 @MODELS.register_module()
-class Mask3DViT(VisionTransformer):
+class Mask3DViT(EncoderParts, VisionTransformer):
     """Vision transformer for masked pre-training and, afterwards, for dense tasks.
 
     Its state-dict keys are those of :class:`mmpretrain.models.VisionTransformer`, so its encoder
@@ -144,9 +144,7 @@ class Mask3DViT(VisionTransformer):
         for i, layer in enumerate(self.layers):
             if i not in self.global_attn_indexes:
                 window_layer(layer, window_size, self.num_extra_tokens)
-        check_frozen_stages(frozen_stages, self.num_layers)
-        self.frozen_stages = frozen_stages
-        self._freeze_stages()
+        self._freeze(frozen_stages, self.num_layers)
         projection = self.patch_embed.projection
         self._plain_patches = (
             isinstance(projection, nn.Conv2d)
@@ -167,12 +165,11 @@ class Mask3DViT(VisionTransformer):
         """Initialise: sine-cosine positions and MAE's rules, or the given checkpoint."""
         if self.is_init:
             return
-        configs = self.init_cfg if isinstance(self.init_cfg, list | tuple) else [self.init_cfg]
-        for cfg in filter(None, configs):
-            if cfg['type'] in ('Pretrained', PretrainedInit):
-                load_encoder(self, **{k: v for k, v in cfg.items() if k != 'type'})
-                self._is_init = True
-                return
+        pretrained = self._pretrained()
+        if pretrained is not None:
+            load_encoder(self, **pretrained)
+            self._is_init = True
+            return
         super().init_weights()
         with torch.no_grad():
             extra = self.num_extra_tokens
@@ -185,18 +182,6 @@ class Mask3DViT(VisionTransformer):
                 trunc_normal_(self.cls_token, std=0.02)
         self._is_init = True
 
-    def has_weights(self) -> bool:
-        """Whether the config names weights to start from."""
-        configs = self.init_cfg if isinstance(self.init_cfg, list | tuple) else [self.init_cfg]
-        return any(cfg and cfg['type'] in ('Pretrained', PretrainedInit) for cfg in configs)
-
-    def train(self, mode: bool = True) -> 'Mask3DViT':
-        """Switch mode, but for what is frozen; return self (mmpretrain's backbones return None)."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()  # no dropout and no drop path; mmpretrain's switch these on again
-        return self
-
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter and number of depths, for layer-wise learning-rate decay.
 
@@ -205,22 +190,12 @@ class Mask3DViT(VisionTransformer):
         depth, num_layers = super().get_layer_depth(param_name, prefix)
         return (0 if param_name.startswith(prefix + 'pre_norm.') else depth), num_layers
 
-    def _frozen_modules(self) -> list[nn.Module]:
-        if self.frozen_stages < 0:
-            return []
+    def _frozen(self) -> tuple[list[nn.Module], list[nn.Parameter | None]]:
         layers = list(self.layers)[: self.frozen_stages]
         modules = [self.patch_embed, self.drop_after_pos, self.pre_norm, *layers]
         if self.frozen_stages == self.num_layers:
             modules += [getattr(self, name) for name in ('ln1', 'ln2') if hasattr(self, name)]
-        return modules
-
-    def _freeze_stages(self) -> None:
-        for module in self._frozen_modules():
-            module.eval()
-            module.requires_grad_(False)
-        if self.frozen_stages >= 0:
-            for token in filter(lambda t: t is not None, (self.pos_embed, self.cls_token)):
-                token.requires_grad_(False)
+        return modules, [self.pos_embed, self.cls_token]
 
     def forward(
         self,
@@ -250,19 +225,10 @@ class Mask3DViT(VisionTransformer):
         """
         wanted = self.out_indices if layers is None else layer_indices(layers, self.num_layers)
         if keep_ids is None:
-            if frozen is None:
-                tokens, grid = self._embed(x)
-            else:
-                rows, columns = (-(-side // self.patch_size) for side in x.shape[-2:])
-                tokens, grid = frozen, (rows, columns)
+            tokens, grid = self._embed(x) if frozen is None else (frozen, self._grid_of(x))
             outs = self._run_layers(tokens, wanted, grid, frozen is not None)
             return tuple(self._format_output(out, grid) for out in outs)
-        if self.window_size:
-            raise ValueError(
-                f'Masked pre-training attends globally, as kept patches fill no windows, and '
-                f'window_size={self.window_size} is set. Pre-train with window_size=0 and set it '
-                f'for the dense task: the weights are the same.'
-            )
+        self._check_no_windows()
         if layers is None:
             wanted = (self.num_layers - 1,)
         if frozen is None:

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from mmmask3d.checkpoints.locations import read_checkpoint
 from mmmask3d.models.adapter import is_adapter, load_adapter
 from mmmask3d.models.encoder import (
-    check_frozen_stages,
+    EncoderParts,
     check_frozen_tokens,
     layer_indices,
     record_grid,
@@ -33,7 +33,7 @@ _AFTER_THE_FEATURES = {'attn_pool', 'fc_norm', 'head', 'head_dist', 'head_drop'}
 
 
 @MODELS.register_module()
-class TimmViT(BaseModule):
+class TimmViT(EncoderParts, BaseModule):
     """A vision transformer of timm under the contract of :class:`~.encoder.RGBEncoder`.
 
     It serves timm's ``VisionTransformer`` (ViT, MAE, DeiT III, CLIP, SigLIP 2, DINOv2 with and
@@ -126,9 +126,7 @@ class TimmViT(BaseModule):
         for i, block in enumerate(self.trunk.blocks):
             if i not in self.global_attn_indexes:
                 block.attn.set_window(window_size, self.num_extra_tokens)
-        check_frozen_stages(frozen_stages, self.num_layers)
-        self.frozen_stages = frozen_stages
-        self._freeze_stages()
+        self._freeze(frozen_stages, self.num_layers)
         self._register_state_dict_hook(record_grid)
 
     @property
@@ -181,24 +179,16 @@ class TimmViT(BaseModule):
         """Load the weights that were named; otherwise timm's own initialisation stands."""
         if self.is_init:
             return
-        configs = self.init_cfg if isinstance(self.init_cfg, list | tuple) else [self.init_cfg]
-        chosen = [cfg for cfg in configs if cfg and cfg['type'] == 'Pretrained']
+        pretrained = self._pretrained()
         if self._weights_of_timm:
             self._load_from_timm()
-        elif chosen:
-            self._load_from_file(**{k: v for k, v in chosen[0].items() if k != 'type'})
+        elif pretrained is not None:
+            self._load_from_file(**pretrained)
         self._is_init = True
 
     def has_weights(self) -> bool:
         """Whether the config names weights to start from."""
-        return self._weights_of_timm or bool(self.init_cfg)
-
-    def train(self, mode: bool = True) -> 'TimmViT':
-        """Switch mode, but for what is frozen."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        return self
+        return self._weights_of_timm or super().has_weights()
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter and number of depths, for layer-wise learning-rate decay.
@@ -241,7 +231,6 @@ class TimmViT(BaseModule):
                 patch.
         """
         wanted = self.out_indices if layers is None else layer_indices(layers, self.num_layers)
-        size = x.shape[-2:]
         rope, start = None, 0 if frozen is None else self.frozen_stages
         if frozen is None:
             tokens, rope = self._embed(x)
@@ -250,14 +239,14 @@ class TimmViT(BaseModule):
             if self._has_rope:
                 rope = self._embed(x)[1]
         if keep_ids is not None:
-            grid_of(size[0], size[1], self.patch_size)
+            grid_of(x.shape[-2], x.shape[-1], self.patch_size)
             tokens, rope = self._keep(tokens, rope, keep_ids)
             wanted = (self.num_layers - 1,) if layers is None else wanted
         if frozen is None:
             tokens = self.trunk.norm_pre(tokens)
         else:
             check_frozen_tokens(wanted, start)
-        grid = tuple(-(-side // self.patch_size) for side in size)
+        grid = self._grid_of(x)
         outs = []
         for i in range(start, max(wanted) + 1):
             tokens = self._run_layer(i, tokens, rope, grid)
@@ -270,7 +259,7 @@ class TimmViT(BaseModule):
     @torch.no_grad()
     def forward_frozen(self, x: Tensor) -> Tensor:
         """Tokens ``(B, E + N, C)`` of whole images after the frozen stages, without gradient."""
-        grid = tuple(-(-side // self.patch_size) for side in x.shape[-2:])
+        grid = self._grid_of(x)
         x, rope = self._embed(x)
         x = self.trunk.norm_pre(x)
         for i in range(self.frozen_stages):
@@ -294,12 +283,7 @@ class TimmViT(BaseModule):
         self, x: Tensor, rope: Tensor | None, keep_ids: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Keep the extra tokens and some patches, and the rotary positions of these patches."""
-        if self.window_size:
-            raise ValueError(
-                f'Masked pre-training attends globally, as kept patches fill no windows, and '
-                f'window_size={self.window_size} is set. Pre-train with window_size=0 and set it '
-                f'for the dense task: the weights are the same.'
-            )
+        self._check_no_windows()
         x = keep_tokens(x, keep_ids, self.num_extra_tokens)
         if rope is not None:
             from timm.layers import apply_keep_indices_nlc
@@ -324,26 +308,13 @@ class TimmViT(BaseModule):
             return checkpoint(_run_block, block, x, rope, grid, use_reentrant=False)
         return _run_block(block, x, rope, grid)
 
-    def _stem(self) -> list[nn.Module]:
-        parts = [self.trunk.patch_embed, self.trunk.pos_drop, self.trunk.norm_pre]
-        rope = getattr(self.trunk, 'rope', None)
-        return [*parts, rope] if rope is not None else parts
-
-    def _frozen_modules(self) -> list[nn.Module]:
-        if self.frozen_stages < 0:
-            return []
-        modules = [*self._stem(), *list(self.trunk.blocks)[: self.frozen_stages]]
-        return [*modules, self.trunk.norm] if self.frozen_stages == self.num_layers else modules
-
-    def _freeze_stages(self) -> None:
-        for module in self._frozen_modules():
-            module.eval()
-            module.requires_grad_(False)
-        if self.frozen_stages >= 0:
-            for name in ('pos_embed', 'cls_token', 'reg_token'):
-                token = getattr(self.trunk, name, None)
-                if token is not None:
-                    token.requires_grad_(False)
+    def _frozen(self) -> tuple[list[nn.Module], list[nn.Parameter | None]]:
+        trunk = self.trunk
+        modules = [trunk.patch_embed, trunk.pos_drop, trunk.norm_pre]
+        modules += [trunk.rope] if self._has_rope else []
+        modules += list(trunk.blocks)[: self.frozen_stages]
+        modules += [trunk.norm] if self.frozen_stages == self.num_layers else []
+        return modules, [getattr(trunk, n, None) for n in ('pos_embed', 'cls_token', 'reg_token')]
 
     def _load_from_timm(self) -> None:
         """Fill the encoder with timm's weights of its name, from the cache or the hub."""

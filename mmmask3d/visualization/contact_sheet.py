@@ -30,17 +30,11 @@ _IGNORED = 255
 
 @dataclass(frozen=True)
 class Labels:
-    """A label map to draw.
+    """A label map to draw."""
 
-    Attributes:
-        title: Of its tile.
-        ids: (H, W) uint8; 0 = unlabelled, 1..C the classes, 255 ignored.
-        classes: Names of the classes.
-    """
-
-    title: str
-    ids: np.ndarray
-    classes: Sequence[str]
+    title: str  # of its tile
+    ids: np.ndarray  # (H, W) uint8; 0 = unlabelled, 1..C the classes, 255 ignored
+    classes: Sequence[str]  # their names
 
 
 def frame_strip(

@@ -25,20 +25,13 @@ class EdgePair:
 
     An edge is (strength, strength * cos 2a, strength * sin 2a) with a the direction across it, so
     that the product of two edges is greatest where they run alike, whichever side is brighter.
-
-    Attributes:
-        colour: (3, h, w) float32; strength relative to the neighbourhood, mean about 0.
-        rows: (n,) rows of the contours of depth.
-        columns: (n,) their columns.
-        contours: (3, n) float32; strength is 1.
-        pixel: Pixels of the frame per pixel here.
     """
 
-    colour: np.ndarray
-    rows: np.ndarray
-    columns: np.ndarray
-    contours: np.ndarray
-    pixel: float
+    colour: np.ndarray  # (3, h, w) float32; strength relative to the neighbourhood, mean about 0
+    rows: np.ndarray  # (n,) rows of the contours of depth
+    columns: np.ndarray  # (n,) their columns
+    contours: np.ndarray  # (3, n) float32; strength is 1
+    pixel: float  # pixels of the frame per pixel here
 
 
 def edge_pair(

@@ -77,15 +77,10 @@ def picture(image: np.ndarray, description: str) -> Markup:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table.
+    """A row of a table."""
 
-    Attributes:
-        cells: Its cells; numbers, with or without a unit, are set to the right.
-        kinds: Kinds it belongs to, for :func:`filtered`.
-    """
-
-    cells: Sequence[object]
-    kinds: Sequence[str] = ()
+    cells: Sequence[object]  # numbers, with or without a unit, are set to the right
+    kinds: Sequence[str] = ()  # for filtered()
 
 
 def table(headings: Sequence[str], rows: Iterable[Row]) -> Markup:

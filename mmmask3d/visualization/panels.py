@@ -36,7 +36,6 @@ def reconstruction_panel(
     paste_kept: bool = False,
     vmin: float | None = None,
     vmax: float | None = None,
-    error_max: float | None = None,
     columns: int | None = None,
     caption: str = '',
 ) -> np.ndarray:
@@ -64,8 +63,6 @@ def reconstruction_panel(
         paste_kept: Show the kept readings in the prediction, as a user would do.
         vmin: Depth of the lowest colour; None: 1st percentile of the true depth.
         vmax: Depth of the highest colour; None: its 99th percentile.
-        error_max: Error of the highest colour; None: a quarter of ``vmax - vmin``, which stays
-            the same over the epochs of a training.
         columns: Tiles per row; None: one row of up to 4 tiles, else two rows.
         caption: Line under the tiles, such as the name of the frame.
 
@@ -103,7 +100,7 @@ def reconstruction_panel(
             unit,
             aligned,
             paste_kept,
-            (vmin, vmax, error_max),
+            (vmin, vmax),
         )
     elif pred_depth is not None:
         low, high = (float(v) for v in np.percentile(pred_depth, [1, 99]))
@@ -156,9 +153,9 @@ def _depth_tiles(
     unit: str,
     aligned: bool,
     paste_kept: bool,
-    limits: tuple[float | None, float | None, float | None],
+    limits: tuple[float | None, float | None],
 ) -> list[Tile]:
-    vmin, vmax, error_max = limits
+    vmin, vmax = limits
     readings = depth[valid]
     if vmin is None:
         vmin = float(np.percentile(readings, 1)) if readings.size else 0.0
@@ -166,8 +163,7 @@ def _depth_tiles(
         vmax = float(np.percentile(readings, 99)) if readings.size else 1.0
     if vmax <= vmin:
         vmax = vmin + 1e-3  # a flat frame still gets a scale
-    if error_max is None:
-        error_max = (vmax - vmin) / 4
+    error_max = (vmax - vmin) / 4  # the same over the epochs of a training
     bar = Bar('turbo', vmin, vmax, unit)
 
     def colour(values: np.ndarray, known: np.ndarray | None) -> np.ndarray:

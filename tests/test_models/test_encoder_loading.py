@@ -191,7 +191,7 @@ def test_what_no_shape_tells_is_compared_where_it_is_recorded(weights, tmp_path,
     backbone = dict(type='Mask3DViT', arch=ARCH, img_size=32, patch_size=8)
     for change, message in (
         (dict(arch={**ARCH, 'num_heads': 6}), 'has 6 attention heads'),
-        (dict(norm_cfg=dict(type='LN', eps=1e-3)), r'layer norms have eps=0\.001'),
+        (dict(norm_cfg=dict(type='LN', eps=1e-3)), r'norms with eps=0\.001'),
     ):
         settings = {**backbone, **change}
         meta = dict(backbone=settings)

@@ -54,7 +54,7 @@ class Reader:
 
 
 def test_six_tiles_show_what_they_should():
-    panel = reconstruction_panel(**frame(), vmin=1.0, vmax=3.0, error_max=0.2)
+    panel = reconstruction_panel(**frame(), vmin=1.0, vmax=3.0)
     read = Reader(panel)
     assert panel.dtype == np.uint8
     # RGB and masked RGB: patches 0 and 5 (row 1, column 1) are grey, patch 1 is not.
@@ -71,20 +71,20 @@ def test_six_tiles_show_what_they_should():
     # Truth is hatched where it has none, and not grey where it was removed.
     assert read(4, H - 1, W - 1) == colour('turbo', 1.0)
     assert {read(4, y, W - 1) for y in range(P)} == {INVALID_LIGHT, INVALID_DARK}
-    # The error of 0.1 m on a scale to 0.2; kept patches are not scored.
-    assert read(5, H - 1, W - 1) == colour('inferno', 0.5)
+    # The error of 0.1 m on a scale to a quarter of 2 m; kept patches are not scored.
+    assert read(5, H - 1, W - 1) == colour('inferno', 0.2)
     assert read(5, 0, 0) == read(5, P + 3, 2 * P + 3) == MASKED_GREY
 
 
 def test_no_tile_of_inputs_that_are_whole_or_not_given():
     """RGB to depth: four tiles, and the bar of the depth stands at the truth."""
     sample = {**frame(), 'rgb_mask': np.zeros(12, bool), 'depth_mask': np.ones(12, bool)}
-    panel = reconstruction_panel(**sample, vmin=1.0, vmax=3.0, error_max=0.2)
+    panel = reconstruction_panel(**sample, vmin=1.0, vmax=3.0)
     read = Reader(panel, 4, bars=(2,))
     assert read(0, 5, 5) == (200, 30, 60)
     assert read(1, 0, 0) == colour('turbo', 0.05)
     assert read(2, 0, 0) == colour('turbo', 0.0)
-    assert read(3, 0, 0) == read(3, H - 1, W - 1) == colour('inferno', 0.5)
+    assert read(3, 0, 0) == read(3, H - 1, W - 1) == colour('inferno', 0.2)
 
 
 def test_bars_span_the_colour_map():
