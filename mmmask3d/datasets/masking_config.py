@@ -94,19 +94,17 @@ def resolve_masking(config: Any, asked: Collection[str] = ()) -> bool:
     for key in sorted(asked):
         deaf = {place: step[key] for place, step in steps.items() if step.get(key) is not None}
         said = ', '.join(f'{place}.{key}={value!r}' for place, value in deaf.items())
-        change = f'Remove {key} there, or change it there.'
-        if deaf and len(deaf) == len(steps):
-            raise ValueError(
-                f'masking.{key}={defaults[key]!r} has no effect: {where} says {said}, which goes '
-                f'first. {change}'
-            )
-        if deaf:
-            print_log(
-                f'masking.{key}={defaults[key]!r} does not reach every pipeline: {where} says '
-                f'{said}, which goes first. {change}',
-                'current',
-                logging.WARNING,
-            )
+        if not deaf:
+            continue
+        everywhere = len(deaf) == len(steps)
+        text = (
+            f'masking.{key}={defaults[key]!r} '
+            f'{"has no effect" if everywhere else "does not reach every pipeline"}: {where} says '
+            f'{said}, which goes first. Remove {key} there, or change it there.'
+        )
+        if everywhere:
+            raise ValueError(text)
+        print_log(text, 'current', logging.WARNING)
     return bool(steps)
 
 

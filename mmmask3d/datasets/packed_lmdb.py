@@ -74,9 +74,8 @@ class PackedLmdbBackend(LmdbBackend):
         backend_args = dict(backend='packed_lmdb', db_path='data/frames.lmdb',
                             data_root='data/frames')
 
-    The database is opened read-only and without locks, once in each process, whatever the number
-    of backends; a copy sent to another process opens it again. Contents are compared with their
-    checksums when they are read. Names may be asked for in any Unicode form.
+    The database is opened read-only and without locks, once in each process. Contents are compared
+    with their checksums when they are read. Names may be asked for in any Unicode form.
 
     Args:
         db_path: The database, one file.

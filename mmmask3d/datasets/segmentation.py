@@ -80,6 +80,17 @@ class _CheckedSegDataset(BaseSegDataset):
     backend (``backend_args``) it would cost one request per frame.
     """
 
+    LABEL_FOLDER: str
+
+    def __init__(
+        self, data_prefix: dict | None = None, reduce_zero_label: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(
+            data_prefix=data_prefix or dict(img_path='rgb', seg_map_path=self.LABEL_FOLDER),
+            reduce_zero_label=reduce_zero_label,
+            **kwargs,
+        )
+
     def load_data_list(self) -> list[dict]:
         """Return one dict per frame; see :class:`BaseSegDataset` for the keys.
 
@@ -172,67 +183,21 @@ class NYUv2SegDataset(_CheckedSegDataset):
 
     Args:
         num_classes: 13 or 40; also chooses the label folder.
-        data_prefix: Folders below ``data_root``; defaults to ``rgb`` and ``label<num_classes>``.
-        **kwargs: Arguments of mmseg's ``BaseSegDataset``. ``metainfo=dict(classes=...)`` selects
-            a subset of the classes; the others are ignored.
+        **kwargs: Arguments of mmseg's ``BaseSegDataset``.
     """
 
     _CLASSES = {13: NYU13_CLASSES, 40: NYU40_CLASSES}
 
-    def __init__(
-        self,
-        num_classes: int = 13,
-        data_prefix: dict | None = None,
-        metainfo: dict | None = None,
-        reduce_zero_label: bool = True,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, num_classes: int = 13, **kwargs: Any) -> None:
         if num_classes not in self._CLASSES:
             raise ValueError(f'NYUv2SegDataset: num_classes must be 13 or 40, got {num_classes!r}')
-        self._all_classes = self._CLASSES[num_classes]
-        palette = distinct_palette(num_classes)
-        metainfo = dict(metainfo or {})
-        classes = metainfo.setdefault('classes', self._all_classes)
-        unknown = [c for c in classes if c not in self._all_classes]
-        if unknown:
-            raise ValueError(f'NYUv2SegDataset: {unknown} are not among {self._all_classes}')
-        metainfo.setdefault('palette', [palette[self._all_classes.index(c)] for c in classes])
-        super().__init__(
-            data_prefix=data_prefix or dict(img_path='rgb', seg_map_path=f'label{num_classes}'),
-            metainfo=metainfo,
-            reduce_zero_label=reduce_zero_label,
-            **kwargs,
-        )
-
-    def get_label_map(self, new_classes: Sequence[str] | None = None) -> dict[int, int] | None:
-        """Map ids of the full class list to those of a chosen subset (255 for the rest).
-
-        The base class reads the full list from a class attribute; ours depends on
-        ``num_classes``, hence an instance method.
-        """
-        if new_classes is None or list(new_classes) == list(self._all_classes):
-            return None
-        position = {name: i for i, name in enumerate(new_classes)}
-        return {i: position.get(name, _IGNORE) for i, name in enumerate(self._all_classes)}
-
-
-class _OneLabelFolderSegDataset(_CheckedSegDataset):
-    """A data set with one set of classes, whose label maps lie in one folder."""
-
-    LABEL_FOLDER: str
-
-    def __init__(
-        self, data_prefix: dict | None = None, reduce_zero_label: bool = True, **kwargs: Any
-    ) -> None:
-        super().__init__(
-            data_prefix=data_prefix or dict(img_path='rgb', seg_map_path=self.LABEL_FOLDER),
-            reduce_zero_label=reduce_zero_label,
-            **kwargs,
-        )
+        self.LABEL_FOLDER = f'label{num_classes}'
+        classes, palette = self._CLASSES[num_classes], distinct_palette(num_classes)
+        super().__init__(metainfo=dict(classes=classes, palette=palette), **kwargs)
 
 
 @DATASETS.register_module()
-class RoomsSegDataset(_OneLabelFolderSegDataset):
+class RoomsSegDataset(_CheckedSegDataset):
     """Generated rooms (``tools/dataset_converters/generate_rooms.py``) with semantic labels.
 
     ``rgb/<frame>.<suffix>``, ``semantic/<frame>.png`` (uint8, 0 = unlabelled, 1..13) and
@@ -244,7 +209,7 @@ class RoomsSegDataset(_OneLabelFolderSegDataset):
 
 
 @DATASETS.register_module()
-class ScanNetSegDataset(_OneLabelFolderSegDataset):
+class ScanNetSegDataset(_CheckedSegDataset):
     """ScanNet (``tools/dataset_converters/scannet.py``) with the 20 classes of its benchmark.
 
     ``rgb/<scene>/<frame>.jpg``, ``label20/<scene>/<frame>.png`` (uint8, 0 = unlabelled, 1..20) and
@@ -256,7 +221,7 @@ class ScanNetSegDataset(_OneLabelFolderSegDataset):
 
 
 @DATASETS.register_module()
-class SUNRGBDSegDataset(_OneLabelFolderSegDataset):
+class SUNRGBDSegDataset(_CheckedSegDataset):
     """SUN RGB-D with its 37 classes, as ``tools/dataset_converters/sunrgbd.py`` writes it.
 
     ``rgb/<frame>.jpg``, ``label37/<frame>.png`` (uint8, 0 = unlabelled, 1..37) and

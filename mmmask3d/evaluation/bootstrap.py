@@ -99,6 +99,15 @@ class MeanScores:
         }
 
 
+def columns(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, Tensor]:
+    """Those figures that any row has, ``(R,)`` float64 each; NaN where a row has none."""
+    return {
+        name: torch.tensor([row.get(name, math.nan) for row in rows], dtype=torch.float64)
+        for name in names
+        if any(name in row for row in rows)
+    }
+
+
 def means(*runs: Scores) -> dict[str, float]:
     """Figures over all frames, averaged over the training seeds of a method."""
     return {name: _mean(values) for name, values in _by_figure(runs).items()}

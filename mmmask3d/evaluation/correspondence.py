@@ -5,7 +5,7 @@ intrinsics say where it really is. After Probe3D (arXiv 2404.08636), on frames o
 within 5, 10 and 20 pixels, by the angle between the views.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmask3d.evaluation.bootstrap import MeanScores
+from mmmask3d.evaluation.bootstrap import MeanScores, columns
 from mmmask3d.evaluation.frames import Frame
 
 PIXELS = (5, 10, 20)
@@ -209,7 +209,9 @@ def score_pairs(
         row[f'r10_{rotation_bin(pair.rotation)}'] = row['r10']
         row |= {f'chance{p}': 100 * float((around <= p).double().mean()) for p in PIXELS}
         rows.append(row)
-    return MeanScores(_columns(rows), torch.tensor([[p.first, p.second] for p in pairs]))
+    bins = [f'r10_{a}-{b}' for a, b in pairwise(ROTATIONS)]
+    names = [f'r{p}' for p in PIXELS] + bins + [f'chance{p}' for p in PIXELS]
+    return MeanScores(columns(rows, names), torch.tensor([[p.first, p.second] for p in pairs]))
 
 
 def rotation_bin(degrees: float) -> str:
@@ -218,13 +220,3 @@ def rotation_bin(degrees: float) -> str:
         if degrees < high:
             return f'{low}-{high}'
     return f'{ROTATIONS[-2]}-{ROTATIONS[-1]}'
-
-
-def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, Tensor]:
-    bins = [f'r10_{a}-{b}' for a, b in pairwise(ROTATIONS)]
-    names = [f'r{p}' for p in PIXELS] + bins + [f'chance{p}' for p in PIXELS]
-    return {
-        name: torch.tensor([row.get(name, float('nan')) for row in rows], dtype=torch.float64)
-        for name in names
-        if any(name in row for row in rows)
-    }

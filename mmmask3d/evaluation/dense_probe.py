@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmask3d.evaluation.bootstrap import LabelScores, MeanScores, Scores
+from mmmask3d.evaluation.bootstrap import LabelScores, MeanScores, Scores, columns
 from mmmask3d.evaluation.frozen_features import FrozenFeatures
 from mmmask3d.evaluation.masked_depth_metric import depth_figures
 from mmmask3d.models.surface_normals import normal_figures
@@ -421,9 +421,4 @@ def _score_values(maps: Iterator[Tensor], test: FrozenFeatures) -> MeanScores:
     names: list[str] = next((list(f) for f in frames if f), [])
     if not names:
         raise ValueError(f'no frame to score on has a {_NAMES[test.kind]}, or they do not differ.')
-    return MeanScores(
-        {
-            name: torch.tensor([f.get(name, float('nan')) for f in frames], dtype=torch.float64)
-            for name in names
-        }
-    )
+    return MeanScores(columns(frames, names))

@@ -99,14 +99,7 @@ def _draw_frame(source: Source, reader: InstanceReader, index: int, columns: int
             columns=columns,
         )
     except (FrameError, OSError, ValueError) as error:
-        return Drawn(
-            source.title,
-            index,
-            name,
-            message_strip(f'{name}: {error}'),
-            kinds=['failed'],
-            error=str(error),
-        )
+        return _failed(source.title, index, name, str(error))
     invalid = 1 - np.count_nonzero(valid) / valid.size
     readings, unit = depth[valid], ' m' if source.metric else ''
     figures = {
@@ -124,6 +117,11 @@ def _draw_frame(source: Source, reader: InstanceReader, index: int, columns: int
     if source.labels and len(labels) < len(source.labels):
         kinds.append('unlabelled')
     return Drawn(source.title, index, name, strip, figures, kinds)
+
+
+def _failed(source: str, index: int, frame: str, error: str) -> Drawn:
+    picture = message_strip(f'{frame}: {error}')
+    return Drawn(source, index, frame, picture, kinds=['failed'], error=error)
 
 
 def _read_labels(path: str) -> np.ndarray:
@@ -189,10 +187,7 @@ def _draw_sample(
     try:
         packed = dataset[EpochIndex(index, draw, seed=seed)]
     except (FrameError, OSError) as error:
-        text = str(error)
-        return Drawn(
-            split, index, f'index {index}', message_strip(text), kinds=['failed'], error=text
-        )
+        return _failed(split, index, f'index {index}', str(error))
     inputs, meta = packed['inputs'], packed['data_samples'].metainfo
     if 'grid' not in meta or 'rgb_mask' not in inputs or 'depth_mask' not in inputs:
         raise SourceOptionsError(

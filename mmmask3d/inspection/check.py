@@ -96,8 +96,8 @@ def _check_set(source: Source, options: CheckOptions, pool: ThreadPoolExecutor) 
     if not chosen:
         return CheckedSet(source, measures, None, [])
     judged = _of_usual_shape(pairs)
-    found = _judge(source, [pairs[i] for i in judged], options, pool)
-    return CheckedSet(source, measures, found, judged)
+    result = _judge(source, [pairs[i] for i in judged], options, pool)
+    return CheckedSet(source, measures, result, judged)
 
 
 def _progress(total: int, title: str, options: CheckOptions) -> tqdm:

@@ -1,6 +1,5 @@
 """Rules about single files: missing, damaged, of the wrong size, constant, without labels."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,58 +9,48 @@ from mmmask3d.inspection.sources import Source
 
 _FLAT_COLOUR = 1.0  # grey levels, standard deviation
 
-# code: level, what there is of them, advice
+# Errors: code, what there is of them, advice.
 _PER_FILE = {
     'missing-partner': (
-        'error',
         'files that do not exist, though their partner or the index says so',
         "Complete the data or the index; or leave these frames out with on_error='drop'.",
     ),
     'truncated': (
-        'error',
         'files that end too early',
         "Copy or convert them again; or leave these frames out with on_error='drop'.",
     ),
     'damaged': (
-        'error',
         'PNG files that contradict their own checksums',
         "Copy or convert them again; or leave these frames out with on_error='drop'.",
     ),
     'unreadable': (
-        'error',
         'files that cannot be read',
         'Convert them to what is expected; check the folders and suffixes.',
     ),
     'size-mismatch': (
-        'error',
         'frames whose colour and depth differ in size',
         'Register depth to colour and resize it with nearest, never linear (the converters do).',
     ),
     'no-reading': (
-        'error',
         'depth maps without a reading',
         'Check depth_scale, min_depth, max_depth and depth_invalid; or leave these frames out '
         "with on_error='drop'.",
     ),
     'confidence-unusable': (
-        'error',
         'confidence maps that cannot be used',
         'Expected one channel, of the size of depth or a whole fraction of it both ways.',
     ),
     'label-range': (
-        'error',
         'label maps with ids outside the classes',
         'Use the label folder of this class set, or map the ids; 0 is unlabelled, 1 the first '
         'class.',
     ),
     'label-unreadable': (
-        'error',
         'label or instance maps that cannot be read',
         'Expected single-channel PNG of class ids (8 bits) or instance ids (8 or 16 bits); '
         'colour-coded pictures have to be converted.',
     ),
     'label-size': (
-        'error',
         'label or instance maps that differ in size from the colour image',
         'Resize them with nearest.',
     ),
@@ -75,7 +64,6 @@ def check_files(source: Source, measures: Sequence[Measures], found: Findings) -
     _constant(measures, found)
     _sizes(measures, found)
     _unlabelled(source, measures, found)
-    _annotations(source, found)
     if source.expected is not None and source.expected != len(measures):
         found.add(
             'manifest',
@@ -87,14 +75,14 @@ def check_files(source: Source, measures: Sequence[Measures], found: Findings) -
 
 def _per_file(source: Source, measures: Sequence[Measures], found: Findings) -> None:
     problems = [problem for m in measures for problem in m.problems]
-    for code, (level, what, advice) in _PER_FILE.items():
+    for code, (what, advice) in _PER_FILE.items():
         files = [p.file for p in problems if p.code == code]
         details = [p.message for p in problems if p.code == code]
         if code == 'missing-partner':
             files = source.frames.noted['missing'] + files
             details = ['does not exist'] * len(files)
         if files:
-            found.add(code, level, f'{what}: {len(files)}', advice, files, details)
+            found.add(code, 'error', f'{what}: {len(files)}', advice, files, details)
 
 
 def _passed_over(source: Source, found: Findings) -> None:
@@ -164,38 +152,4 @@ def _unlabelled(source: Source, measures: Sequence[Measures], found: Findings) -
                 f'frames without {kind} map: {len(lacking)} of {len(measures)}',
                 'Nothing to do for pre-training; the splits for fine-tuning must not name them.',
                 [m.img_path for m in lacking],
-            )
-
-
-def _annotations(source: Source, found: Findings) -> None:
-    for path in source.annotations.values():
-        try:
-            with open(path, 'rb') as file:
-                content = json.load(file)
-            images = {image['id']: image['file_name'] for image in content['images']}
-            owners = Counter(a['image_id'] for a in content['annotations'])
-            known = {category['id'] for category in content['categories']}
-            strange = {a['category_id'] for a in content['annotations']} - known
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            found.add(
-                'annotation-unreadable',
-                'error',
-                f'{path} is no COCO file ({type(error).__name__}: {error})',
-                'Copy or convert it again.',
-                [path],
-            )
-            continue
-        nobody = sorted(str(i) for i in owners.keys() - images.keys())
-        if nobody or strange:
-            found.add(
-                'annotation-ids',
-                'error',
-                f'{path} has annotations of '
-                + ' and '.join(
-                    [f'{len(nobody)} images that it does not list'] * bool(nobody)
-                    + [f'categories {sorted(strange, key=str)} that it does not list']
-                    * bool(strange)
-                ),
-                'Convert it again.',
-                [path],
             )

@@ -69,7 +69,6 @@ class Measures:
     spread: float = 0.0  # standard deviation of the grey image
     thumbnail: np.ndarray | None = None  # float32 (192,), grey, mean taken off
     depth: DepthMeasures | None = None
-    labels: dict[str, dict[int, int]] = field(default_factory=dict)  # pixels by id, by kind of map
     unlabelled: list[str] = field(default_factory=list)  # kinds whose file does not exist
 
     def note(self, code: str, file: str, message: str) -> None:
@@ -218,9 +217,8 @@ def _read_labels(found: Measures, maps: LabelMaps) -> None:
         message = f'expected a label map of 8 bits, found {labels.dtype}'
         found.note('label-unreadable', path, message)
         return
-    counts = np.bincount(labels.ravel())
-    found.labels[maps.kind] = {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
-    wrong = [str(i) for i in found.labels[maps.kind] if i not in maps.names]
+    present = np.flatnonzero(np.bincount(labels.ravel()))
+    wrong = [str(i) for i in present if i not in maps.names]
     if wrong:
         found.note(
             'label-range',

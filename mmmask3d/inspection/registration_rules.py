@@ -7,6 +7,7 @@ from mmmask3d.inspection.measures import Measures
 from mmmask3d.inspection.registration import LEAST_FRAMES, Registration
 
 _ENOUGH = 20  # frames; the bootstrap of fewer is too sure of itself, above all in one video
+_LOOK = 'Look at the edge overlays of browse_rgbd.py'
 
 
 def check_registration(
@@ -21,21 +22,21 @@ def check_registration(
         found: Where findings are added.
     """
     right, down = result.shift
-    percent = f'{100 * result.displacement:.1f} % of the width'
-    interval = '{:.1f} to {:.1f} %'.format(*(100 * v for v in result.interval))
-    correction = f'moved by {right:+.1f} pixels right and {down:+.1f} down'
-    if result.scale != 1:
-        correction = f'enlarged x{result.scale:.2f} about the centre and {correction}'
+    files = [m.img_path for m in checked]
+    displacement = 'displacement {:.1f} % of the width, 95 %: {:.1f} to {:.1f} %; {} frames'.format(
+        *(100 * v for v in (result.displacement, *result.interval)), result.used
+    )
     if result.verdict == 'misregistered':
+        enlarged = f'enlarged x{result.scale:.2f} about the centre and ' * (result.scale != 1)
         found.add(
             'misregistered',
             'error' if result.used >= _ENOUGH else 'warning',
             f'depth does not lie on colour: its contours fit the colour edges best when depth is '
-            f'{correction} (at {result.width} pixels width), a displacement of {percent} (95 %: '
-            f'{interval}; {result.used} frames)',
+            f'{enlarged}moved by {right:+.1f} pixels right and {down:+.1f} down (at {result.width} '
+            f'pixels width; {displacement})',
             'Register depth to colour with the calibration of the two cameras. The correction '
             'given here is an average over all depths, not a replacement for that.',
-            [m.img_path for m in checked],
+            files,
         )
     elif result.verdict == 'unmatched':
         found.add(
@@ -43,19 +44,16 @@ def check_registration(
             'warning',
             f'depth contours and colour edges agree at no shift or scale more than those of '
             f'different frames do ({result.used} frames)',
-            'Look at the edge overlays of browse_rgbd.py: are these pairs of the same moment and '
-            'the same camera?',
-            [m.img_path for m in checked],
+            f'{_LOOK}: are these pairs of the same moment and the same camera?',
+            files,
         )
     elif result.verdict == 'undecided':
+        # Around a place that fits, the usual reason is that there are few frames.
         found.add(
             'registration-undecided',
-            # Around a place that fits, the usual reason is that there are few frames.
             'note' if result.displacement <= tolerance else 'warning',
-            f'the frames do not agree whether depth lies on colour: displacement {percent}, 95 % '
-            f'interval {interval} ({result.used} frames)',
-            'Check more frames (--registration-frames), and look at the edge overlays of '
-            'browse_rgbd.py.',
+            f'the frames do not agree whether depth lies on colour ({displacement})',
+            f'Check more frames (--registration-frames). {_LOOK}.',
         )
     elif result.verdict == 'too few':
         found.add(
@@ -63,7 +61,7 @@ def check_registration(
             'note',
             f'registration was not judged: {result.used} frames have enough depth contours, '
             f'{LEAST_FRAMES} are needed',
-            'Look at the edge overlays of browse_rgbd.py.',
+            f'{_LOOK}.',
         )
     else:
         found.add(

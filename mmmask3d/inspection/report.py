@@ -59,10 +59,6 @@ def _set_data(one: CheckedSet) -> dict:
             'high': max(d.high for d in depths),
             'invalid_share': float(np.mean([d.invalid for d in depths])),
         }
-    pixels = {
-        maps.kind: {str(i): n for i, n in sorted(_label_pixels(one, maps.kind).items())}
-        for maps in one.source.labels
-    }
     sizes = Counter(m.size for m in one.measures if m.size)
     return {
         'title': one.source.title,
@@ -74,7 +70,6 @@ def _set_data(one: CheckedSet) -> dict:
         'depth_invalid': list(frames.depth_invalid),
         'max_depth': frames.max_depth,
         'depth': statistics,
-        'label_pixels': pixels,
         'splits': {name: len(listed) for name, listed in one.source.splits.items()},
         'registration': asdict(one.registration) if one.registration else None,
     }
@@ -98,24 +93,6 @@ def _described(one: CheckedSet) -> dict[str, str]:
     if data['splits']:
         lines['splits'] = ', '.join(f'{name} {count}' for name, count in data['splits'].items())
     return lines
-
-
-def _label_shares(one: CheckedSet) -> dict[str, str]:
-    lines = {}
-    for maps in one.source.labels:
-        pixels = _label_pixels(one, maps.kind)
-        lines[maps.kind] = ', '.join(
-            f'{maps.names.get(i, f"id {i}")} {count / pixels.total():.1%}'
-            for i, count in sorted(pixels.items())
-        )
-    return lines
-
-
-def _label_pixels(one: CheckedSet, kind: str) -> Counter[int]:
-    total: Counter[int] = Counter()
-    for m in one.measures:
-        total.update(m.labels.get(kind, {}))
-    return total
 
 
 def _registration_line(found: Registration) -> str:
@@ -166,7 +143,7 @@ def as_html(checked: Sequence[CheckedSet], findings: Sequence[Finding]) -> bytes
         filtered(kinds, *map(_finding_section, findings)),
     ]
     for one in checked:
-        rows = [Row(line) for line in (_described(one) | _label_shares(one)).items()]
+        rows = [Row(line) for line in _described(one).items()]
         content += [element('h2', one.source.title), table(('', ''), rows), *_examples(one)]
     names = ', '.join(one.source.title for one in checked)
     return page(f'Check of {names}', *content)

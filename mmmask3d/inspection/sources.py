@@ -155,8 +155,6 @@ def open_sources(args: argparse.Namespace, split: str | None = None) -> list[Sou
         places = args.rgb, args.depth, args.labels
         return [open_folder(args.source, given, *places, split, args.confidence)]
     except (FileNotFoundError, ValueError) as error:
-        if isinstance(error, SourceOptionsError):
-            raise
         raise SourceOptionsError(str(error)) from error
 
 
@@ -175,8 +173,7 @@ def open_folder(
     """Open a data folder.
 
     Args:
-        root: The folder; ``manifest.json`` of a converter, or ``meta.json`` of generated rooms, is
-            used where it has one.
+        root: The folder; ``manifest.json`` of a converter is used where it has one.
         given: Settings of :class:`~mmmask3d.datasets.RGBDDataset` that differ.
         rgb: Colour folder, that of the manifest or ``rgb`` by default.
         depth: Depth folder, that of the manifest or ``depth`` by default.
@@ -255,36 +252,22 @@ def _describe(source: Source, root: str, manifest: Mapping) -> None:
 
 
 def _read_manifest(root: str) -> dict:
-    """What a converter noted about a folder, also as generated rooms had it; {} for others."""
-    manifest = _read_json(os.path.join(root, 'manifest.json'))
-    if manifest is not None:
-        needed = {'frames', 'depth_kind', 'depth_scale', 'suffixes', 'classes'}
-        missing = needed - set(manifest) if isinstance(manifest, dict) else needed
-        if missing:
-            raise SourceOptionsError(
-                f'{root}/manifest.json is no manifest of a converter of this project '
-                f'({", ".join(sorted(missing))} missing). Move it away and give the options '
-                'instead.'
-            )
-        return dict(manifest)
-    meta = _read_json(os.path.join(root, 'meta.json'))
-    if isinstance(meta, dict) and 'generator_version' in meta:
-        return {
-            'frames': meta['rooms'] * meta['views'],
-            'depth_scale': meta['depth_scale'],
-            'suffixes': {'semantic': '.png', 'instance': '.png'},
-            'classes': {'semantic': meta['classes']},
-        }
-    return {}
-
-
-def _read_json(path: str) -> Any:
+    """What a converter noted about a folder; {} for others."""
+    path = Path(root, 'manifest.json')
     try:
-        return json.loads(Path(path).read_bytes())
+        manifest = json.loads(path.read_bytes())
     except FileNotFoundError:
-        return None
+        return {}
     except ValueError as error:
         raise SourceOptionsError(f'{path} is no JSON ({error}).') from error
+    needed = {'frames', 'depth_kind', 'depth_scale', 'suffixes', 'classes'}
+    missing = needed - set(manifest) if isinstance(manifest, dict) else needed
+    if missing:
+        raise SourceOptionsError(
+            f'{path} is no manifest of a converter of this project ({", ".join(sorted(missing))} '
+            'missing). Move it away and give the options instead.'
+        )
+    return dict(manifest)
 
 
 def _parse_labels(text: str, root: str) -> LabelMaps:

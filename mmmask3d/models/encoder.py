@@ -80,22 +80,19 @@ def layer_indices(
     return tuple(i % num_layers for i in chosen)
 
 
-class EncoderParts(nn.Module):
+class EncoderParts:
     """What the encoders have in common, whoever computes the features; named first among the bases.
 
     A subclass says in :meth:`_frozen` what belongs to its frozen stages.
     """
 
-    init_cfg: Any
     frozen_stages: int
-    patch_size: int
-    window_size: int
 
     def has_weights(self) -> bool:
         """Whether the config names weights to start from."""
         return self._pretrained() is not None
 
-    def _pretrained(self) -> dict[str, Any] | None:
+    def _pretrained(self: Any) -> dict[str, Any] | None:
         """Arguments of ``init_cfg=dict(type='Pretrained', ...)``; None without one."""
         configs = self.init_cfg if isinstance(self.init_cfg, list | tuple) else [self.init_cfg]
         for cfg in filter(None, configs):
@@ -103,9 +100,9 @@ class EncoderParts(nn.Module):
                 return {k: v for k, v in cfg.items() if k != 'type'}
         return None
 
-    def train(self, mode: bool = True) -> 'EncoderParts':
+    def train(self: Any, mode: bool = True) -> Any:
         """Switch mode, but for what is frozen; return self (mmpretrain's backbones return None)."""
-        super().train(mode)
+        nn.Module.train(self, mode)
         if self.frozen_stages >= 0:
             for module in self._frozen()[0]:
                 module.eval()  # no dropout and no drop path
@@ -131,12 +128,12 @@ class EncoderParts(nn.Module):
         """Modules and tokens of the frozen stages, of which there is at least stage 0."""
         raise NotImplementedError
 
-    def _grid_of(self, images: Tensor) -> tuple[int, int]:
+    def _grid_of(self: Any, images: Tensor) -> tuple[int, int]:
         """Patch rows and columns, those that reach beyond the image included."""
         rows, columns = (-(-side // self.patch_size) for side in images.shape[-2:])
         return rows, columns
 
-    def _check_no_windows(self) -> None:
+    def _check_no_windows(self: Any) -> None:
         if self.window_size:
             raise ValueError(
                 f'Masked pre-training attends globally, as kept patches fill no windows, and '

@@ -71,7 +71,7 @@ def _linear_frame(depth: np.ndarray, known: np.ndarray) -> np.ndarray:
     around = np.pad(known, 1)
     inner = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
     corners = np.argwhere(known & ~inner)
-    if _on_one_line(corners):
+    if np.linalg.matrix_rank(corners - corners[0]) < 2:  # all on one line
         return filled
     plane = LinearNDInterpolator(Delaunay(corners), depth[tuple(corners.T)])
     unknown = np.argwhere(~known)
@@ -79,15 +79,6 @@ def _linear_frame(depth: np.ndarray, known: np.ndarray) -> np.ndarray:
     inside = ~np.isnan(value)
     filled[tuple(unknown[inside].T)] = value[inside]
     return filled
-
-
-def _on_one_line(points: np.ndarray) -> bool:
-    """Whether integer points (N, 2), all different, lie on one line; exact."""
-    if len(points) < 3:
-        return True
-    offset = points - points[0]
-    along = offset[1]
-    return not (offset[:, 0] * along[1] - offset[:, 1] * along[0]).any()
 
 
 @lru_cache(maxsize=8)

@@ -34,10 +34,7 @@ class LoRAEncoder(LoRAModel):
     features are those of the encoder at first. Checkpoints hold ``down`` and ``up`` alone, with the
     hash of the encoder's weights, which come from the config of ``module`` whenever the model is
     built. ``mmmask3d extract`` adds the matrices to the weights, or writes them as an adapter.
-
-    Layers that ``module.frozen_stages`` freezes get no matrices. mmpretrain's own class would train
-    matrices there too; it leaves out of checkpoints what stands before the backbone, accepts any
-    checkpoint in silence, and does not know the depth of its layers.
+    Layers that ``module.frozen_stages`` freezes get no matrices.
 
     Args:
         module: config of the encoder, with its weights: ``dict(type='TimmViT', model=...,

@@ -36,10 +36,8 @@ class Mask3DPyramid(BaseModule):
     """:class:`Mask3DViT` with ViTDet's simple feature pyramid, in place of a ResNet.
 
     It gives what a ResNet-50 gives: four stages of strides 4, 8, 16, 32 with 256, 512, 1024 and
-    2048 channels, of ``ceil(H / stride) x ceil(W / stride)`` cells for every input size, of which
-    ``out_indices`` are returned. For a dilated ResNet set ``out_strides``: ``(4, 8, 8, 8)`` for
-    mmseg's d8, ``(4, 8, 16, 16)`` for its d16 and for mmdet's DC5. Each map is the output of a
-    norm and may be negative, where a ResNet's has passed a ReLU.
+    2048 channels, of ``ceil(H / stride) x ceil(W / stride)`` cells for every input size. For a
+    dilated ResNet set ``out_strides``, see docs/backbones.md.
 
     Args:
         encoder: config of the transformer: a :class:`Mask3DViT` or a :class:`TimmViT`, without

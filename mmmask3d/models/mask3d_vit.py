@@ -40,21 +40,12 @@ class Mask3DViT(EncoderParts, VisionTransformer):
     """Vision transformer for masked pre-training and, afterwards, for dense tasks.
 
     Its state-dict keys are those of :class:`mmpretrain.models.VisionTransformer`, so its encoder
-    also loads there. It differs in these things:
-
-    - given ``keep_ids`` only those patches are embedded and encoded (MAE, section 3);
-    - the position embedding starts from sine-cosine on the grid at hand, square or not, and the
-      patch grid travels in the state dict's metadata, so that a 4x9 grid is never read as 6x6;
-    - ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix=...)`` fills the whole encoder or
-      raises, never unpickles, and nothing overwrites the weights afterwards;
-    - ``out_indices`` may be a tuple with negative entries, and the output is a feature map;
-    - with ``window_size`` most layers attend within windows (ViTDet, arXiv 2203.16527), on the
-      same weights: :class:`~mmmask3d.models.windowed_attention.WindowedAttention`;
-    - frozen layers stay in evaluation mode when training, as in mm's ResNets.
+    also loads there. What it adds: kept patches alone (``keep_ids``; MAE, section 3), grids that
+    are no squares, strict and safe loading of ``init_cfg=dict(type='Pretrained', checkpoint=...,
+    prefix=...)``, maps of any layers, windows, frozen stages. docs/backbones.md describes it.
 
     Images need not be a multiple of the patch: they are padded with zeros at the right and bottom
-    and give maps of ``ceil(H / p) x ceil(W / p)``. Cell (i, j) is the patch whose top left pixel
-    is (i p, j p).
+    and give maps of ``ceil(H / p) x ceil(W / p)``.
 
     Args:
         arch: name in mmpretrain's zoo (``'deit-tiny'``, ``'deit-small'``, ``'base'``,
@@ -74,13 +65,10 @@ class Mask3DViT(EncoderParts, VisionTransformer):
             from the end; None for the last layer of each quarter, as in ViTDet.
         pos_embed_resize: how positions are resampled for other sizes: ``offset`` and ``antialias``
             of :func:`~.pos_embed.resize_to_grid`. ``dict(offset=0.1)`` is DINOv2's own way; None is
-            MAE's. For sizes of one's own build the encoder with the ``img_size`` of its weights,
-            so that positions are resampled once, from those that were trained.
+            MAE's.
         with_cp: recompute the layers in the backward pass to save memory.
-        pretrained: what mmseg's ``EncoderDecoder`` injects. A name from a model zoo
-            (``'open-mmlab://resnet50_v1c'``, ``'torchvision://resnet50'``) without ``vit`` in it is
-            ignored with a warning: those are the weights of the backbone that this one replaced.
-            Anything else is ``init_cfg=dict(type='Pretrained', checkpoint=pretrained)``.
+        pretrained: what mmseg's ``EncoderDecoder`` injects: the weights of a ResNet are ignored
+            with a warning, anything else is the checkpoint of ``init_cfg``.
         init_cfg: initialisation, see above.
         **kwargs: the other arguments of ``VisionTransformer``.
 

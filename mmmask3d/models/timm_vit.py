@@ -38,9 +38,8 @@ class TimmViT(EncoderParts, BaseModule):
 
     It serves timm's ``VisionTransformer`` (ViT, MAE, DeiT III, CLIP, SigLIP 2, DINOv2 with and
     without registers, AIMv2) and ``Eva`` (DINOv3, EUPE, EVA-02, Perception Encoder: rotary
-    positions). timm computes the features; here stand what masked pre-training and mm's dense tasks
-    need in addition: kept patches, maps of chosen layers, any input size, frozen stages, strict and
-    safe loading.
+    positions). timm computes the features; kept patches, maps of chosen layers, any input size,
+    frozen stages and strict, safe loading are added here.
 
     Inputs whose sides are no multiple of the patch are padded with zeros at the right and bottom.
 

@@ -65,10 +65,8 @@ class WindowedAttention(nn.Module):
 
     Windows of ``window_size`` x ``window_size`` patches are laid from the top left; those at the
     right and bottom edge are smaller where the grid is no multiple. This is attention under the
-    mask "same window, or one of the two is an extra token". ViTDet fills the edge windows with
-    zeros, to which its patches then attend; here nothing but patches takes part, and no time is
-    spent on filling. The extra tokens (the class token) see everything and are seen by every
-    patch, so a window that covers the grid is global attention.
+    mask "same window, or one of the two is an extra token", so a window that covers the grid is
+    global attention. (ViTDet fills the edge windows with zeros, to which its patches then attend.)
 
     Args:
         attend: function of query, key, value and ``dropout_p`` that is applied to each group of

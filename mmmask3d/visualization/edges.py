@@ -34,19 +34,16 @@ class EdgePair:
     pixel: float  # pixels of the frame per pixel here
 
 
-def edge_pair(
-    image: np.ndarray, depth: np.ndarray, valid: np.ndarray, width: int = WORK_WIDTH
-) -> EdgePair:
-    """Find the edges of a frame.
+def edge_pair(image: np.ndarray, depth: np.ndarray, valid: np.ndarray) -> EdgePair:
+    """Find the edges of a frame, at :data:`WORK_WIDTH` where it is wider.
 
     Args:
         image: (H, W, 3) uint8.
         depth: (H, W), metric or relative; ignored where ``valid`` is False.
         valid: (H, W) bool.
-        width: Size to work at; a narrower frame stays as it is.
     """
     full = image.shape[1]
-    width = min(width, full)
+    width = min(WORK_WIDTH, full)
     size = width, max(1, round(image.shape[0] * width / full))
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     depth = resize_nearest(depth.astype(np.float32), size)

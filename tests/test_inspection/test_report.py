@@ -40,8 +40,8 @@ def result(make_scene_folder, tmp_path_factory):
     (folder / 'sem').mkdir()
     cv2.imwrite(str(folder / 'sem/001.png'), np.full((72, 96), 2, np.uint8))
     source = open_folder(folder, {'img_suffix': '.png'})
-    source.labels = [LabelMaps('sem', f'{folder}/sem', '.png', ('a', EVIL))]
-    source.splits = {'train': [str(path) for path in (folder / 'rgb').glob('00*.png')]}
+    source.labels = [LabelMaps('sem', f'{folder}/sem', '.png', ('a', 'b'))]
+    source.splits = {'train': [str(path) for path in (folder / 'rgb').glob('00*.png')], EVIL: []}
     return check_sets([source], CheckOptions(1, 20, progress=False))
 
 
@@ -53,12 +53,11 @@ def test_schema(result):
     (one,) = data['sets']
     assert list(one) == [
         *('title', 'frames', 'unusable', 'sizes', 'depth_kind', 'depth_scale', 'depth_invalid'),
-        *('max_depth', 'depth', 'label_pixels', 'splits', 'registration'),
+        *('max_depth', 'depth', 'splits', 'registration'),
     ]
     assert (one['frames'], one['unusable'], one['sizes']) == (9, 1, {'96x72': 9})
     assert set(one['depth']) == {'median', 'low', 'high', 'invalid_share'}
-    assert one['label_pixels'] == {'sem': {'2': 72 * 96}}
-    assert one['splits'] == {'train': 8}
+    assert one['splits'] == {'train': 8, EVIL: 0}
     registration = one['registration']
     assert list(registration) == [
         *('verdict', 'used', 'shift', 'scale', 'displacement', 'interval', 'agreement'),

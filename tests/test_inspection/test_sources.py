@@ -99,15 +99,8 @@ def test_a_converted_folder_describes_itself(folder):
     assert open_folder(folder, {'depth_kind': 'metric', 'depth_scale': 1000.0}).metric
 
 
-@pytest.mark.parametrize('earlier', [False, True])
-def test_generated_rooms_describe_themselves(tiny_rooms, tmp_path, earlier):
-    """Those of versions that wrote ``meta.json`` too."""
-    folder = shutil.copytree(tiny_rooms, tmp_path / 'rooms')
-    if earlier:
-        meta = {'generator_version': 1, 'rooms': 3, 'views': 2, 'depth_scale': 1000.0}
-        (folder / 'manifest.json').unlink()
-        (folder / 'meta.json').write_text(json.dumps({**meta, 'classes': NYU13_CLASSES}))
-    source = open_folder(folder)
+def test_generated_rooms_describe_themselves(tiny_rooms):
+    source = open_folder(tiny_rooms)
     assert source.expected == len(source.frames) == 6
     assert [maps.kind for maps in source.labels] == ['semantic']
     assert source.labels[0].classes == NYU13_CLASSES

@@ -44,17 +44,14 @@ class DepthAwareMasking(BaseTransform):
     Required keys: ``valid``, (H, W) bool. Added keys: ``rgb_mask``, ``depth_mask``: (N,) bool,
     True = removed; ``grid``: (rows, columns) of patches.
 
-    Of a config the numbers stand once, in its top-level ``masking``, and the patch size in the
-    encoder: :mod:`mmmask3d.datasets.masking_config` hands them over as ``defaults``. What a step
-    says itself goes before them, so that one of several data sets can be masked differently.
-
     Args:
-        patch_size: Side of a patch in pixels. None takes the encoder's from the config.
-        rgb_ratio: Share of RGB patches removed, 0 to 1; 0.8 if nothing else is said.
-        depth_ratio: Share of depth patches removed, 0 to 1; 0.8 if nothing else is said. 1 means no
-            depth input.
-        strategy: 'random' or 'block'; 'random' if nothing else is said.
-        defaults: What holds for arguments that are None. Handed over from the config.
+        patch_size: Side of a patch in pixels.
+        rgb_ratio: Share of RGB patches removed, 0 to 1.
+        depth_ratio: Share of depth patches removed, 0 to 1. 1 means no depth input.
+        strategy: 'random' or 'block'.
+        defaults: What holds for arguments that are None: those of a config's top-level ``masking``
+            and the encoder's patch size, which :mod:`mmmask3d.datasets.masking_config` hands over;
+            else 0.8, 0.8 and 'random'.
 
     Raises:
         ValueError: An argument is out of range, a frame's height or width is not a multiple
