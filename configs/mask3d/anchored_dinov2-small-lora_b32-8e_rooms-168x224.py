@@ -1,4 +1,4 @@
-# As anchored_dinov2-small_*, with LoRA in the last four layers: 0.07 M parameters of the encoder are
+# As anchored_dinov2-small_*, with LoRA in the last eight layers: 0.15 M parameters of the encoder are
 # trained. Their average is what is kept (EMA), and the new heads learn alone for ten iterations.
 _base_ = './anchored_dinov2-small_b32-8e_rooms-168x224.py'
 model = dict(

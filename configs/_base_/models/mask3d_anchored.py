@@ -1,5 +1,5 @@
 # DINOv2 ViT-S/14 continued: the whole RGB image to depth and normals through linear layers, near
-# the features that the encoder started with. The last four of its twelve layers are trained.
+# the features that the encoder started with. The last eight of its twelve layers are trained.
 _base_ = '../encoders/dinov2-small.py'
 model = dict(
     type='MaskedRGBD',
@@ -7,7 +7,7 @@ model = dict(
         type='RGBDDataPreprocessor', depth_target=dict(mode='standardise', stats='all')
     ),
     # Patches of 14 pixels are the weights' own: nothing is resampled.
-    backbone=dict(_base_.encoder, patch_size=14, img_size=(168, 224), frozen_stages=8),
+    backbone=dict(_base_.encoder, patch_size=14, img_size=(168, 224), frozen_stages=4),
     depth_encoder=None,
     fusion=dict(type='AddFusion', embed_dims=384),
     decoders=dict(
