@@ -1,5 +1,6 @@
 """Rules about single files: missing, damaged, of the wrong size, constant, without labels."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 
@@ -64,6 +65,7 @@ def check_files(source: Source, measures: Sequence[Measures], found: Findings) -
     _constant(measures, found)
     _sizes(measures, found)
     _unlabelled(source, measures, found)
+    _annotations(source, found)
     if source.expected is not None and source.expected != len(measures):
         found.add(
             'manifest',
@@ -153,3 +155,25 @@ def _unlabelled(source: Source, measures: Sequence[Measures], found: Findings) -
                 'Nothing to do for pre-training; the splits for fine-tuning must not name them.',
                 [m.img_path for m in lacking],
             )
+
+
+def _annotations(source: Source, found: Findings) -> None:
+    for path in source.annotations.values():
+        try:
+            with open(path, 'rb') as file:
+                content = json.load(file)
+            images, known = ({i['id'] for i in content[k]} for k in ('images', 'categories'))
+            others = {a['image_id'] for a in content['annotations']} - images
+            strange = {a['category_id'] for a in content['annotations']} - known
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            code = 'annotation-unreadable'
+            what = f'is no COCO file ({type(error).__name__}: {error})'
+        else:
+            if not others and not strange:
+                continue
+            code = 'annotation-ids'
+            what = (
+                f'has annotations of {len(others)} images and of categories '
+                f'{sorted(strange, key=str)} that it does not list'
+            )
+        found.add(code, 'error', f'{path} {what}', 'Copy or convert it again.', [path])

@@ -378,6 +378,27 @@ def test_a_manifest_that_counts_otherwise(folder):
     assert '11 frames, 10 were found' in codes['manifest'].message
 
 
+@pytest.mark.parametrize(
+    ('content', 'code', 'message'),
+    [
+        ('{"images": [', 'annotation-unreadable', 'JSONDecodeError'),
+        ('{"images": []}', 'annotation-unreadable', 'KeyError'),
+        (
+            {'images': [], 'annotations': [{'image_id': 1, 'category_id': 7}], 'categories': []},
+            'annotation-ids',
+            '1 images and of categories [7]',
+        ),
+    ],
+)
+def test_annotations(folder, content, code, message):
+    (folder / 'annotations').mkdir()
+    path = folder / 'annotations/instances_train.json'
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    finding = found_in(folder)[code]
+    assert (finding.level, finding.files) == ('error', (str(path),))
+    assert message in finding.message
+
+
 def test_workers_have_no_influence(folder):
     cut(folder, 'rgb', 3)
     copy(folder, 1, 2, 'rgb', 'depth')
