@@ -9,7 +9,7 @@ from pathlib import Path
 from mmmask3d.atomic_file import replacing
 from mmmask3d.conversion.converter import Converter
 from mmmask3d.conversion.job import ConversionError, JobOptions, Result, convert
-from mmmask3d.conversion.numbers import at_least_one
+from mmmask3d.conversion.options import at_least_one
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.storage import StorageError
 from mmmask3d.conversion.workers import WorkerError

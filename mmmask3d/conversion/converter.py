@@ -146,17 +146,11 @@ class Converter:
 
     def dataset_settings(self) -> dict[str, Any]:
         """Arguments of ``RGBDDataset`` that read the output, without ``data_root``; as JSON."""
-        suffixes = {
-            'img_suffix': self.suffixes.get('rgb'),
-            'depth_suffix': self.suffixes.get('depth'),
-        }
-        prefix = {
-            key: self.folders.get(kind, kind)
-            for key, kind in (('img_path', 'rgb'), ('depth_path', 'depth'))
-        }
+        kinds = {'img': 'rgb', 'depth': 'depth'}
+        prefix = {f'{key}_path': self.folders.get(kind, kind) for key, kind in kinds.items()}
         return {
             **({'data_prefix': prefix} if self.folders else {}),
-            **{key: suffix for key, suffix in suffixes.items() if suffix},
+            **{f'{k}_suffix': self.suffixes[v] for k, v in kinds.items() if v in self.suffixes},
             'depth_scale': self.depth_scale,
             'depth_kind': self.depth_kind,
         }

@@ -5,12 +5,12 @@ import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from mmmask3d.conversion.association import associate
-from mmmask3d.conversion.numbers import above_zero
+from mmmask3d.conversion.converter import FrameRef, Plan
+from mmmask3d.conversion.options import above_zero
 from mmmask3d.conversion.paths import SourceError, path_inside, safe_name
 from mmmask3d.datasets.frame_files import (
     PICTURE_SUFFIXES,
@@ -24,36 +24,6 @@ from mmmask3d.datasets.text_lists import index_fields, numbered_lines
 _STARS = re.compile(r'\*\*/|\*\*|\*')
 _GROUPS = {'**/': r'(?:(.*)/)?', '**': r'(.*)', '*': r'([^/]*)'}
 _TIME = re.compile(r'\d+(\.\d+)?$')
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two files of one frame.
-
-    Attributes:
-        name: Of the frame.
-        colour: Path below the source, with '/'.
-        depth: Path of the depth file, in the same form.
-        confidence: Path of the confidence map; '' without such maps.
-    """
-
-    name: str
-    colour: str
-    depth: str
-    confidence: str = ''
-
-
-@dataclass
-class Found:
-    """Pairs of a source, and what is left over.
-
-    Attributes:
-        pairs: By natural order of their names.
-        problems: Files without partner, lines that cannot be used.
-    """
-
-    pairs: list[Pair]
-    problems: list[str]
 
 
 def natural(name: str) -> list:
@@ -73,27 +43,25 @@ class Pattern:
         option: Which one it is, for messages.
 
     Raises:
-        SourceError: It is absolute, climbs, has no star, or does not end in a suffix.
+        SourceError: It is absolute, climbs, has no star or more than four, or does not end in a
+            suffix.
     """
 
     def __init__(self, text: str, option: str) -> None:
         self.text, self.option = text, option
         self.suffix = os.path.splitext(text)[1].lower()
-        parts = text.split('/')
-        if {'', '.', '..'} & set(parts) or '\\' in text:
-            raise SourceError(f'{option} {text!r}: expected a pattern relative to the source.')
-        if '*' not in text or '*' in self.suffix or not self.suffix:
+        stars = _STARS.findall(text)
+        outside = {'', '.', '..'} & set(text.split('/')) or '\\' in text
+        if outside or not 0 < len(stars) <= 4 or '*' in self.suffix or not self.suffix:
             raise SourceError(
-                f'{option} {text!r}: expected a pattern with a star for the name of the frame and '
-                f"a suffix at its end, such as 'rgb/**.jpg'. Quote it, or the shell replaces it."
+                f'{option} {text!r}: expected a pattern relative to the source, with one to four '
+                f"stars for the name of the frame and a suffix at its end, such as 'rgb/**.jpg'. "
+                f'Quote it, or the shell replaces it.'
             )
-        if len(_STARS.findall(text)) > 4:
-            raise SourceError(f'{option} {text!r}: expected at most four stars.')
         #: The folder that holds all files, '' for the source itself.
         self.folder = text.split('*')[0].rpartition('/')[0]
-        pieces = _STARS.split(same_form(text))
-        groups = [_GROUPS[star] for star in _STARS.findall(text)] + ['']
-        pieces[-1] = pieces[-1][: -len(self.suffix)]
+        pieces = _STARS.split(same_form(text[: -len(self.suffix)]))
+        groups = [_GROUPS[star] for star in stars] + ['']
         self._expression = re.compile(
             ''.join(re.escape(piece) + group for piece, group in zip(pieces, groups, strict=True)),
             re.DOTALL,
@@ -117,37 +85,42 @@ class PairFinder:
     """Finds the pairs of a source.
 
     Args:
-        source: The folder.
-        args: Parsed options of :meth:`add_arguments`.
-        hidden: A folder to pass over, where the output lies inside the source.
+        args: Parsed options of :meth:`add_arguments`, with ``source`` and ``out``, which is passed
+            over where it lies inside the source.
 
     Raises:
-        SourceError: The source is no folder, or an option lacks or excludes another.
+        SourceError: The source is no folder, the list cannot be read, or an option lacks or
+            excludes another.
     """
 
-    def __init__(self, source: Path, args: argparse.Namespace, hidden: Path) -> None:
-        self.source, self.hidden = source, hidden.absolute()
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.source: Path = args.source
+        self.hidden = args.out.absolute()
         self.max_difference: float | None = args.max_difference
         self.with_confidence = args.min_confidence is not None
         self.confidence = Pattern(args.confidence, '--confidence') if args.confidence else None
-        if args.pairs is not None and (self.confidence or self.max_difference):
+        self.list: Path | None = args.pairs
+        if self.list and (self.confidence or self.max_difference):
             raise SourceError(
                 '--pairs says which files belong together (confidence maps are its third field): '
                 'no --confidence, no --max-difference.'
             )
-        named = self.confidence is not None or args.pairs is not None
+        named = self.confidence is not None or self.list is not None
         if self.with_confidence > named or (self.confidence and not self.with_confidence):
             raise SourceError(
                 '--confidence says where the maps are, and --min-confidence what counts: give both '
                 '(with --pairs, --min-confidence and a third field).'
             )
-        if not source.is_dir():
-            found = 'a file' if source.exists() else 'nothing'
-            raise SourceError(f'{source}: expected a folder, found {found}')
-        self.list: Path | None = args.pairs
+        if not self.source.is_dir():
+            found = 'a file' if self.source.exists() else 'nothing'
+            raise SourceError(f'{self.source}: expected a folder, found {found}')
         if self.list is None:
-            self.colour = Pattern(args.rgb, '--rgb')
-            self.depth = Pattern(args.depth, '--depth')
+            self.colour, self.depth = Pattern(args.rgb, '--rgb'), Pattern(args.depth, '--depth')
+            return
+        try:
+            self._content = self.list.read_bytes()
+        except OSError as error:
+            raise SourceError(f'{self.list}: cannot be read ({error.strerror}).') from error
 
     @staticmethod
     def add_arguments(parser: argparse._ActionsContainer) -> None:
@@ -202,67 +175,65 @@ class PairFinder:
                 'max_difference': self.max_difference,
                 'confidence': self.confidence.text if self.confidence else None,
             }
-        return {'pairs_crc32': zlib.crc32(_read(self.list))}
+        return {'pairs_crc32': zlib.crc32(self._content)}
 
     def colour_suffixes(self) -> set[str]:
         """Suffixes of colour files, in lower case."""
         if self.list is None:
             return {self.colour.suffix}
-        return {os.path.splitext(pair.colour)[1].lower() for pair in self.find().pairs}
+        return {os.path.splitext(ref.locator[0])[1].lower() for ref in self.find().frames}
 
-    def find(self) -> Found:
+    def find(self) -> Plan:
         """Find the pairs, without opening any of their files.
+
+        Returns:
+            Frames by natural order of their names, each located by its paths below the source
+            (colour, depth and, if asked for, confidence); and files without partner.
 
         Raises:
             SourceError: No file, or two of one name, match a pattern; or a line of the list
                 does not name two files inside the source.
         """
-        found = self._listed(self.list) if self.list else self._matched()
-        found.pairs.sort(key=lambda pair: natural(pair.name))
-        return found
+        plan = self._listed(self.list) if self.list else self._matched()
+        plan.frames.sort(key=lambda ref: natural(ref.name))
+        return plan
 
-    def _matched(self) -> Found:
-        colour = self._matching(self.colour)
-        depth = self._matching(self.depth)
+    def _matched(self) -> Plan:
+        colour, depth = self._matching(self.colour), self._matching(self.depth)
         confidence = self._matching(self.confidence) if self.confidence else None
+        plan = Plan()
         if self.max_difference is None:
             together = {name: name for name in colour.keys() & depth.keys()}
+            for what, mine, pattern in (
+                ('colour', colour, self.depth),
+                ('depth', depth, self.colour),
+            ):
+                alone = sorted(mine[name] for name in mine.keys() - together.keys())
+                if alone:
+                    plan.problems.append(
+                        f'{len(alone)} {what} files have no partner of the same name in '
+                        f'{pattern.option} {pattern.text!r}: {examples(alone)}'
+                    )
         else:
-            together = by_time(colour, depth, self.max_difference)
             # The faster camera has more files: those that are left over are no problem.
-            colour = {name: colour[name] for name in together}
-            depth = {name: depth[name] for name in together.values()}
-        pairs, problems = [], []
+            together = by_time(colour, depth, self.max_difference)
         for name, partner in together.items():
-            sure = '' if confidence is None else confidence.get(partner)
-            if sure is None:
-                problems.append(f'{depth[partner]}: --confidence matches no map of this name')
-                continue
+            files = [colour[name], depth[partner]]
             try:
-                pairs.append(Pair(safe_name(name), colour[name], depth[partner], sure))
+                if confidence is not None:
+                    files.append(confidence[partner])
+                plan.frames.append(FrameRef(safe_name(name), tuple(files)))
+            except KeyError:
+                plan.problems.append(f'{files[1]}: --confidence matches no map of this name')
             except SourceError as error:
-                problems.append(f'{colour[name]}: {error}')
-        if self.max_difference is not None:
-            return self._complete(pairs, problems)
-        for what, mine, other, pattern in (
-            ('colour', colour, depth, self.depth),
-            ('depth', depth, colour, self.colour),
-        ):
-            alone = sorted(mine[name] for name in mine.keys() - other.keys())
-            if alone:
-                problems.append(
-                    f'{len(alone)} {what} files have no partner of the same name in '
-                    f'{pattern.option} {pattern.text!r}: {examples(alone)}'
-                )
-        return self._complete(pairs, problems)
-
-    def _complete(self, pairs: list[Pair], problems: list[str]) -> Found:
-        if not pairs:
+                plan.problems.append(f'{files[0]}: {error}')
+        if not plan.frames:
             raise SourceError(
                 f'{self.source}: no pair of files. '
-                + ('; '.join(problems[:3]) or 'None are as close as --max-difference.')
+                + ('; '.join(plan.problems[:3]) or 'None are as close as --max-difference.')
             )
-        return Found(pairs, sorted(problems))
+        plan.problems.sort()
+        return plan
 
     def _matching(self, pattern: Pattern) -> dict[str, str]:
         """Paths below the source by name of the frame."""
@@ -317,45 +288,36 @@ class PairFinder:
         except OSError as error:
             raise SourceError(f'{error.filename}: cannot be listed ({error.strerror}).') from error
 
-    def _listed(self, path: Path) -> Found:
-        pairs: list[Pair] = []
-        names: dict[str, int] = {}
-        for number, line in numbered_lines(_read(path), path, SourceError):
+    def _listed(self, path: Path) -> Plan:
+        frames: dict[str, FrameRef] = {}
+        fields_of_a_line = ['a colour file', 'a depth file', 'a confidence map'][
+            : 2 + self.with_confidence
+        ]
+        for number, line in numbered_lines(self._content, path, SourceError):
             where = f'{path}:{number}'
             fields = index_fields(line)
             if not fields:
                 continue
-            if len(fields) != 2 + self.with_confidence:
-                expected = 'a colour file, a depth file and, for --min-confidence, a confidence map'
+            if len(fields) != len(fields_of_a_line):
                 raise SourceError(
-                    f'{where}: expected '
-                    + (expected if self.with_confidence else 'a colour and a depth file')
-                    + f', found {len(fields)} fields: {line[:200]!r}. Separate names that hold '
-                    f'blanks with a tab.'
+                    f'{where}: expected {", ".join(fields_of_a_line)}, found {len(fields)} fields: '
+                    f'{line[:200]!r}. Separate names that hold blanks with a tab.'
                 )
             paths = [path_inside(self.source, field, where) for field in fields]
-            colour, *others = (p.relative_to(self.source).as_posix() for p in paths)
-            name = safe_name(os.path.splitext(colour)[0])
-            if name in names:
-                raise SourceError(
-                    f'{where}: names a second frame {name!r}, the first is in line {names[name]}.'
-                )
-            names[name] = number
-            pairs.append(Pair(name, colour, *others))
-        if not pairs:
+            files = tuple(p.relative_to(self.source).as_posix() for p in paths)
+            name = safe_name(os.path.splitext(files[0])[0])
+            if name in frames:
+                raise SourceError(f'{where}: names a second frame {name!r}.')
+            frames[name] = FrameRef(name, files)
+        if not frames:
             raise SourceError(f'{path}: names no pair of files.')
-        return Found(pairs, [])
+        return Plan(list(frames.values()))
 
 
 def by_time(
     colour: Collection[str], depth: Collection[str], max_difference: float
 ) -> dict[str, str]:
     """Names that are closest in time, which they end in; what stands before it must be the same.
-
-    Args:
-        colour: Names.
-        depth: Names.
-        max_difference: Pairs are closer than this.
 
     Returns:
         Depth by colour, see :func:`~mmmask3d.conversion.association.associate`.
@@ -364,12 +326,12 @@ def by_time(
         SourceError: A name does not end in a number, or two names are of one time.
     """
     found: dict[str, str] = {}
-    recordings = [_times(names) for names in (colour, depth)]
-    for start in recordings[0].keys() & recordings[1].keys():
-        first, second = (recording[start] for recording in recordings)
-        times = list(first), list(second)
-        for i, j in associate(*times, max_difference):
-            found[first[times[0][i]]] = second[times[1][j]]
+    starts = _times(colour), _times(depth)
+    for start in starts[0].keys() & starts[1].keys():
+        first, second = (list(of[start].items()) for of in starts)
+        times = [[time for time, _ in of] for of in (first, second)]
+        for i, j in associate(times[0], times[1], max_difference):
+            found[first[i][1]] = second[j][1]
     return found
 
 
@@ -388,16 +350,3 @@ def _times(names: Collection[str]) -> dict[str, dict[float, str]]:
         if other != name:
             raise SourceError(f'--max-difference: {other!r} and {name!r} have the same time.')
     return found
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SourceError(f'{path}: cannot be read ({error.strerror}).') from error
-
-
-def spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
-    """Some pairs from all parts of a source."""
-    step = max(1, len(pairs) // count)
-    return list(pairs[::step][:count])

@@ -25,15 +25,7 @@ class StorageError(RuntimeError):
 def write_file(root: Path, name: str, data: bytes) -> list[int]:
     """Write a file below an opened output folder so that it is either complete or absent.
 
-    The bytes are read back before they take their name.
-
-    Args:
-        root: The output folder.
-        name: Relative name, with '/' between the parts.
-        data: The content.
-
-    Returns:
-        Size and CRC-32.
+    The bytes are read back before they take their name. Returns size and CRC-32.
 
     Raises:
         StorageError: The file cannot be written (disk full, no permission), or does not read back
@@ -119,14 +111,7 @@ class OutputFolder:
         return noted if unchanged(self.root, {name: noted}) else write_file(self.root, name, data)
 
     def write_index(self, files: Mapping[str, bytes]) -> dict[str, list[int]]:
-        """Write index files, and remove those that an earlier call made and that are no more.
-
-        Args:
-            files: Content by relative name.
-
-        Returns:
-            Size and CRC-32 by name.
-        """
+        """Write index files, and remove those that an earlier call made and that are no more."""
         if not self.index.issuperset(files):
             # Noted first, so that a file written before an interruption is known afterwards.
             self._note({'index': sorted(files)})

@@ -56,12 +56,7 @@ def validation_frames(names: Sequence[str], wanted: float) -> set[str]:
 
 
 def with_validation(names: Mapping[str, str], wanted: float | None) -> dict[str, list[str]]:
-    """Split files of a source: ``all``, and ``train`` and ``val`` where a share is given.
-
-    Args:
-        names: As in :meth:`mmmask3d.conversion.converter.Converter.splits`.
-        wanted: Share for validation; None for none.
-    """
+    """Split files of a source: ``all``, and ``train`` and ``val`` where a share is given."""
     splits = {'all': list(names)}
     if wanted is not None and len(names) > 1:
         chosen = validation_frames(list(names), wanted)

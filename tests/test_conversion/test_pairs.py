@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmmask3d.conversion.pairs import Pair, PairFinder, Pattern, natural
+from mmmask3d.conversion.converter import FrameRef
+from mmmask3d.conversion.pairs import PairFinder, Pattern, natural
 from mmmask3d.conversion.paths import SourceError
 
 
@@ -19,8 +20,12 @@ def touch(root, *names):
 
 def finder(source, rgb='rgb/**.jpg', depth='depth/**.png', pairs=None, out='nowhere', **options):
     defaults = dict(confidence=None, min_confidence=None, max_difference=None)
-    args = argparse.Namespace(rgb=rgb, depth=depth, pairs=pairs, **defaults | options)
-    return PairFinder(source, args, source / out)
+    given = dict(source=source, out=source / out, rgb=rgb, depth=depth, pairs=pairs)
+    return PairFinder(argparse.Namespace(**given, **defaults | options))
+
+
+def pair(name, *files):
+    return FrameRef(name, files)
 
 
 @pytest.mark.parametrize(
@@ -59,25 +64,25 @@ def test_files_of_one_name_are_a_pair(tmp_path):
     touch(tmp_path, 's2/color/1.jpg', 's2/depth/1.png', 's2/pose/1.txt', '.hidden/color/1.jpg')
     found = finder(tmp_path, '*/color/*.jpg', '**/depth/*.png').find()
     assert found.problems == []
-    assert found.pairs == [
-        Pair('s1/2', 's1/color/2.jpg', 's1/depth/2.png'),
-        Pair('s1/10', 's1/color/10.jpg', 's1/depth/10.png'),
-        Pair('s2/1', 's2/color/1.jpg', 's2/depth/1.png'),
+    assert found.frames == [
+        pair('s1/2', 's1/color/2.jpg', 's1/depth/2.png'),
+        pair('s1/10', 's1/color/10.jpg', 's1/depth/10.png'),
+        pair('s2/1', 's2/color/1.jpg', 's2/depth/1.png'),
     ]
 
 
 def test_names_with_blanks_become_safe(tmp_path):
     touch(tmp_path, 'rgb/living room/1, left.jpg', 'depth/living room/1, left.png')
-    (pair,) = finder(tmp_path).find().pairs
-    assert pair.name == 'living_room/1_left'
-    assert pair.colour == 'rgb/living room/1, left.jpg'
+    (found,) = finder(tmp_path).find().frames
+    assert found.name == 'living_room/1_left'
+    assert found.locator[0] == 'rgb/living room/1, left.jpg'
 
 
 def test_files_without_partner_are_problems(tmp_path):
     touch(tmp_path, 'rgb/a.jpg', 'depth/a.png', *(f'rgb/{i}.jpg' for i in range(5)))
     touch(tmp_path, 'depth/z.png', 'rgb/bad\x01name.jpg', 'depth/bad\x01name.png')
     found = finder(tmp_path).find()
-    assert [pair.name for pair in found.pairs] == ['a']
+    assert [ref.name for ref in found.frames] == ['a']
     problems = '\n'.join(found.problems)
     assert (
         "5 colour files have no partner of the same name in --depth 'depth/**.png': "
@@ -114,15 +119,15 @@ def test_suffixes_in_any_case_and_names_in_any_unicode_form(tmp_path):
     touch(tmp_path, 'x/color/1.JPG', 'x/depth/1.Png', f'{nfd}/color/2.jpg', f'{nfc}/depth/2.png')
     found = finder(tmp_path, '*/color/*.jpg', '*/depth/*.PNG').find()
     assert found.problems == []
-    assert found.pairs == [
-        Pair(f'{nfc}/2', f'{nfd}/color/2.jpg', f'{nfc}/depth/2.png'),
-        Pair('x/1', 'x/color/1.JPG', 'x/depth/1.Png'),
+    assert found.frames == [
+        pair(f'{nfc}/2', f'{nfd}/color/2.jpg', f'{nfc}/depth/2.png'),
+        pair('x/1', 'x/color/1.JPG', 'x/depth/1.Png'),
     ]
-    (named,) = finder(tmp_path, f'{nfc}/color/*.jpg', f'{nfd}/depth/*.png').find().pairs
-    assert named.colour == f'{nfd}/color/2.jpg'
+    (named,) = finder(tmp_path, f'{nfc}/color/*.jpg', f'{nfd}/depth/*.png').find().frames
+    assert named.locator[0] == f'{nfd}/color/2.jpg'
     (tmp_path / 'list.txt').write_bytes(f'{nfc}/color/2.jpg {nfd}/depth/2.png\r\n'.encode('utf-16'))
-    (pair,) = finder(tmp_path, pairs=tmp_path / 'list.txt').find().pairs
-    assert pair == Pair(f'{nfc}/color/2', f'{nfd}/color/2.jpg', f'{nfc}/depth/2.png')
+    (found,) = finder(tmp_path, pairs=tmp_path / 'list.txt').find().frames
+    assert found == pair(f'{nfc}/color/2', f'{nfd}/color/2.jpg', f'{nfc}/depth/2.png')
 
 
 def test_pictures_that_match_but_for_their_suffix_are_counted(tmp_path):
@@ -139,7 +144,7 @@ def test_pictures_that_match_but_for_their_suffix_are_counted(tmp_path):
 def test_the_output_inside_the_source_is_passed_over(tmp_path):
     touch(tmp_path, 'rgb/1.jpg', 'depth/1.png', 'out/rgb/1.jpg', 'out/depth/1.png')
     found = finder(tmp_path, '**/rgb/*.jpg', '**/depth/*.png', out='out').find()
-    assert [p.colour for p in found.pairs] == ['rgb/1.jpg']
+    assert [ref.locator[0] for ref in found.frames] == ['rgb/1.jpg']
 
 
 def test_a_list_names_pairs(tmp_path):
@@ -147,21 +152,21 @@ def test_a_list_names_pairs(tmp_path):
         '# colour depth\n\nrgb/1.30.jpg depth/1.31.png\na b/2.JPEG\td/../depth/2.npy\n'
     )
     found = finder(tmp_path, pairs=tmp_path / 'list.txt').find()
-    assert found.pairs == [
-        Pair('a_b/2', 'a b/2.JPEG', 'depth/2.npy'),
-        Pair('rgb/1.30', 'rgb/1.30.jpg', 'depth/1.31.png'),
+    assert found.frames == [
+        pair('a_b/2', 'a b/2.JPEG', 'depth/2.npy'),
+        pair('rgb/1.30', 'rgb/1.30.jpg', 'depth/1.31.png'),
     ]
 
 
 @pytest.mark.parametrize(
     ('line', 'message'),
     [
-        ('a.jpg', r'list\.txt:2: expected a colour and a depth file, found 1 fields'),
+        ('a.jpg', r'list\.txt:2: expected a colour file, a depth file, found 1 fields'),
         ('a.jpg b.png c.png', 'found 3 fields'),
         ('../a.jpg b.png', r"list\.txt:2: names the file '\.\./a\.jpg', which cannot lie inside"),
         ('a.jpg /etc/passwd', 'cannot lie inside'),
         ('a.jpg b\\c.png', 'cannot lie inside'),
-        ('ok.jpg b.png', r"list\.txt:2: names a second frame 'ok', the first is in line 1"),
+        ('ok.jpg b.png', r"list\.txt:2: names a second frame 'ok'"),
         ('.a.jpg b.png', 'cannot name a frame'),
         ('a\udcff.jpg b.png', r'list\.txt: expected text in UTF-8, .*line 2'),
     ],
@@ -192,20 +197,20 @@ def test_a_map_has_the_name_of_depth(tmp_path):
     touch(tmp_path, 'sure/c_1.png', 'sure/c_3.png')
     with_maps = finder(tmp_path, confidence='sure/c_*.png', min_confidence=1.0)
     found = with_maps.find()
-    assert found.pairs == [Pair('1', 'rgb/1.jpg', 'depth/1.png', 'sure/c_1.png')]
+    assert found.frames == [pair('1', 'rgb/1.jpg', 'depth/1.png', 'sure/c_1.png')]
     (problem,) = found.problems
     assert problem.startswith('depth/2.png: --confidence matches no map of this name')
     assert with_maps.options()['confidence'] == 'sure/c_*.png'
-    assert [p.confidence for p in finder(tmp_path).find().pairs] == ['', '']
+    assert [len(ref.locator) for ref in finder(tmp_path).find().frames] == [2, 2]
 
 
 def test_a_list_names_maps_as_third_field(tmp_path):
     path = tmp_path / 'list.txt'
     path.write_text('a.jpg b.png c.png\n')
     found = finder(tmp_path, pairs=path, min_confidence=1.0).find()
-    assert found.pairs == [Pair('a', 'a.jpg', 'b.png', 'c.png')]
+    assert found.frames == [pair('a', 'a.jpg', 'b.png', 'c.png')]
     path.write_text('a.jpg b.png\n')
-    with pytest.raises(SourceError, match='for --min-confidence, a confidence map, found 2 fields'):
+    with pytest.raises(SourceError, match='a depth file, a confidence map, found 2 fields'):
         finder(tmp_path, pairs=path, min_confidence=1.0).find()
 
 
@@ -231,14 +236,14 @@ def test_pairs_by_time(tmp_path):
     touch(tmp_path, *(f'sure/run_{t}.png' for t in ('10.01', '10.11')))
     touch(tmp_path, 'rgb/other_10.01.jpg')  # of another recording
     found = finder(tmp_path, max_difference=0.05).find()
-    assert found.pairs == [
-        Pair('run_10.00', 'rgb/run_10.00.jpg', 'depth/run_10.01.png'),
-        Pair('run_10.10', 'rgb/run_10.10.jpg', 'depth/run_10.11.png'),
+    assert found.frames == [
+        pair('run_10.00', 'rgb/run_10.00.jpg', 'depth/run_10.01.png'),
+        pair('run_10.10', 'rgb/run_10.10.jpg', 'depth/run_10.11.png'),
     ]
     assert found.problems == []  # what is left over belongs to the faster camera
     options = dict(confidence='sure/*.png', min_confidence=1.0)
     sure = finder(tmp_path, max_difference=0.05, **options).find()
-    assert [p.confidence for p in sure.pairs] == ['sure/run_10.01.png', 'sure/run_10.11.png']
+    assert [ref.locator[2] for ref in sure.frames] == ['sure/run_10.01.png', 'sure/run_10.11.png']
     assert finder(tmp_path, max_difference=0.05).options()['max_difference'] == 0.05
     with pytest.raises(SourceError, match='None are as close as --max-difference'):
         finder(tmp_path, max_difference=0.005).find()

@@ -4,6 +4,7 @@ import argparse
 
 import pytest
 
+from mmmask3d.conversion.options import stored_per_metre
 from mmmask3d.conversion.sources.cityscapes import CityscapesConverter
 from mmmask3d.conversion.sources.folder import FolderConverter
 from mmmask3d.conversion.sources.nyuv2 import NYUv2Converter
@@ -12,7 +13,6 @@ from mmmask3d.conversion.sources.scannet import ScanNetConverter
 from mmmask3d.conversion.sources.seven_scenes import SevenScenesConverter
 from mmmask3d.conversion.sources.sunrgbd import SUNRGBDConverter
 from mmmask3d.conversion.sources.tum import TUMConverter
-from mmmask3d.conversion.units import stored_per_metre
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,11 @@ def quick(tool, monkeypatch):
 def test_ratio_of_known_work(quick):
     args = quick.parse_args(['--size', '128', '128', '--rounds', '5', '--models', 'vit'])
     times = quick.measure_speed(args)
-    for training in (False, True):
-        found = quick.ratios(times['vit'][training], times[quick.REFERENCE][training])
+    for mode in quick.MODES:
+        found = quick.ratios(times['vit'][mode], times[quick.REFERENCE][mode])
         assert len(found) == 5
         assert 1.8 < sorted(found)[2] < 4.5
-    assert min(times['vit'][True]) > min(times['vit'][False])
+    assert min(times['vit']['training']) > min(times['vit']['inference'])
 
 
 def test_order_within_a_round_changes(quick, monkeypatch):
@@ -57,9 +57,15 @@ def test_order_within_a_round_changes(quick, monkeypatch):
 
 
 def test_table_shows_median_and_range_of_the_rounds_ratios(quick):
-    base = quick.Figures([1.0, 2.0, 4.0], [2.0, 2.0, 2.0], 100, 200)
-    other = quick.Figures([3.0, 4.0, 4.0], [1.0, 2.0, 4.0], 50, 500)
-    lines = quick.table({quick.REFERENCE: base, 'vit': other}, quick.REFERENCE).splitlines()
+    times = {
+        quick.REFERENCE: dict(inference=[1.0, 2.0, 4.0], training=[2.0, 2.0, 2.0]),
+        'vit': dict(inference=[3.0, 4.0, 4.0], training=[1.0, 2.0, 4.0]),
+    }
+    memory = {
+        quick.REFERENCE: dict(inference=100, training=200),
+        'vit': dict(inference=50, training=500),
+    }
+    lines = quick.table(times, memory, quick.REFERENCE).splitlines()
     assert lines[2] == ('| reference | 1.00 (1.00 to 1.00) | 1.00 (1.00 to 1.00) | 1.00 | 1.00 |')
     assert lines[3] == ('| threefold | 2.00 (1.00 to 3.00) | 1.00 (0.50 to 2.00) | 0.50 | 2.50 |')
 

@@ -71,7 +71,6 @@ def sdist(tmp_path):
         )
         if with_ext:
             setup += "Path('mmcv/_ext.py').write_text(f'record = {record!r}\\n')\n"
-        setup += "print('  [1/2] c++ one.cpp')\nprint('  [2/2] c++ two.cpp')\n"
         setup += "setup(name='onedl-mmcv', version='99.0', packages=['mmcv', 'mmcv.ops'])\n"
         files = {
             'setup.py': setup,
@@ -112,7 +111,6 @@ def test_builds_once_proves_and_reuses(environment, sdist, tmp_path):
     (wheel,) = folder.glob('*.whl')
     assert wheel.name.startswith('onedl_mmcv-99.0-')
     assert done.stdout.splitlines()[-1] == str(wheel)
-    assert '  compiled 2 of 2' in done.stdout.splitlines()
     with zipfile.ZipFile(wheel) as archive:
         assert "'CFLAGS': '-O1 -g0', 'MAX_JOBS': '3'" in archive.read('mmcv/_ext.py').decode()
     assert not list(folder.glob('.building-*'))

@@ -10,29 +10,17 @@ def tool(load_tool):
     return load_tool('benchmarks/reading_speed.py')
 
 
-@pytest.fixture
-def folder(tmp_path, make_rgbd_folder):
-    return make_rgbd_folder(tmp_path / 'frames', 5, (64, 80))
-
-
-OPTIONS = ['--img-suffix=.png', '--size', '32', '32', '--frames=4', '--passes=2']
-
-
-def test_folder_and_packed_side_by_side(tool, folder, tmp_path, capsys):
+def test_config_and_packed_side_by_side(tool, tiny_config, tmp_path, capsys):
     pytest.importorskip('lmdb')
     from mmmask3d.conversion.packing import pack
 
-    pack(folder, tmp_path / 'frames.lmdb')
-    options = [*OPTIONS, '--packed', str(tmp_path / 'frames.lmdb')]
-    assert tool.main([str(folder), *options]) == 0
+    pack(tiny_config.parent / 'frames', tmp_path / 'frames.lmdb')
+    options = ['--frames=3', '--passes=2', f'--packed={tmp_path}/frames.lmdb']
+    assert tool.main([str(tiny_config), *options]) == 0
     output = capsys.readouterr().out
+    assert '3 frames, the first 48x32' in output
     for name in ('decoding alone', 'pipeline', 'pipeline from LMDB'):
-        assert re.search(rf'^{name} +\d+\.\d+ \(', output, re.MULTILINE)
-
-
-def test_a_config(tool, tiny_config, capsys):
-    assert tool.main([str(tiny_config), '--frames=3', '--passes=1']) == 0
-    assert '3 frames, the first 48x32' in capsys.readouterr().out
+        assert re.search(rf'^\| {name} \| \d+\.\d+ \(', output, re.MULTILINE)
 
 
 def test_packed_config_changes_backend_args_alone(tool, tmp_path):
@@ -62,9 +50,10 @@ def test_variants_take_turns_and_the_first_pass_is_dropped(tool):
 def test_ratios_are_formed_within_a_pass(tool):
     decoding = [tool.Pass(1.0, 1.0), tool.Pass(3.0, 3.0), tool.Pass(2.0, 9.0)]
     pipeline = [tool.Pass(2.0, 2.0), tool.Pass(4.0, 4.0), tool.Pass(8.0, 9.0)]
-    result = tool.summary({tool.DECODING: decoding, tool.PIPELINE: pipeline})
-    assert result[tool.PIPELINE]['ratio'] == [0.5, 0.25, 0.75]
-    assert result[tool.PIPELINE]['cpu_ms'] == [4000, 2000, 8000]
+    lines = tool.table({tool.DECODING: decoding, tool.PIPELINE: pipeline}).splitlines()
+    assert lines[3] == (
+        '| pipeline | 4000.000 (2000.000 to 8000.000) | 4000.000 | 0 | 0.50 (0.25 to 0.75) |'
+    )
 
 
 def test_files_that_opencv_cannot_decode(tool, tmp_path):

@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mmmask3d.cli.start import start
 
@@ -39,27 +39,23 @@ PRETRAINING_SIZE = 224  # of the stored position embedding, resampled in every f
 WINDOW = 14
 REFERENCE = 'mmpretrain-vit'
 VITDET = ('vitdet', 'vitdet-norelpos')
+MODES = ('inference', 'training')
 PRETRAINERS = ('mask3d', 'mask3d-heavy', 'mae', 'multimae')
 BASE_MODELS = Path(__file__).resolve().parents[2] / 'configs/_base_/models'
 ARCHITECTURES = ('deit-tiny', 'deit-small', 'base', 'large')
 
 
-def _plain(args: argparse.Namespace) -> nn.Module:
-    from mmpretrain.models import VisionTransformer
+def _vit(kind: str, **options) -> Callable[[argparse.Namespace], nn.Module]:
+    """What makes a ViT of a registered class."""
 
-    return VisionTransformer(arch=args.arch, img_size=PRETRAINING_SIZE, out_type='featmap')
+    def make(args: argparse.Namespace) -> nn.Module:
+        from mmengine.registry import MODELS
 
+        import mmmask3d.models  # noqa: F401
 
-def _vit(args: argparse.Namespace, **options) -> nn.Module:
-    from mmmask3d.models import Mask3DViT
+        return MODELS.build(dict(type=kind, arch=args.arch, img_size=PRETRAINING_SIZE, **options))
 
-    return Mask3DViT(arch=args.arch, img_size=PRETRAINING_SIZE, **options)
-
-
-def _pyramid(args: argparse.Namespace, **options) -> nn.Module:
-    from mmmask3d.models import Mask3DPyramid
-
-    return Mask3DPyramid(arch=args.arch, img_size=PRETRAINING_SIZE, **options)
+    return make
 
 
 def _vitdet(args: argparse.Namespace, use_rel_pos: bool) -> nn.Module:
@@ -157,33 +153,16 @@ def _mask3d(args: argparse.Namespace, **decoder) -> nn.Module:
 
 def _mae(args: argparse.Namespace) -> nn.Module:
     """mmpretrain's MAE with the decoder of its configs, for square images."""
+    from mmengine.hub import get_config
     from mmengine.registry import MODELS
     from mmpretrain.models import VisionTransformer
 
-    model = MODELS.build(
-        dict(
-            type='mmpretrain.MAE',
-            data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor'),
-            backbone=dict(
-                type='mmpretrain.MAEViT',
-                arch=args.arch,
-                img_size=tuple(args.size),
-                patch_size=16,
-                mask_ratio=0.75,
-            ),
-            neck=dict(
-                type='mmpretrain.MAEPretrainDecoder',
-                num_patches=args.size[0] * args.size[1] // 16**2,
-                embed_dim=VisionTransformer.arch_zoo[args.arch]['embed_dims'],
-            ),
-            head=dict(
-                type='mmpretrain.MAEPretrainHead',
-                norm_pix=True,
-                patch_size=16,
-                loss=dict(type='mmpretrain.PixelReconstructionLoss', criterion='L2'),
-            ),
-        )
-    )
+    cfg = get_config('mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py').model
+    cfg.backbone.update(arch=args.arch, img_size=tuple(args.size))
+    width = VisionTransformer.arch_zoo[args.arch]['embed_dims']
+    cfg.neck.update(embed_dim=width, num_patches=args.size[0] * args.size[1] // 16**2)
+    with MODELS.switch_scope_and_registry('mmpretrain') as registry:
+        model = registry.build(cfg)
     model.init_weights()
     return _running(model, lambda x: model.loss(x, [])['loss'])
 
@@ -226,14 +205,20 @@ def _multimae(args: argparse.Namespace) -> nn.Module:
 
 #: Name on the command line, name in the table, how to make it.
 BACKBONES: dict[str, tuple[str, Callable[[argparse.Namespace], nn.Module]]] = {
-    REFERENCE: ('mmpretrain VisionTransformer', _plain),
-    'vit': ('Mask3DViT', _vit),
-    'vit-window': ('Mask3DViT, windows', lambda a: _vit(a, window_size=WINDOW)),
-    'pyramid': ('Mask3DPyramid', _pyramid),
-    'pyramid-window': ('Mask3DPyramid, windows', lambda a: _pyramid(a, window_size=WINDOW)),
+    REFERENCE: (
+        'mmpretrain VisionTransformer',
+        _vit('mmpretrain.VisionTransformer', out_type='featmap'),
+    ),
+    'vit': ('Mask3DViT', _vit('mmmask3d.Mask3DViT')),
+    'vit-window': ('Mask3DViT, windows', _vit('mmmask3d.Mask3DViT', window_size=WINDOW)),
+    'pyramid': ('Mask3DPyramid', _vit('mmmask3d.Mask3DPyramid')),
+    'pyramid-window': (
+        'Mask3DPyramid, windows',
+        _vit('mmmask3d.Mask3DPyramid', window_size=WINDOW),
+    ),
     'pyramid-window-d8': (
         'Mask3DPyramid, windows, strides 4, 8, 8, 8',
-        lambda a: _pyramid(a, window_size=WINDOW, out_strides=(4, 8, 8, 8)),
+        _vit('mmmask3d.Mask3DPyramid', window_size=WINDOW, out_strides=(4, 8, 8, 8)),
     ),
     'timm-own': (
         "timm's own forward",
@@ -255,15 +240,6 @@ BACKBONES: dict[str, tuple[str, Callable[[argparse.Namespace], nn.Module]]] = {
     'mae': ('mmpretrain MAE', _mae),
     'multimae': ('MultiMAE', _multimae),
 }
-
-
-class Figures(NamedTuple):
-    """What is measured of one backbone: seconds of each round, and bytes."""
-
-    inference: list[float]
-    training: list[float]
-    inference_memory: int
-    training_memory: int
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -293,7 +269,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--multimae', type=Path, help='the repository of MultiMAE, for `multimae`')
     parser.add_argument('--memory-of', nargs=2, metavar=('NAME', 'MODE'), help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = parser.parse_args(argv, argparse.Namespace(command_line=argv))
     if args.rounds < 2:
         parser.error(f'--rounds {args.rounds}: a spread needs two or more')
     if args.models is None:
@@ -347,17 +324,17 @@ def seconds(model: nn.Module, x: Tensor, training: bool) -> float:
     return time.perf_counter() - start
 
 
-def measure_speed(args: argparse.Namespace) -> dict[str, dict[bool, list[float]]]:
-    """Seconds by backbone and by whether it trains, one number a round."""
+def measure_speed(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """Seconds by backbone and mode, one number a round."""
     models, x = {name: build(name, args) for name in args.models}, images(args)
-    times: dict[str, dict[bool, list[float]]] = {n: {False: [], True: []} for n in args.models}
-    for training in (False, True):
+    times: dict[str, dict[str, list[float]]] = {n: {m: [] for m in MODES} for n in args.models}
+    for mode in MODES:
         for model in models.values():
-            seconds(model, x, training)  # warm-up
+            seconds(model, x, mode == 'training')  # warm-up
         for i in range(args.rounds):
             shift = i % len(args.models)  # nobody is always first
             for name in args.models[shift:] + args.models[:shift]:
-                times[name][training].append(seconds(models[name], x, training))
+                times[name][mode].append(seconds(models[name], x, mode == 'training'))
     return times
 
 
@@ -388,25 +365,11 @@ def measure_memory(name: str, args: argparse.Namespace, training: bool) -> int:
 
 def memory_in_own_process(name: str, args: argparse.Namespace, mode: str) -> int:
     """Call this script again for :func:`measure_memory`."""
-    command = [sys.executable, __file__, '--memory-of', name, mode, '--arch', args.arch]
-    command += ['--size', *map(str, args.size), '--batch', str(args.batch)]
-    command += ['--device', args.device, '--threads', str(args.threads)]
-    for option in ('vitdet', 'multimae'):
-        path = getattr(args, option)
-        command += [f'--{option}', str(path)] if path else []
+    command = [sys.executable, __file__, *args.command_line, '--memory-of', name, mode]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f'Measuring the memory of {name} failed:\n{done.stderr}')
     return int(done.stdout.split()[-1])
-
-
-def measure(args: argparse.Namespace) -> dict[str, Figures]:
-    """All figures of all backbones."""
-    times, figures = measure_speed(args), {}
-    for name in args.models:
-        memory = [memory_in_own_process(name, args, mode) for mode in ('inference', 'training')]
-        figures[name] = Figures(times[name][False], times[name][True], *memory)
-    return figures
 
 
 def ratios(values: list[float], reference: list[float]) -> list[float]:
@@ -414,40 +377,34 @@ def ratios(values: list[float], reference: list[float]) -> list[float]:
     return [v / r for v, r in zip(values, reference, strict=True)]
 
 
-def table(figures: dict[str, Figures], reference: str) -> str:
+def table(
+    times: dict[str, dict[str, list[float]]], memory: dict[str, dict[str, int]], reference: str
+) -> str:
     """Ratios to the reference as a Markdown table: median over rounds, and the range."""
-
-    def cell(values: list[float], reference: list[float]) -> str:
-        found = ratios(values, reference)
-        return f'{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})'
-
-    base = figures[reference]
     lines = [
         '| | inference, time | training, time | inference, memory | training, memory |',
         '|---|---|---|---|---|',
     ]
-    for name, found in figures.items():
-        cells = [
-            BACKBONES[name][0],
-            cell(found.inference, base.inference),
-            cell(found.training, base.training),
-            f'{found.inference_memory / base.inference_memory:.2f}',
-            f'{found.training_memory / base.training_memory:.2f}',
-        ]
+    for name in times:
+        cells = [BACKBONES[name][0]]
+        for mode in MODES:
+            found = ratios(times[name][mode], times[reference][mode])
+            cells.append(f'{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})')
+        cells += [f'{memory[name][mode] / memory[reference][mode]:.2f}' for mode in MODES]
         lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 
 
-def settings(args: argparse.Namespace, base: Figures) -> str:
-    """What the ratios are ratios of."""
+def settings(
+    args: argparse.Namespace, times: dict[str, list[float]], memory: dict[str, int]
+) -> str:
+    """What the ratios are ratios of: the figures of the reference."""
     import mmpretrain
     import torch
 
     height, width = args.size
-    absolute = (
-        f'{statistics.median(base.inference):.3f} s and {statistics.median(base.training):.3f} s, '
-        f'{base.inference_memory / 2**20:.0f} and {base.training_memory / 2**20:.0f} MiB'
-    )
+    seconds = ' and '.join(f'{statistics.median(times[mode]):.3f} s' for mode in MODES)
+    room = ' and '.join(f'{memory[mode] / 2**20:.0f} MiB' for mode in MODES)
     where = f'{args.threads} thread(s)'
     if args.device != 'cpu':
         where = torch.cuda.get_device_name(args.device)
@@ -455,7 +412,7 @@ def settings(args: argparse.Namespace, base: Figures) -> str:
         f'{args.arch}, {height}x{width}, batch {args.batch}, fp32, {args.device} '
         f'({platform.machine()}, {where}), torch {torch.__version__}, '
         f'mmpretrain {mmpretrain.__version__}; median of {args.rounds} rounds '
-        f'(range). 1.00 is {absolute}.'
+        f'(range). 1.00 is {seconds}, {room}.'
     )
 
 
@@ -471,9 +428,13 @@ def main(argv: list[str] | None = None) -> None:
         name, mode = args.memory_of
         print(measure_memory(name, args, mode == 'training'))
         return
-    figures = measure(args)
-    print(table(figures, args.reference))
-    print('\n' + settings(args, figures[args.reference]))
+    times = measure_speed(args)
+    memory = {
+        name: {mode: memory_in_own_process(name, args, mode) for mode in MODES}
+        for name in args.models
+    }
+    print(table(times, memory, args.reference))
+    print('\n' + settings(args, times[args.reference], memory[args.reference]))
 
 
 if __name__ == '__main__':

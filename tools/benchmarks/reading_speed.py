@@ -1,6 +1,5 @@
 """Measures how fast one worker reads frames for pre-training, against decoding the same files.
 
-    python tools/benchmarks/reading_speed.py data/my_frames
     python tools/benchmarks/reading_speed.py my_config.py --packed data/my_frames.lmdb
 
 What is compared, in turn and in one process with one thread, as a data worker has it:
@@ -27,10 +26,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmmask3d.cli.options import add_config_overrides, read_overrides
+from mmmask3d.cli.options import add_config_overrides, positive_int, read_overrides
 from mmmask3d.cli.start import start
 
-BASE_CONFIG = Path(__file__).resolve().parents[2] / 'configs/_base_/datasets/rgbd_pretrain.py'
 DECODING, PIPELINE, PACKED = 'decoding alone', 'pipeline', 'pipeline from LMDB'
 
 
@@ -46,49 +44,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('source', type=Path, help='pre-training config, or folder with rgb, depth')
+    parser.add_argument('config', type=Path, help='pre-training config')
     parser.add_argument('--packed', type=Path, metavar='LMDB', help='the same files, packed')
-    parser.add_argument('--frames', type=int, default=100, help='frames per pass')
-    parser.add_argument('--passes', type=int, default=7, help='passes that count')
+    parser.add_argument('--frames', type=positive_int, default=100, help='frames per pass')
+    parser.add_argument('--passes', type=positive_int, default=7, help='passes that count')
     add_config_overrides(parser)
-    folder = parser.add_argument_group('of a folder (a config says it itself)')
-    folder.add_argument('--img-suffix', default='.jpg')
-    folder.add_argument('--depth-suffix', default='.png')
-    folder.add_argument('--depth-scale', type=float, default=1000.0)
-    folder.add_argument('--depth-kind', choices=['metric', 'relative'], default='metric')
-    folder.add_argument('--size', type=int, nargs=2, default=(320, 240), metavar=('W', 'H'))
-    args = parser.parse_args(argv)
-    for name in ('frames', 'passes'):
-        if getattr(args, name) < 1:
-            parser.error(f'--{name} must be at least 1, got {getattr(args, name)}')
-    return args
+    return parser.parse_args(argv)
 
 
 # ---------------------------------------------------------------- what is measured
-
-
-def dataset_config(args: argparse.Namespace) -> dict:
-    """Config of the data set: the config's own, or that of a folder with the usual pipeline."""
-    from mmmask3d.config_files import read_config_file
-    from mmmask3d.datasets import resolve_masking
-
-    if args.source.is_dir():
-        config = BASE_CONFIG
-        settings = {
-            'data_root': str(args.source),
-            'img_suffix': args.img_suffix,
-            'depth_suffix': args.depth_suffix,
-            'depth_scale': args.depth_scale,
-            'depth_kind': args.depth_kind,
-            'pipeline.1.scale': tuple(args.size),
-        }
-        options = {f'train_dataloader.dataset.{key}': value for key, value in settings.items()}
-        options['model.backbone.patch_size'] = 16
-    else:
-        config, options = args.source, {}
-    cfg = read_config_file(config, {**options, **read_overrides(args.cfg_options)})
-    resolve_masking(cfg)
-    return cfg.train_dataloader.dataset.to_dict()
 
 
 def packed_config(config: dict, database: Path) -> dict:
@@ -162,32 +126,20 @@ def measure(
 # ---------------------------------------------------------------- report
 
 
-def summary(found: dict[str, list[Pass]]) -> dict[str, dict]:
-    """Median and range of the times, and of the speed relative to decoding in the same pass."""
-    result = {}
-    for name, passes in found.items():
-        ratios = [d.cpu / p.cpu for d, p in zip(found[DECODING], passes, strict=True)]
-        result[name] = {
-            'cpu_ms': [round(1000 * f([p.cpu for p in passes]), 4) for f in _STATISTICS],
-            'wall_ms': [round(1000 * f([p.wall for p in passes]), 4) for f in _STATISTICS],
-            'ratio': [round(f(ratios), 4) for f in _STATISTICS],
-        }
-    return result
-
-
-_STATISTICS = statistics.median, min, max
-
-
-def table(result: dict[str, dict]) -> str:
-    """The summary as text."""
+def table(found: dict[str, list[Pass]]) -> str:
+    """Times, and speed relative to decoding in the same pass: medians, with ranges over passes."""
     lines = [
-        f'{"":20}{"CPU ms/frame":>24}{"wall ms/frame":>16}{"frames/s":>10}{"relative speed":>24}'
+        '| | CPU ms/frame | wall ms/frame | frames/s | relative speed |',
+        '|---|---|---|---|---|',
     ]
-    for name, row in result.items():
-        cpu, wall, ratio = row['cpu_ms'], row['wall_ms'], row['ratio']
+    for name, passes in found.items():
+        cpu, wall = ([1000 * seconds for seconds in of] for of in zip(*passes, strict=True))
+        ratios = [d.cpu / p.cpu for d, p in zip(found[DECODING], passes, strict=True)]
+        middle = statistics.median
         lines.append(
-            f'{name:20}{cpu[0]:10.3f} ({cpu[1]:.3f}-{cpu[2]:.3f}){wall[0]:14.3f}'
-            f'{1000 / cpu[0]:10.0f}{ratio[0]:10.2f} ({ratio[1]:.2f}-{ratio[2]:.2f})'
+            f'| {name} | {middle(cpu):.3f} ({min(cpu):.3f} to {max(cpu):.3f}) '
+            f'| {middle(wall):.3f} | {1000 / middle(cpu):.0f} '
+            f'| {middle(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |'
         )
     return '\n'.join(lines)
 
@@ -201,14 +153,17 @@ def main(argv: list[str] | None = None) -> int:
     import torch
     from mmengine.registry import init_default_scope
 
-    from mmmask3d.datasets import EpochIndex
+    from mmmask3d.config_files import read_config_file
+    from mmmask3d.datasets import EpochIndex, resolve_masking
     from mmmask3d.inspection.measures import spread_indices
     from mmmask3d.registry import DATASETS
 
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     init_default_scope('mmmask3d')
-    config = dataset_config(args)
+    cfg = read_config_file(args.config, read_overrides(args.cfg_options))
+    resolve_masking(cfg)
+    config = cfg.train_dataloader.dataset.to_dict()
     datasets = {PIPELINE: DATASETS.build(copy.deepcopy(config))}
     if args.packed is not None:
         datasets[PACKED] = DATASETS.build(packed_config(config, args.packed))
@@ -225,13 +180,13 @@ def main(argv: list[str] | None = None) -> int:
 
     variants = {DECODING: lambda number: decode(paths)}
     variants |= {name: reader(dataset) for name, dataset in datasets.items()}
-    result = summary(measure(variants, len(indices), args.passes))
+    found = measure(variants, len(indices), args.passes)
     size = '{1}x{0}'.format(*cv2.imread(paths[0][0]).shape)
     print(
         f'{len(indices)} frames, the first {size}, {args.passes} passes, OpenCV '
         f'{cv2.__version__}, page cache warm; median (range)'
     )
-    print(table(result))
+    print(table(found))
     return 0
 
 

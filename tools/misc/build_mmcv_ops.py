@@ -91,16 +91,14 @@ def check_ops(gpu: bool, wheel: Path | None = None) -> None:
         OpsError: They do not work, or hold no GPU code where ``gpu`` asks for it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        path = os.environ.get('PYTHONPATH', '')
         if wheel is not None:
             try:
-                with zipfile.ZipFile(wheel) as archive:
-                    archive.extractall(folder)
+                zipfile.ZipFile(wheel).extractall(folder)
             except zipfile.BadZipFile as error:
                 raise OpsError(f'it is not a readable wheel ({error})') from error
             if not list(Path(folder).glob('mmcv/_ext.*')):
                 raise OpsError('it holds no mmcv/_ext: it was built without ops')
-            path = f'{folder}{os.pathsep}{path}'
+        path = os.pathsep.join([folder, os.environ.get('PYTHONPATH', '')])
         answer = ask(PROBE, PYTHONPATH=path)
     if gpu and answer['cuda'] == 'not available':
         raise OpsError('the ops hold no GPU code, and a GPU build was asked for')
@@ -125,19 +123,13 @@ def build(mmcv_version: str, gpu: bool, folder: Path) -> Path:
             *(sys.executable, '-m', 'pip', 'wheel', '--verbose', '--no-build-isolation'),
             *('--no-cache-dir', '--no-deps', '-w', out, f'onedl-mmcv=={mmcv_version}'),
         ]
-        with log.open('w') as sink, subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            errors='replace', env=environment,
-        ) as process:  # fmt: skip
-            for line in process.stdout or ():
-                sink.write(line)
-                if step := re.match(r'\s*\[(\d+)/(\d+)\]', line):
-                    print(f'  compiled {step[1]} of {step[2]}', flush=True)
+        with log.open('w') as sink:
+            done = subprocess.run(command, stdout=sink, stderr=subprocess.STDOUT, env=environment)
         wheels = list(Path(out).glob('onedl_mmcv-*.whl'))
-        if process.returncode or len(wheels) != 1:
-            tail = '\n'.join(log.read_text().splitlines()[-30:])
+        if done.returncode or len(wheels) != 1:
+            tail = '\n'.join(log.read_text(errors='replace').splitlines()[-30:])
             raise OpsError(
-                f'The build failed (pip exit code {process.returncode}):\n{tail}\nAll of: {log}\n'
+                f'The build failed (pip exit code {done.returncode}):\n{tail}\nAll of: {log}\n'
                 'It needs a C++ compiler, python3-dev and requirements/build.txt.'
             )
         check_ops(gpu, wheels[0])

@@ -14,14 +14,13 @@ import h5py
 import numpy as np
 
 from mmmask3d.conversion.paths import SourceError
-from mmmask3d.datasets.depth_io import FrameError
 
 _CHUNK_CACHE = 64 * 2**20  # bytes a data set; chunks may span several frames
 
 _T = TypeVar('_T')
 
 
-def _try(read: Callable[[], _T], path: str | Path, what: str, error: type[ValueError]) -> _T:
+def _try(read: Callable[[], _T], where: str | Path, what: str) -> _T:
     """Call a reader of the libraries; on damaged files they raise nearly every kind of exception.
 
     Hence the broad ``except``: it covers that one call, not code of this project.
@@ -30,8 +29,8 @@ def _try(read: Callable[[], _T], path: str | Path, what: str, error: type[ValueE
         return read()
     except Exception as reason:
         text = ' '.join(str(reason).split()) or type(reason).__name__
-        raise error(
-            f'{path}: {what} cannot be read ({text[:300]}). The file is damaged or incomplete; '
+        raise SourceError(
+            f'{where}: {what} cannot be read ({text[:300]}). The file is damaged or incomplete; '
             f'copy it again.'
         ) from reason
 
@@ -52,51 +51,38 @@ def open_mat73(path: Path) -> Iterator[h5py.File]:
             f'{path}: no HDF5 signature, expected a MATLAB file of version 7.3; it starts with '
             f'{start!r}{kind}. Use the file as distributed.'
         )
-    size = os.path.getsize(path)
-    opened = _try(
-        lambda: h5py.File(path, 'r', rdcc_nbytes=_CHUNK_CACHE),
-        path,
-        f'the HDF5 structure of its {size} bytes',
-        SourceError,
-    )
-    try:
+    what = f'the HDF5 structure of its {os.path.getsize(path)} bytes'
+    opened = _try(lambda: h5py.File(path, 'r', rdcc_nbytes=_CHUNK_CACHE), path, what)
+    with opened:
         yield opened
-    finally:
-        opened.close()
 
 
-def find(file: h5py.File | h5py.Group, name: str, path: Path) -> h5py.Dataset | h5py.Group:
-    """A variable, or a field of a struct array.
-
-    Raises:
-        SourceError: It is missing or damaged.
-    """
-    where = f'{path}: {name}'
-    if not _try(lambda: name in file, path, name, SourceError):
-        found = _try(lambda: sorted(file), path, 'the list of variables', SourceError)
-        raise SourceError(
-            f'{where} is missing, found {", ".join(found) or "nothing"}. '
-            f'Is this another file, or one saved again without it?'
-        )
-    return _try(lambda: file[name], path, name, SourceError)
-
-
-def check_array(dataset: Any, shape: Sequence[int | None], kinds: str, where: str) -> h5py.Dataset:
-    """Check what an array is declared to be.
+def find_array(
+    file: h5py.File, key: Any, shape: Sequence[int | None], kinds: str, where: str
+) -> h5py.Dataset:
+    """Find an array, and check what it is declared to be.
 
     Args:
-        dataset: What :func:`find` returned.
+        file: The file.
+        key: Name of a variable, or of a field of a struct array (with '/'); or a reference, an
+            element of a cell or struct array.
         shape: Expected, as stored (reversed); None where it does not matter.
         kinds: Kinds of numpy types: 'u', 'f', 'O' (references).
-        where: Its name, for messages.
+        where: The file and the variable, for messages.
 
     Raises:
-        SourceError: It is declared otherwise.
+        SourceError: It is missing, damaged, or declared otherwise.
     """
+    if isinstance(key, str) and not _try(lambda: key in file, where, 'it'):
+        found = ', '.join(_try(lambda: sorted(file), where, 'the list of variables'))
+        raise SourceError(
+            f'{where} is missing, found {found or "nothing"}. Is this another file, or one saved '
+            f'again without it?'
+        )
+    dataset = _try(lambda: file[key], where, 'it')
     if not isinstance(dataset, h5py.Dataset):
         raise SourceError(f'{where} is no array.')
-    found = _try(lambda: (dataset.shape, dataset.dtype), where, 'its declaration', SourceError)
-    sides, dtype = found[0] or (), found[1]
+    sides, dtype = _try(lambda: (dataset.shape or (), dataset.dtype), where, 'its declaration')
     fits = len(sides) == len(shape) and dtype.kind in kinds
     if not fits or any(w not in (None, s) for w, s in zip(shape, sides, strict=True)):
         wanted = 'x'.join('any' if s is None else str(s) for s in shape)
@@ -109,32 +95,19 @@ def check_array(dataset: Any, shape: Sequence[int | None], kinds: str, where: st
 
 
 def read_part(dataset: h5py.Dataset, part: Any, where: str) -> np.ndarray:
-    """Read part of an array that :func:`check_array` has passed.
+    """Read part of an array.
 
     Raises:
-        FrameError: It cannot be read.
+        SourceError: It is damaged.
     """
-    return _try(lambda: dataset[part], where, 'this part', FrameError)
-
-
-def follow(file: h5py.File, reference: Any, where: str) -> Any:
-    """The object that an element of a cell or struct array refers to.
-
-    Raises:
-        FrameError: The reference leads nowhere.
-    """
-    return _try(lambda: file[reference], where, 'what it refers to', FrameError)
+    return _try(lambda: dataset[part], where, 'this part')
 
 
 def read_text(file: h5py.File, reference: Any, where: str) -> str:
     """A string of a cell array: (length, 1) uint16, UTF-16 code units.
 
     Raises:
-        SourceError: It is something else.
-        FrameError: It cannot be read.
+        SourceError: It is damaged, or something else.
     """
-    codes = check_array(follow(file, reference, where), (None, 1), 'u', where)
-    units = read_part(codes, (slice(None), 0), where)
-    return _try(
-        lambda: units.astype('<u2').tobytes().decode('utf-16-le'), where, 'text', FrameError
-    )
+    units = read_part(find_array(file, reference, (None, 1), 'u', where), (slice(None), 0), where)
+    return _try(lambda: units.astype('<u2').tobytes().decode('utf-16-le'), where, 'text')

@@ -1,6 +1,6 @@
 """Move a depth map from the view of the depth camera into that of the colour camera."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,16 +10,8 @@ _SAME_SURFACE = 0.05  # neighbours whose depths differ by this share at most
 _LARGEST_FOOTPRINT = 4  # target pixels across and down for one source pixel
 
 
-@dataclass(frozen=True)
-class Camera:
-    """A pinhole camera, with integer coordinates at the centres of the pixels.
-
-    Attributes:
-        fx: Focal length across, in pixels.
-        fy: Focal length down, in pixels.
-        cx: Column of the principal point.
-        cy: Row of the principal point.
-    """
+class Camera(NamedTuple):
+    """A pinhole camera, with integer coordinates at the centres of the pixels; all in pixels."""
 
     fx: float
     fy: float
@@ -48,11 +40,9 @@ def register_depth(
     - otherwise (at the border, next to a hole, at a depth edge) half a pixel of its own at its own
       depth away: holes stay holes, and nothing is spanned between a surface and what lies behind.
 
-    So surfaces are covered without gaps, and end where their outermost pixels end. Boxes of more
-    than 4 target pixels across or down are cut, which leaves gaps instead of blocks.
-
-    The boxes follow the axes of the images: the cameras may look in different directions, but
-    neither should be turned around its optical axis by more than some degrees.
+    Boxes of more than 4 target pixels across or down are cut, which leaves gaps instead of blocks.
+    They follow the axes of the images, so neither camera should be turned around its optical axis
+    by more than some degrees.
 
     Args:
         depth: (H, W) float, metres along the optical axis; anything where ``valid`` is False.
@@ -143,14 +133,7 @@ def _inside_surface(across: np.ndarray, down: np.ndarray) -> np.ndarray:
 def _extent(
     centre: np.ndarray, joined: np.ndarray, half: np.ndarray, axis: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where the footprints begin and end along one axis of the image.
-
-    Args:
-        centre: (H, W) projected column or row; NaN where there is none.
-        joined: Which neighbours along the axis are one surface.
-        half: (H, W) half the side of a pixel of its own.
-        axis: 1 for columns, 0 for rows.
-    """
+    """Where the footprints begin and end along columns (axis 1) or rows (0), from their centres."""
     low, high = centre - half, centre + half
     one, other = _pairs(centre, axis)
     between = (one + other) / 2

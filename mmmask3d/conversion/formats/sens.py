@@ -18,10 +18,8 @@ are read: JPEG colour and zlib depth.
 """
 
 import os
-import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,72 +32,55 @@ VERSION = 4
 COLOUR_FORMATS = {0: 'raw', 1: 'png', 2: 'jpeg'}
 DEPTH_FORMATS = {0: 'raw_ushort', 1: 'zlib_ushort', 2: 'occi_ushort'}
 _READ = 'jpeg', 'zlib_ushort'
-_AFTER_NAME = struct.Struct('<64f2i4IfQ')
-_FRAME_BYTES = 96  # of a frame before its images
-_AFTER_POSE = struct.Struct('<4Q')
-_POSE_BYTES = 64
+_START = np.dtype([('version', '<u4'), ('name', '<u8')])
+_AFTER_NAME = np.dtype(
+    [
+        ('matrices', '<f4', (4, 4, 4)),
+        ('formats', '<i4', 2),
+        ('sizes', '<u4', (2, 2)),
+        ('depth_scale', '<f4'),
+        ('num_frames', '<u8'),
+    ]
+)
+_FRAME = np.dtype([('pose', '<f4', (4, 4)), ('times', '<u8', 2), ('lengths', '<u8', 2)])
 
 
-@dataclass(frozen=True)
-class SensHeader:
-    """What holds for all frames of a stream.
+class SensCamera(NamedTuple):
+    """One of the two cameras: (width, height), and (4, 4) float32 matrices, in pixels or metres."""
 
-    Attributes:
-        sensor: Name of the sensor.
-        colour_intrinsic: (4, 4) float32, pixels.
-        colour_extrinsic: (4, 4) float32.
-        depth_intrinsic: (4, 4) float32, pixels.
-        depth_extrinsic: (4, 4) float32.
-        colour_size: (width, height).
-        depth_size: (width, height).
-        depth_scale: Stored units of depth per metre; 0 stands for "no reading".
-        num_frames: As declared; a truncated file holds fewer.
-    """
-
-    sensor: str
-    colour_intrinsic: np.ndarray
-    colour_extrinsic: np.ndarray
-    depth_intrinsic: np.ndarray
-    depth_extrinsic: np.ndarray
-    colour_size: tuple[int, int]
-    depth_size: tuple[int, int]
-    depth_scale: float
-    num_frames: int
+    size: tuple[int, int]
+    intrinsic: np.ndarray
+    extrinsic: np.ndarray
 
 
 class SensEntry(NamedTuple):
-    """Where a frame lies.
-
-    Attributes:
-        number: Of the frame, from 0.
-        offset: Of its header in the file.
-        colour_bytes: Length of the stored colour image.
-        depth_bytes: Length of the stored depth map.
-    """
+    """A frame's number, from 0, where its header lies, and the lengths of its two images."""
 
     number: int
     offset: int
     colour_bytes: int
     depth_bytes: int
 
+    @property
+    def end(self) -> int:
+        """Where the next frame lies."""
+        return self.offset + _FRAME.itemsize + self.colour_bytes + self.depth_bytes
 
-@dataclass(frozen=True)
-class SensFrame:
+
+class SensFrame(NamedTuple):
     """One frame as stored.
 
     Attributes:
         where: File, number and offset, for messages.
         pose: (4, 4) float32, camera to world; -inf where tracking was lost.
-        colour_time: Microseconds.
-        depth_time: Microseconds.
+        times: Of colour and of depth, in microseconds.
         colour: A JPEG file.
         depth: The depth map, compressed by zlib.
     """
 
     where: str
     pose: np.ndarray
-    colour_time: int
-    depth_time: int
+    times: list[int]
     colour: bytes
     depth: bytes
 
@@ -109,6 +90,12 @@ class SensReader:
 
     Args:
         path: The file.
+
+    Attributes:
+        colour: The camera of the colour images.
+        depth: The camera of the depth maps.
+        depth_scale: Stored units of depth per metre; 0 stands for "no reading".
+        num_frames: As declared; a truncated file holds fewer.
 
     Raises:
         SourceError: It is no ``.sens`` file of version 4, its header is damaged, or images are
@@ -120,7 +107,7 @@ class SensReader:
         self._file = self.path.open('rb')
         self.size = os.fstat(self._file.fileno()).st_size
         try:
-            self.header, self._first = self._read_header()
+            self._read_header()
         except BaseException:
             self._file.close()
             raise
@@ -132,7 +119,7 @@ class SensReader:
         self._file.close()
 
     def _bytes(self, offset: int, length: int, what: str) -> bytes:
-        self._file.seek(offset)
+        self._file.seek(min(offset, self.size))
         data = self._file.read(min(length, self.size))
         if len(data) < length:
             raise SourceError(
@@ -141,19 +128,18 @@ class SensReader:
             )
         return data
 
-    def _read_header(self) -> tuple[SensHeader, int]:
-        start = self._bytes(0, 12, 'the header')
-        version, length = struct.unpack('<IQ', start)
+    def _read_header(self) -> None:
+        start = self._bytes(0, _START.itemsize, 'the header')
+        version, length = np.frombuffer(start, _START)[0].tolist()
         if version != VERSION:
             raise SourceError(
                 f'{self.path}: starts with {start[:4]!r}, expected version {VERSION} of the .sens '
                 f'format as a little-endian number. Is it another file, or damaged?'
             )
-        name = self._bytes(12, length, 'the name of the sensor')
-        offset = 12 + length
-        fields = _AFTER_NAME.unpack(self._bytes(offset, _AFTER_NAME.size, 'the header'))
-        matrices = np.array(fields[:64], np.float32).reshape(4, 4, 4)
-        colour, depth, *sides, scale, num_frames = fields[64:]
+        offset = _START.itemsize + length
+        header = self._bytes(offset, _AFTER_NAME.itemsize, 'the header')
+        found = np.frombuffer(header, _AFTER_NAME)[0]
+        colour, depth = found['formats'].tolist()
         formats = COLOUR_FORMATS.get(colour, colour), DEPTH_FORMATS.get(depth, depth)
         if formats != _READ:
             raise SourceError(
@@ -161,23 +147,17 @@ class SensReader:
                 f'expected {_READ[0]} and {_READ[1]} as in ScanNet. Export the frames with the '
                 f'tool that wrote the file, or copy it again if it is damaged.'
             )
-        if not 0 < scale < 1e9:  # False for NaN
+        self.depth_scale = float(found['depth_scale'])
+        if not 0 < self.depth_scale < 1e9:  # False for NaN
             raise SourceError(
-                f'{self.path}: {scale} stored units of depth per metre (byte {offset + 280}), '
-                f'expected a positive number, as a rule 1000. The file is damaged.'
+                f'{self.path}: {self.depth_scale} stored units of depth per metre, expected a '
+                f'positive number, as a rule 1000. The file is damaged.'
             )
-        header = SensHeader(
-            name.decode('ascii', 'backslashreplace').rstrip('\0'),
-            matrices[0],
-            matrices[1],
-            matrices[2],
-            matrices[3],
-            (sides[0], sides[1]),
-            (sides[2], sides[3]),
-            scale,
-            num_frames,
-        )
-        return header, offset + _AFTER_NAME.size
+        sizes, matrices = found['sizes'].tolist(), found['matrices']
+        self.colour = SensCamera(tuple(sizes[0]), *matrices[:2])
+        self.depth = SensCamera(tuple(sizes[1]), *matrices[2:])
+        self.num_frames = int(found['num_frames'])
+        self._first = offset + _AFTER_NAME.itemsize
 
     def __iter__(self) -> Iterator[SensEntry]:
         """Walk over the frames by their headers alone.
@@ -190,22 +170,17 @@ class SensReader:
                 a length is wrong.
         """
         offset = self._first
-        for number in range(self.header.num_frames):
-            entry = self._entry(number, offset)
+        for number in range(self.num_frames):
+            what = f'frame {number} of {self.num_frames}'
+            head = np.frombuffer(self._bytes(offset, _FRAME.itemsize, what), _FRAME)[0]
+            entry = SensEntry(number, offset, *head['lengths'].tolist())
+            if entry.end > self.size:
+                raise SourceError(
+                    f'{self.path}: {what} at byte {offset} reaches to byte {entry.end}, the file '
+                    f'ends at byte {self.size}. It is truncated or damaged there; copy it again.'
+                )
             yield entry
-            offset += _FRAME_BYTES + entry.colour_bytes + entry.depth_bytes
-
-    def _entry(self, number: int, offset: int) -> SensEntry:
-        what = f'frame {number} of {self.header.num_frames}'
-        head = self._bytes(offset, _FRAME_BYTES, what)
-        entry = SensEntry(number, offset, *_AFTER_POSE.unpack_from(head, _POSE_BYTES)[2:])
-        end = offset + _FRAME_BYTES + entry.colour_bytes + entry.depth_bytes
-        if end > self.size:
-            raise SourceError(
-                f'{self.path}: {what} at byte {offset} reaches to byte {end}, the file ends at '
-                f'byte {self.size}. It is truncated or damaged there; copy it again.'
-            )
-        return entry
+            offset = entry.end
 
     def read(self, entry: SensEntry) -> SensFrame:
         """Read one frame.
@@ -214,35 +189,30 @@ class SensReader:
             SourceError: The file is shorter than when ``entry`` was found.
         """
         where = f'{self.path}, frame {entry.number} at byte {entry.offset}'
-        data = self._bytes(
-            entry.offset, _FRAME_BYTES + entry.colour_bytes + entry.depth_bytes, where
-        )
-        colour_time, depth_time, _, _ = _AFTER_POSE.unpack_from(data, _POSE_BYTES)
-        pose = np.frombuffer(data, '<f4', 16).reshape(4, 4).copy()
-        middle = _FRAME_BYTES + entry.colour_bytes
-        images = data[_FRAME_BYTES:middle], data[middle:]
-        return SensFrame(where, pose, colour_time, depth_time, *images)
+        data = self._bytes(entry.offset, entry.end - entry.offset, where)
+        head = np.frombuffer(data, _FRAME, 1)[0]
+        images = data[_FRAME.itemsize :]
+        colour, depth = images[: entry.colour_bytes], images[entry.colour_bytes :]
+        return SensFrame(where, head['pose'].copy(), head['times'].tolist(), colour, depth)
 
-    def depth(self, frame: SensFrame) -> np.ndarray:
-        """Decompress the depth map.
+    def decode_depth(self, frame: SensFrame) -> np.ndarray:
+        """Decompress a depth map.
 
         Returns:
-            (H, W) uint16 in stored units, 0 = no reading, of the header's ``depth_size``. The
-            array is read-only.
+            (H, W) uint16 in stored units, 0 = no reading, of the camera's size; read-only.
 
         Raises:
             FrameError: It is damaged, or more or less than the header says.
         """
-        width, height = self.header.depth_size
-        expected = width * height * 2
+        width, height = self.depth.size
         where = f'{frame.where}, depth'
         try:
             data = zlib.decompress(frame.depth)
         except zlib.error as error:
             raise FrameError(f'{where}: damaged zlib data ({error}).') from error
-        if len(data) != expected:
+        if len(data) != width * height * 2:
             raise FrameError(
-                f'{where}: {len(data)} bytes, expected {expected} for {width}x{height} pixels of '
-                f'16 bits.'
+                f'{where}: {len(data)} bytes, expected {width * height * 2} for {width}x{height} '
+                f'pixels of 16 bits.'
             )
         return np.frombuffer(data, '<u2').reshape(height, width)

@@ -11,15 +11,7 @@ from mmmask3d.datasets.orientation import as_shown, exif_orientation
 
 
 def decode_map(content: bytes, where: str, bits: Sequence[int]) -> np.ndarray:
-    """Decode a map of one channel: depth, disparity, labels, instances.
-
-    Args:
-        content: The file.
-        where: Its name, for messages.
-        bits: Accepted bits per pixel.
-
-    Returns:
-        (H, W), uint8 or uint16, the values as stored.
+    """Decode a map of one channel, such as depth or labels: (H, W) uint8 or uint16, as stored.
 
     Raises:
         FrameError: It is damaged, or not a grey PNG of these bits.
@@ -47,11 +39,11 @@ def read_map(path: Path, bits: int) -> np.ndarray:
 def read_colour(
     path: Path, suffix: str, shown: bool = False
 ) -> tuple[bytes | np.ndarray, tuple[int, int]]:
-    """Read a colour file for storing it under a suffix.
+    """Read a colour file for storing it under a suffix, '.jpg' or '.png'.
 
     Args:
         path: The file.
-        suffix: '.jpg' or '.png'.
+        suffix: The suffix.
         shown: Whether to turn it the way that its EXIF orientation has it shown.
 
     Returns:
@@ -74,18 +66,7 @@ def read_colour(
 def check_size(
     path: Path, found: tuple[int, int], expected: tuple[int, int], other: object, why: str
 ) -> None:
-    """Raise where two files of a frame differ in size.
-
-    Args:
-        path: One of them.
-        found: Its (width, height).
-        expected: (width, height) of the other.
-        other: What has that.
-        why: End of the message.
-
-    Raises:
-        FrameError: They differ.
-    """
+    """Raise FrameError where two files of a frame differ in (width, height); ``why`` ends it."""
     if found != expected:
         raise FrameError(
             f'{path}: {found[0]}x{found[1]} pixels, {other} has {expected[0]}x{expected[1]}. {why}'

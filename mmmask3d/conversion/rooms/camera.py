@@ -5,7 +5,7 @@ Camera axes are x right, y down, z forward, as in OpenCV; the world has z up, in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,10 +47,6 @@ class Camera:
         y = (np.arange(self.height) + 0.5 - self.height / 2) / self.focal
         grid = np.stack(np.broadcast_arrays(x[None], y[:, None], 1.0), axis=-1)
         return (grid.reshape(-1, 3) @ self.rotation.T).astype(np.float32)
-
-    def resized(self, width: int, height: int) -> Camera:
-        """Return the same view with another number of pixels."""
-        return Camera(self.position, self.rotation, width, height)
 
     def intrinsic(self) -> np.ndarray:
         """Return the (3, 3) matrix from camera axes to pixels; (0, 0) is a pixel's *centre*."""
@@ -109,7 +105,7 @@ def _candidate(
 
 def _faults(tracer: Tracer, camera: Camera) -> float:
     """Return how far a view is from what is wanted: furniture, near and far; 0 is good."""
-    seen = tracer.probe(camera.resized(40, 30))
+    seen = tracer.probe(replace(camera, width=40, height=30))
     z = np.where(seen.hit, seen.depth, 10.0)
     classes = tracer.semantic(seen)
     share = np.bincount(classes, minlength=len(NYU13_CLASSES) + 1) / classes.size

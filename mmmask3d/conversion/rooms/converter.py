@@ -5,20 +5,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import cv2
 import numpy as np
 
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.frame import Frame
-from mmmask3d.conversion.numbers import at_least_one
+from mmmask3d.conversion.options import at_least_one
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.rooms.sensor import Sensor, measure
 from mmmask3d.datasets.classes import INDOOR_STUFF, NYU13_CLASSES
-
-if TYPE_CHECKING:
-    from mmmask3d.conversion.rooms.room import Room
 
 #: Raise it when the same options give other frames: a folder made before is then not added to.
 VERSION = 1
@@ -104,17 +101,25 @@ class RoomsConverter(Converter):
         return Plan([FrameRef(name, view, split) for view, name in enumerate(names)])
 
     @contextmanager
-    def open(self, source: int) -> Iterator['Room']:
+    def open(self, source: int) -> Iterator[tuple]:
         """See :meth:`Converter.open`; builds the room and chooses its views."""
-        from mmmask3d.conversion.rooms.room import Room  # trimesh and scipy take a second
+        # trimesh and scipy take a second
+        from mmmask3d.conversion.rooms.camera import choose_views
+        from mmmask3d.conversion.rooms.render import Renderer, Tracer
+        from mmmask3d.conversion.rooms.scene import build_room
 
-        yield Room(self.seed, source, self.views, self.size)
+        rng = np.random.default_rng([self.seed, source, 0])
+        scene = build_room(rng)
+        tracer = Tracer(scene)
+        cameras = choose_views(scene, tracer, rng, self.views, self.size)
+        yield source, scene.assembly.things, cameras, Renderer(scene, tracer)
 
-    def read(self, opened: 'Room', locator: int) -> Frame:
+    def read(self, opened: Any, locator: int) -> Frame:
         """See :meth:`Converter.read`; a view depends on the seed, the room and its number only."""
-        camera = opened.cameras[locator]
-        rng = np.random.default_rng([self.seed, opened.number, 1, locator])
-        frame = opened.renderer.render(camera, rng)
+        room, things, cameras, renderer = opened
+        camera = cameras[locator]
+        rng = np.random.default_rng([self.seed, room, 1, locator])
+        frame = renderer.render(camera, rng)
         depth = measure(frame.depth, frame.cosine, frame.infrared, camera.focal, rng, Sensor())
         _, jpeg = cv2.imencode(
             '.jpg', frame.colour[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
@@ -127,7 +132,7 @@ class RoomsConverter(Converter):
         }
         categories = {
             thing: NYU13_CLASSES.index(name) + 1
-            for thing, name in enumerate(opened.things, 1)
+            for thing, name in enumerate(things, 1)
             if name not in INDOOR_STUFF
         }
         extra = {

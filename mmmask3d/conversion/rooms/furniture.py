@@ -61,7 +61,7 @@ def book_stack(rng: Rng) -> Assembly:
     z = 0.0
     for _ in range(rng.integers(1, 6)):
         size = (rng.uniform(0.15, 0.25), rng.uniform(0.2, 0.3), rng.uniform(0.015, 0.045))
-        shape = panel(size, (0, 0, size[2] / 2), palette.book(rng), front='+z')
+        shape = panel(size, (0, 0, size[2] / 2), palette.book(rng), lying=True)
         offset = np.array([*rng.uniform(-0.015, 0.015, 2), z])
         add(shape.moved(yaw_matrix(rng.normal(0, 0.2)), offset))
         z += size[2] + 0.001
@@ -557,7 +557,7 @@ def television_bench(rng: Rng) -> Assembly:
 
 def rug(rng: Rng, width: float, depth: float) -> Assembly:
     """Return a rug; a part of the floor to the labels, as in NYUv2 (floor mat)."""
-    shape = panel((width, depth, 0.012), (0, 0, 0.006), palette.rug(rng), front='+z')
+    shape = panel((width, depth, 0.012), (0, 0, 0.006), palette.rug(rng), lying=True)
     return single('floor', shape)
 
 

@@ -235,13 +235,10 @@ class Renderer:
         materials = tracer.materials
         self.colours = to_linear(np.array([m.colours for m in materials])).astype(np.float32)
         self.kind = np.array([list(TEXTURES).index(m.kind) for m in materials])
-
-        def per_material(name: str) -> np.ndarray:
-            return np.array([getattr(m, name) for m in materials], np.float32)
-
-        self.scale, self.amount = per_material('scale'), per_material('amount')
-        self.specular, self.shininess = per_material('specular'), per_material('shininess')
-        self.infrared, self.emission = per_material('infrared'), per_material('emission')
+        looks = ('scale', 'amount', 'specular', 'shininess', 'infrared', 'emission')
+        self.scale, self.amount, self.specular, self.shininess, self.infrared, self.emission = (
+            np.array([getattr(m, look) for m in materials], np.float32) for look in looks
+        )
         self.glass = np.array([m.glass for m in materials])
         self.seed = ((np.arange(len(materials)) + 1) * 0.618034 % 1).astype(np.float32)
         self.mean = self.colours[:, :2].mean(axis=1)

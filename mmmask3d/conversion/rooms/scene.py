@@ -76,23 +76,18 @@ class _Wall:
     length: float
     yaw: float
 
+    def at(self, along: float, out: float = 0.0, z: float = 0.0) -> np.ndarray:
+        """A place in metres along the wall, into the room and above the floor."""
+        return self.start + self.along * along + self.inward * out + [0, 0, z]
+
 
 def _walls(width: float, depth: float) -> list[_Wall]:
-    # Corner, direction along the wall, direction into the room, length.
-    sides = [
-        ((0, 0), (1, 0), (0, 1), width),
-        ((width, 0), (0, 1), (-1, 0), depth),
-        ((width, depth), (-1, 0), (0, -1), width),
-        ((0, depth), (0, -1), (1, 0), depth),
-    ]
+    corners = [(0, 0), (width, 0), (width, depth), (0, depth)]
+    level = [np.array([*vector, 0.0]) for vector in (*corners, (1, 0), (0, 1), (-1, 0), (0, -1))]
     return [
-        _Wall(_level(corner), _level(along), _level(inward), length, turn * np.pi / 2)
-        for turn, (corner, along, inward, length) in enumerate(sides)
+        _Wall(level[k], level[4 + k], level[4 + (k + 1) % 4], (width, depth)[k % 2], k * np.pi / 2)
+        for k in range(4)
     ]
-
-
-def _level(vector: tuple[float, float]) -> np.ndarray:
-    return np.array([*vector, 0.0])
 
 
 class _Room:
@@ -144,8 +139,7 @@ class _Room:
                 along = float(self.rng.choice([0.03, room - 0.03])) - low[0]
             else:
                 along = self.rng.uniform(0.03, room - 0.03) - low[0]
-            spot = wall.start + wall.along * along + wall.inward * (gap - low[1])
-            placed = self.place(piece, spot + [0, 0, z], wall.yaw)
+            placed = self.place(piece, wall.at(along, gap - low[1], z), wall.yaw)
             if placed is not None:
                 return wall, along, placed
         return None
@@ -160,8 +154,7 @@ class _Room:
         z: float = 0.0,
     ) -> np.ndarray | None:
         """Put a piece at (along, out) metres of a wall, turned by ``yaw`` from its direction."""
-        spot = wall.start + wall.along * along + wall.inward * out + np.array([0, 0, z])
-        return self.place(piece, spot, wall.yaw + yaw)
+        return self.place(piece, wall.at(along, out, z), wall.yaw + yaw)
 
     def somewhere(self, piece: Assembly, tries: int = 10, yaw: float | None = None) -> bool:
         """Put a piece anywhere on the floor."""
@@ -173,9 +166,9 @@ class _Room:
         return False
 
 
-def _shell(room: _Room) -> None:
+def _shell(room: _Room, rng: Rng) -> None:
     """Build floor, ceiling and walls with windows, skirting and a door."""
-    rng, made = room.rng, room.made
+    made = room.made
     width, depth, height = room.size
     made.thing('floor')(quad((0, 0, 0), (width, 0, 0), (0, depth, 0), palette.floor(rng)))
     made.thing('ceiling')(quad((0, 0, height), (width, 0, 0), (0, depth, 0), palette.ceiling(rng)))
@@ -226,7 +219,7 @@ def _wall_with_holes(
     pieces.append((at, 0.0, wall.length, height))
     up = np.array([0.0, 0.0, 1.0])
     for s0, z0, s1, z1 in pieces:
-        corner = wall.start + wall.along * s0 + up * z0
+        corner = wall.at(s0, z=z0)
         add(quad(corner, wall.along * (s1 - s0), up * (z1 - z0), material, (s0 + start, z0)))
 
 
@@ -276,19 +269,12 @@ def _windows(
             local.thing('window')(rod_box)
         elif sill > 0.7 and rng.random() < 0.5:
             local.merge(furniture.radiator(rng, wide * 0.8), (0, 0, -sill))
-            reach = wall.inward * 0.14
-            low = wall.start + wall.along * s0
-            room.reserve(low, wall.start + wall.along * s1 + reach + [0, 0, 0.75])
-        made.merge(local, wall.start + wall.along * middle + [0, 0, sill], wall.yaw)
-        clear = wall.inward * (0.16 if has_drapes else 0.35)
-        margin = wall.along * 0.3 if has_drapes else wall.along * 0.0
+            room.reserve(wall.at(s0), wall.at(s1, 0.14, 0.75))
+        made.merge(local, wall.at(middle, z=sill), wall.yaw)
+        margin, clear = (0.3, 0.16) if has_drapes else (0.0, 0.35)
         bottom = 0.02 if has_drapes or sill < 0.5 else sill - 0.02
-        room.reserve(
-            wall.start + wall.along * s0 - margin + [0, 0, bottom],
-            wall.start + wall.along * s1 + margin + clear + [0, 0, height],
-        )
-        centre = wall.start + wall.along * middle + [0, 0, sill + high / 2]
-        centre = centre - wall.inward * (recess + 0.03)
+        room.reserve(wall.at(s0 - margin, z=bottom), wall.at(s1 + margin, clear, height))
+        centre = wall.at(middle, -(recess + 0.03), sill + high / 2)
         edges = np.stack([wall.along * wide, np.array([0, 0, high])])
         room.lights.append(Light(centre, edges, wall.inward, np.full(3, wide * high)))
     return holes
@@ -312,10 +298,9 @@ def _door(room: _Room, wall: _Wall, add: Adder) -> None:
         high = tall / rows
         shapes.append(box((wide * 0.7, 0.012, high * 0.75), (0, 0.024, (row + 0.5) * high), leaf))
     shapes.append(box((0.12, 0.05, 0.02), (wide / 2 - 0.1, 0.045, 1.02), knob))
-    spot = wall.start + wall.along * middle
-    add(*(shape.moved(yaw_matrix(wall.yaw), spot) for shape in shapes))
-    low = spot - wall.along * (wide / 2 + rim)
-    room.reserve(low, spot + wall.along * (wide / 2 + rim) + wall.inward * 0.8 + [0, 0, tall + rim])
+    add(*(shape.moved(yaw_matrix(wall.yaw), wall.at(middle)) for shape in shapes))
+    half = wide / 2 + rim
+    room.reserve(wall.at(middle - half), wall.at(middle + half, 0.8, tall + rim))
 
 
 def _rug_under(room: _Room, x: float, y: float, width: float, depth: float, yaw: float) -> None:
@@ -343,8 +328,7 @@ def _above(room: _Room, wall: _Wall, along: float, top: float) -> None:
         room.near(furniture.picture(rng), wall, along + offset, 0.004, z=z)
 
 
-def _bed_group(room: _Room) -> None:
-    rng = room.rng
+def _bed_group(room: _Room, rng: Rng) -> None:
     piece = furniture.bed(rng)
     placed = room.against_wall(piece, tries=20)
     if placed is None:
@@ -362,12 +346,11 @@ def _bed_group(room: _Room) -> None:
             room.near(stand, wall, along + sign * (wide / 2 + side / 2 + 0.06), 0.25)
     _above(room, wall, along, float(size[2]))
     if rng.random() < 0.5:
-        spot = wall.start + wall.along * along + wall.inward * 1.5
+        spot = wall.at(along, 1.5)
         _rug_under(room, spot[0], spot[1], wide + 1.2, 1.5, wall.yaw)
 
 
-def _sofa_group(room: _Room) -> None:
-    rng = room.rng
+def _sofa_group(room: _Room, rng: Rng) -> None:
     placed = room.against_wall(furniture.sofa(rng), tries=20)
     if placed is None:
         return
@@ -379,7 +362,7 @@ def _sofa_group(room: _Room) -> None:
         low = furniture.table(rng, wide, deep, rng.uniform(0.35, 0.47), items=3)
         room.near(low, wall, along, out + deep / 2)
     if rng.random() < 0.65:
-        spot = wall.start + wall.along * along + wall.inward * (out + 0.3)
+        spot = wall.at(along, out + 0.3)
         _rug_under(room, spot[0], spot[1], rng.uniform(1.8, 2.6), rng.uniform(1.3, 1.8), wall.yaw)
     if rng.random() < 0.5:
         seat = furniture.sofa(rng, rng.uniform(0.75, 0.95), 'chair')
@@ -391,8 +374,7 @@ def _sofa_group(room: _Room) -> None:
             room.near(furniture.floor_lamp(rng), wall, along + sign * (0.3 + wide / 2), 0.35)
 
 
-def _dining_group(room: _Room) -> None:
-    rng = room.rng
+def _dining_group(room: _Room, rng: Rng) -> None:
     wide, deep = rng.uniform(0.8, 1.9), rng.uniform(0.75, 0.95)
     height = rng.uniform(0.72, 0.77)
     piece = furniture.table(rng, wide, deep, height, items=4)
@@ -435,8 +417,7 @@ def furniture_depth(piece: Assembly) -> float:
     return float(high[1] - low[1])
 
 
-def _desk_group(room: _Room) -> None:
-    rng = room.rng
+def _desk_group(room: _Room, rng: Rng) -> None:
     piece = furniture.desk(rng)
     placed = room.against_wall(piece, tries=20)
     if placed is None:
@@ -450,37 +431,32 @@ def _desk_group(room: _Room) -> None:
         room.near(furniture.bin_(rng), wall, along + rng.choice([-1, 1]) * 1.05, 0.3)
 
 
-def _bookcase(room: _Room) -> None:
-    rng = room.rng
+def _bookcase(room: _Room, rng: Rng) -> None:
     height = rng.uniform(0.8, 1.2) if rng.random() < 0.35 else rng.uniform(1.6, 2.15)
     wide, deep = rng.uniform(0.6, 1.3), rng.uniform(0.25, 0.36)
     room.against_wall(furniture.bookcase(rng, wide, deep, height))
 
 
-def _wardrobe(room: _Room) -> None:
-    rng = room.rng
+def _wardrobe(room: _Room, rng: Rng) -> None:
     size = rng.uniform(0.8, 1.8), rng.uniform(0.5, 0.62), rng.uniform(1.8, 2.2)
     room.against_wall(furniture.cabinet(rng, *size))
 
 
-def _dresser(room: _Room) -> None:
-    rng = room.rng
+def _dresser(room: _Room, rng: Rng) -> None:
     size = rng.uniform(0.7, 1.5), rng.uniform(0.4, 0.5), rng.uniform(0.7, 1.1)
     placed = room.against_wall(furniture.cabinet(rng, *size, items=4))
     if placed is not None and rng.random() < 0.6:
         _above(room, placed[0], placed[1], float(placed[2][1][2]))
 
 
-def _television(room: _Room) -> None:
-    rng = room.rng
+def _television(room: _Room, rng: Rng) -> None:
     if rng.random() < 0.6:
         room.against_wall(furniture.television_bench(rng))
         return
     room.against_wall(furniture.wall_screen(rng), z=rng.uniform(0.9, 1.3), gap=0.004)
 
 
-def _armchair(room: _Room) -> None:
-    rng = room.rng
+def _armchair(room: _Room, rng: Rng) -> None:
     piece = furniture.sofa(rng, rng.uniform(0.72, 0.9), 'chair')
     if rng.random() < 0.5:
         room.somewhere(piece)
@@ -488,8 +464,7 @@ def _armchair(room: _Room) -> None:
         room.against_wall(piece)
 
 
-def _clutter(room: _Room) -> None:
-    rng = room.rng
+def _clutter(room: _Room, rng: Rng) -> None:
     makers: list[Callable[[], Assembly]] = [
         lambda: furniture.crate(rng, rng.uniform(0.3, 0.6)),
         lambda: furniture.plant(rng, rng.uniform(0.6, 1.4)),
@@ -507,15 +482,15 @@ def _clutter(room: _Room) -> None:
         room.somewhere(piece)
 
 
-def _wall_things(room: _Room) -> None:
-    rng = room.rng
+def _wall_things(room: _Room, rng: Rng) -> None:
     if rng.random() < 0.75:
         room.against_wall(furniture.picture(rng), z=rng.uniform(1.2, 1.6), gap=0.004)
     else:
         room.against_wall(furniture.wall_shelf(rng), z=rng.uniform(1.1, 1.6), gap=0.004)
 
 
-_PLANS: dict[str, tuple[list[Callable[[_Room], None]], list[Callable[[_Room], None]]]] = {
+_Group = Callable[[_Room, Rng], None]
+_PLANS: dict[str, tuple[list[_Group], list[_Group]]] = {
     'bedroom': (
         [_bed_group, _wardrobe],
         [_dresser, _desk_group, _television, _armchair, _bookcase],
@@ -574,17 +549,17 @@ def build_room(rng: Rng) -> Scene:
     if rng.random() < 0.12:
         width = rng.uniform(7.0, 10.5)
     room = _Room(rng, float(width), float(depth), float(rng.uniform(2.35, 3.0)))
-    _shell(room)
+    _shell(room, rng)
     sun, sky = _lights(room)
     needed, optional = _PLANS[str(rng.choice(list(_PLANS)))]
     for group in needed:
-        group(room)
+        group(room, rng)
     count = int(np.clip(width * depth / 5.0, 2, 5))
     for group in rng.permutation(np.array(optional, dtype=object))[:count]:
-        group(room)
+        group(room, rng)
     for _ in range(int(rng.integers(2, 4 + count))):
-        _clutter(room)
+        _clutter(room, rng)
     for _ in range(int(rng.integers(3, 8))):
-        _wall_things(room)
+        _wall_things(room, rng)
     solids, scenery = np.stack(room.solids), rng.random(4)
     return Scene(room.made, room.size, solids, room.lights, sun, sky.astype(np.float32), scenery)

@@ -168,17 +168,16 @@ def box(size: Vector, centre: Vector, material: Material) -> Shape:
     return _shape(vertices * np.asarray(size, float), faces, material, centre, size)
 
 
-def panel(size: Vector, centre: Vector, material: Material, front: str = '+y') -> Shape:
-    """Return a box whose texture coordinates run 0..1 over the side named by ``front``.
+def panel(size: Vector, centre: Vector, material: Material, lying: bool = False) -> Shape:
+    """Return a box whose texture coordinates run 0..1 over its front (+y), or its top if ``lying``.
 
     Used for pictures, screens, rugs and book covers, whose texture is laid out as one image: u goes
     to the viewer's right and v upwards when one looks at that side.
     """
     shape = box(size, (0.0, 0.0, 0.0), material)
     corners = shape.vertices[shape.faces] / np.asarray(size, float)
-    axes = {'+y': ((0, -1.0), (2, 1.0)), '-y': ((0, 1.0), (2, 1.0)), '+z': ((0, 1.0), (1, 1.0))}
-    (u_axis, u_sign), (v_axis, v_sign) = axes[front]
-    uv = np.stack([corners[..., u_axis] * u_sign, corners[..., v_axis] * v_sign], axis=-1) + 0.5
+    u, v = (corners[..., 0], corners[..., 1]) if lying else (-corners[..., 0], corners[..., 2])
+    uv = np.stack([u, v], axis=-1) + 0.5
     moved = shape.vertices + np.asarray(centre, float)
     return replace(shape, vertices=moved, uv=uv.astype(np.float32))
 

@@ -107,82 +107,65 @@ class CityscapesConverter(Converter):
         """Find the frames of a city."""
         folder = self.source / 'leftImg8bit' / source
         stems = sorted(by_stem(files_in(folder), _COLOUR, folder, SourceError))
-        plan = Plan()
-        for stem in stems:
-            problem = self._missing(source, stem)
-            if problem:
-                plan.problems.append(problem)
-            else:
-                name = safe_name(f'{source}/{stem}')
-                plan.frames.append(FrameRef(name, stem, _split(source)))
         if not stems:
-            plan.problems.append(f'{folder}: no file ends in {_COLOUR}. Unpack the city again.')
-        return plan
+            raise SourceError(f'{folder}: no file ends in {_COLOUR}. Unpack the city again.')
+        return Plan([FrameRef(safe_name(f'{source}/{s}'), s, _split(source)) for s in stems])
 
-    def _path(self, city: str, package: str, file: str) -> Path:
-        """A file of a city, or the one there is with another case of the suffix."""
+    def _find(self, city: str, package: str, file: str) -> Path | None:
+        """A file of a city, whatever the case of its suffix; None if there is none."""
         folder = self.source / package / city
         if not (folder / file).exists() and folder.is_dir():
             file = match_names([file], files_in(folder), folder, FrameError).get(file, file)
-        return folder / file
+        return folder / file if (folder / file).is_file() else None
 
-    def _missing(self, city: str, stem: str) -> str:
-        """What is wrong with a frame whose colour image is there; '' for nothing."""
-        needed = [
-            (package, ending, f'Unpack {package}_trainvaltest.zip (or _trainextra.zip)')
-            for package, ending in (('disparity', 'disparity.png'), ('camera', 'camera.json'))
-        ]
-        if self.labels and _split(city) in _LABELLED:
-            cure = 'Convert with --no-labels, or unpack gtFine_trainvaltest.zip'
-            needed += [('gtFine', f'gtFine_{k}.png', cure) for k in ('labelIds', 'instanceIds')]
-        for package, ending, cure in needed:
-            path = self._path(city, package, f'{stem}_{ending}')
-            if not path.is_file():
-                return (
-                    f'{path} does not exist, but its colour image does. {cure} next to leftImg8bit.'
-                )
-        return ''
+    def _file(self, city: str, package: str, file: str) -> Path:
+        """As :meth:`_find`, of a file that every frame has."""
+        found = self._find(city, package, file)
+        if found is None:
+            archive = f'{package}_trainvaltest.zip'
+            cure = f'Unpack {archive} (or _trainextra.zip)'
+            if package == 'gtFine':
+                cure = f'Convert with --no-labels, or unpack {archive}'
+            raise FrameError(
+                f'{self.source / package / city / file} does not exist, but its colour image does. '
+                f'{cure} next to leftImg8bit.'
+            )
+        return found
 
     def read(self, opened: str, locator: str) -> Frame:
         """Read a frame: depth, and labels where they are public."""
-        stem = locator
-        colour_path = self._path(opened, 'leftImg8bit', stem + _COLOUR)
+        stem, labelled = locator, self.labels and _split(opened) in _LABELLED
+        colour_path = self._file(opened, 'leftImg8bit', stem + _COLOUR)
         image, size = read_colour(colour_path, '.png')
-        disparity_path = self._path(opened, 'disparity', f'{stem}_disparity.png')
-        stored = read_map(disparity_path, 16)
-        check_size(disparity_path, stored.shape[::-1], size, colour_path, _SIZES)
-        camera = read_camera(self._path(opened, 'camera', f'{stem}_camera.json'))
+
+        def read(path: Path, bits: int) -> np.ndarray:
+            stored = read_map(path, bits)
+            check_size(path, stored.shape[::-1], size, colour_path, _SIZES)
+            return stored
+
+        stored = read(self._file(opened, 'disparity', f'{stem}_disparity.png'), 16)
+        camera = read_camera(self._file(opened, 'camera', f'{stem}_camera.json'))
         depth, valid = depth_from_disparity(stored, *camera)
         frame = Frame({'rgb': image}, extra={'baseline': camera[0], 'fx': camera[1]})
-        ids = self._label_ids(opened, stem, size, colour_path)
-        if ids is not None:
+        find = self._file if labelled else self._find
+        labels = find(opened, 'gtFine', f'{stem}_gtFine_labelIds.png') or self._find(
+            opened, 'gtCoarse', f'{stem}_gtCoarse_labelIds.png'
+        )
+        if labels:
+            ids = read(labels, 8)
+            if ids.max() > _LAST_ID:
+                raise FrameError(
+                    f'{labels}: has the label {ids.max()}, expected 0 to {_LAST_ID}. Is it a map '
+                    f'of train ids?'
+                )
             valid &= ~np.isin(ids, WITHOUT_DEPTH)
         frame.images['depth'] = store_depth(depth, valid, self.depth_scale)
-        if self.labels and _split(opened) in _LABELLED:
-            frame.images['label'] = _TRAIN_IDS[ids]
-            path = self._path(opened, 'gtFine', f'{stem}_gtFine_instanceIds.png')
-            instances = read_map(path, 16)
-            check_size(path, instances.shape[::-1], size, colour_path, _SIZES)
-            frame.images['instance'] = instances
+        if labelled:
+            path = self._file(opened, 'gtFine', f'{stem}_gtFine_instanceIds.png')
+            instances = read(path, 16)
+            frame.images |= {'label': _TRAIN_IDS[ids], 'instance': instances}
             frame.categories, frame.crowds = self._things(instances, path)
         return frame
-
-    def _label_ids(
-        self, city: str, stem: str, size: tuple[int, int], colour_path: Path
-    ) -> np.ndarray | None:
-        """Labels of a frame: fine ones, else coarse ones, else none."""
-        for package in ('gtFine', 'gtCoarse'):
-            path = self._path(city, package, f'{stem}_{package}_labelIds.png')
-            if path.is_file():
-                ids = read_map(path, 8)
-                check_size(path, ids.shape[::-1], size, colour_path, _SIZES)
-                if ids.max() > _LAST_ID:
-                    raise FrameError(
-                        f'{path}: has the label {ids.max()}, expected 0 to {_LAST_ID}. Is it a map '
-                        f'of train ids?'
-                    )
-                return ids
-        return None
 
     def _things(self, instances: np.ndarray, path: Path) -> tuple[dict[int, int], frozenset[int]]:
         """Category of each instance, and the ids that stand for groups."""

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from mmmask3d.conversion.converter import Converter, FrameRef, Plan
+from mmmask3d.conversion.converter import Converter, Plan
 from mmmask3d.conversion.formats.source_image import read_colour
 from mmmask3d.conversion.frame import Frame, store_depth
-from mmmask3d.conversion.numbers import above_zero
-from mmmask3d.conversion.pairs import PairFinder, spread
+from mmmask3d.conversion.options import UNITS, above_zero, stored_per_metre
+from mmmask3d.conversion.pairs import PairFinder
 from mmmask3d.conversion.paths import SourceError
-from mmmask3d.conversion.units import UNITS, stored_per_metre
 from mmmask3d.conversion.val_split import add_argument as add_val_argument
 from mmmask3d.conversion.val_split import with_validation
 from mmmask3d.datasets.confidence import nothing_sure, read_confidence
@@ -27,10 +26,10 @@ from mmmask3d.datasets.depth_io import (
     zero_where_invalid,
 )
 from mmmask3d.datasets.orientation import orientation_hint
+from mmmask3d.datasets.text_lists import index_fields
 
 _RELATIVE = 'relative'
-_MILLIMETRES = 1000.0
-_LARGEST = 65535 / _MILLIMETRES  # metres in 16 bits
+_LARGEST = 65.535  # metres, in 16 bits of mm
 _SAMPLE = 8  # depth files looked at for the unit
 _PLAUSIBLE = 0.3, 30.0  # metres, median of a scene
 
@@ -42,10 +41,8 @@ class PairsConverter(Converter):
         super().__init__(args)
         self.val: float | None = args.val
         self.shown: bool = args.orientation == 'shown'
-        self.pairs = PairFinder(args.source, args, args.out)
+        self.pairs = PairFinder(args)
         self.min_confidence: float | None = args.min_confidence
-        if self.min_confidence is not None:
-            self._check_threshold(self.min_confidence)
         # A JPEG stays one; among others there may be PNG, which must not become lossy.
         jpeg = self.pairs.colour_suffixes() <= {'.jpg', '.jpeg'}
         self.suffixes = {'rgb': '.jpg' if jpeg else '.png', 'depth': '.png'}
@@ -87,32 +84,6 @@ class PairsConverter(Converter):
             'orientation': 'shown' if self.shown else 'stored',
         }
 
-    def _check_threshold(self, minimum: float) -> None:
-        """Raise where no map holds such a value: the threshold is meant for another scale."""
-        values, problems = set(), []
-        for pair in spread(self.pairs.find().pairs, _SAMPLE):
-            try:
-                path = self.source / pair.confidence
-                found = decode_depth(path.read_bytes(), str(path))
-                values.update(np.unique(found[np.isfinite(found)]).tolist())
-            except (FrameError, OSError) as error:
-                problems.append(str(error))
-        if not values:
-            raise SourceError(
-                f'{self.source}: no confidence map can be read. ' + '; '.join(problems[:3])
-            )
-        if max(values) < minimum:
-            few = len(values) <= 8
-            raise SourceError(
-                f'--min-confidence {minimum:g}: the maps of {self.source} that were looked at hold '
-                + (
-                    ', '.join(f'{v:g}' for v in sorted(values))
-                    if few
-                    else f'at most {max(values):g}'
-                )
-                + ', so no reading would be left. The threshold is in the values as stored.'
-            )
-
     def sure(
         self, folder: Path, locator: Sequence[str], valid: np.ndarray
     ) -> tuple[np.ndarray, float | None]:
@@ -146,12 +117,7 @@ class PairsConverter(Converter):
 
     def plan(self, source: Path) -> Plan:
         """Find the pairs."""
-        found = self.pairs.find()
-        frames = [
-            FrameRef(p.name, (p.colour, p.depth, *([p.confidence] if p.confidence else [])))
-            for p in found.pairs
-        ]
-        return Plan(frames, found.problems)
+        return self.pairs.find()
 
     def splits(self, names: Mapping[str, str]) -> dict[str, list[str]]:
         """All frames, and with ``--val`` those to train on and to validate on."""
@@ -186,28 +152,23 @@ class FolderConverter(PairsConverter):
         sample = self._sample()
         self.unit: float | str = args.unit or self._ask(sample)
         # What the first file holds, all must: it decides how depth is stored and its scale.
-        self.dtype = next(iter(sample.values())).dtype
+        self.dtype = sample[0].dtype
         self.depth_kind = 'relative' if self.unit == _RELATIVE else 'metric'
         integer = self.dtype in (np.uint8, np.uint16)
-        if self.unit == _RELATIVE:
-            self.read_scale = float(np.iinfo(self.dtype).max) if integer else 1.0
-        else:
+        self.read_scale = 1.0
+        if self.unit != _RELATIVE:
             self.read_scale = float(self.unit)
-        self._choose_storage(integer, args.depth_format)
-
-    def _choose_storage(self, integer: bool, depth_format: str) -> None:
-        """Keep 8- and 16-bit values as they are; other types become mm, or float32."""
-        self.as_stored = self.in_place or (integer and depth_format == 'png')
+        elif integer:
+            self.read_scale = float(np.iinfo(self.dtype).max)
+        # 8- and 16-bit values are kept as they are; other types become mm, or float32.
+        self.as_stored = self.in_place or (integer and args.depth_format == 'png')
+        if self.as_stored:
+            self.depth_scale = self.read_scale
+        elif args.depth_format == 'npy' or self.unit == _RELATIVE:
+            self.suffixes['depth'] = '.npy'
+            self.depth_scale = 1.0
         if self.in_place:
             self.suffixes = {}
-            self.depth_scale = self.read_scale
-        elif self.as_stored:
-            self.depth_scale = self.read_scale
-        elif depth_format == 'npy' or self.unit == _RELATIVE:
-            self.suffixes = {**self.suffixes, 'depth': '.npy'}
-            self.depth_scale = 1.0
-        else:
-            self.depth_scale = _MILLIMETRES
 
     @classmethod
     def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
@@ -245,12 +206,13 @@ class FolderConverter(PairsConverter):
 
     # ---------------------------------------------------------------- unit
 
-    def _sample(self) -> dict[str, np.ndarray]:
-        """Some depth maps by path."""
-        sample, problems = {}, []
-        for pair in spread(self.pairs.find().pairs, _SAMPLE):
+    def _sample(self) -> list[np.ndarray]:
+        """Depth maps of some frames from all parts of the source."""
+        sample, problems = [], []
+        frames = self.pairs.find().frames
+        for ref in frames[:: max(1, len(frames) // _SAMPLE)][:_SAMPLE]:
             try:
-                sample[pair.depth] = _read_depth(self.source / pair.depth)
+                sample.append(_read_depth(self.source / ref.locator[1]))
             except (FrameError, OSError) as error:
                 problems.append(str(error))
         if not sample:
@@ -259,7 +221,7 @@ class FolderConverter(PairsConverter):
             )
         return sample
 
-    def _ask(self, sample: Mapping[str, np.ndarray]) -> float | str:
+    def _ask(self, sample: Sequence[np.ndarray]) -> float | str:
         found = self._what_units_would_mean(sample)
         if not sys.stdin.isatty():
             raise SourceError(
@@ -274,13 +236,10 @@ class FolderConverter(PairsConverter):
             except EOFError as error:
                 raise SourceError('the unit of depth was not answered. Give --unit.') from error
 
-    def _what_units_would_mean(self, sample: Mapping[str, np.ndarray]) -> str:
-        readings = [
-            depth[valid]
-            for depth, valid in (to_readings(raw, 1.0, self.invalid) for raw in sample.values())
-            if valid.any()
-        ]
-        types = ', '.join(sorted({str(raw.dtype) for raw in sample.values()}))
+    def _what_units_would_mean(self, sample: Sequence[np.ndarray]) -> str:
+        found = [to_readings(raw, 1.0, self.invalid) for raw in sample]
+        readings = [depth[valid] for depth, valid in found if valid.any()]
+        types = ', '.join(sorted({str(raw.dtype) for raw in sample}))
         if not readings:
             return f'{len(sample)} depth files of {types} hold no reading.'
         low, high = min(r.min() for r in readings), max(r.max() for r in readings)
@@ -330,7 +289,7 @@ class FolderConverter(PairsConverter):
                     f'{depth_path}: depth up to {depth[valid].max():g} m does not fit into 16 bits '
                     f'of mm. Give --max-depth, or keep it with --depth-format npy.'
                 )
-            stored = store_depth(depth, valid, _MILLIMETRES)
+            stored = store_depth(depth, valid, self.depth_scale)
         images = {'rgb': self.read_colour(colour_path)[0], 'depth': stored}
         return Frame(images, extra=extra, unsure=unsure)
 
@@ -345,16 +304,10 @@ class FolderConverter(PairsConverter):
                 f'width), and RGBDDataset reads pairs of one size. Convert without --in-place.'
                 + orientation_hint(content)
             )
-        line = '\t'.join(locator)
-        if (
-            line.splitlines() != [line]
-            or line.startswith('#')
-            or line.count('\t') > 1
-            or any(part != part.strip() for part in locator)
-        ):
+        if index_fields('\t'.join(locator)) != list(locator):
             raise FrameError(
-                f'{locator}: a name with a line break, a tab, # at its start or blanks at its ends '
-                f'cannot stand in an index. Rename it, or convert without --in-place.'
+                f'{locator}: a name with a tab, # at its start or blanks at its ends cannot stand '
+                f'in an index. Rename it, or convert without --in-place.'
             )
 
     # ---------------------------------------------------------------- index
@@ -383,9 +336,4 @@ def _read_depth(path: Path) -> np.ndarray:
 
 
 def _unit(text: str) -> float | str:
-    if text.strip() == _RELATIVE:
-        return _RELATIVE
-    try:
-        return stored_per_metre(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f'{error}; or relative') from error
+    return _RELATIVE if text.strip() == _RELATIVE else stored_per_metre(text)

@@ -1,27 +1,19 @@
 """NYU Depth v2: the labelled frames of ``nyu_depth_v2_labeled.mat``."""
 
 import argparse
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.formats.mat5 import read_mat5
-from mmmask3d.conversion.formats.mat73 import (
-    check_array,
-    find,
-    open_mat73,
-    read_part,
-    read_text,
-)
+from mmmask3d.conversion.formats.mat73 import find_array, open_mat73, read_part, read_text
 from mmmask3d.conversion.frame import Frame, store_depth
-from mmmask3d.conversion.numbers import above_zero
+from mmmask3d.conversion.options import above_zero
 from mmmask3d.conversion.paths import SourceError, require
 from mmmask3d.conversion.sources.nyuv2_classes import (
     CATEGORY_SETS,
@@ -58,13 +50,11 @@ class LabelledFile:
     Attributes:
         path: The file.
         to40: (raw ids,) uint8, NYU-40 id.
-        to13: (raw ids,) uint8, NYU-13 id.
         category: (raw ids,) int64, COCO category id; 0 for none.
     """
 
     path: Path
     to40: np.ndarray
-    to13: np.ndarray
     category: np.ndarray
 
     def __str__(self) -> str:
@@ -94,8 +84,6 @@ class NYUv2Converter(Converter):
             'rgb': f'.{args.rgb}',
             **dict.fromkeys(('depth', 'depth_filled', 'label40', 'label13', 'instance'), '.png'),
         }
-        self.own_map40 = read_map40(args.map40) if args.map40 else None
-        self.own_map13 = read_map13(args.map13) if args.map13 else None
 
     @classmethod
     def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
@@ -121,14 +109,6 @@ class NYUv2Converter(Converter):
         parser.add_argument(
             '--categories', choices=CATEGORY_SETS, default='nyu40', help='of the COCO files'
         )
-        parser.add_argument('--map40', type=Path, help='a classMapping40.mat of your own')
-        parser.add_argument('--map13', type=Path, help='a class13Mapping.mat of your own')
-
-    def options(self) -> dict:
-        """See :meth:`Converter.options`."""
-        maps = {'map40': self.own_map40, 'map13': self.own_map13}
-        checksums = {k: None if m is None else zlib.crc32(m.tobytes()) for k, m in maps.items()}
-        return super().options() | checksums
 
     def sources(self) -> Sequence[LabelledFile]:
         """See :meth:`Converter.sources`: the one file, with its class tables.
@@ -143,36 +123,15 @@ class NYUv2Converter(Converter):
                 names = read_raw_names(file, path)
         except OSError as error:
             raise SourceError(f'{path}: {error}') from error
-        return [self._tables(path, names)]
-
-    def _tables(self, path: Path, names: Sequence[str]) -> LabelledFile:
-        if self.own_map40 is None:
-            unknown = [n for n in names if normal_name(n) not in RAW_TO_NYU40]
-            if unknown:
-                raise SourceError(
-                    f'{path}: {len(unknown)} of its class names are not among the 894 of NYU Depth '
-                    f'v2, for example {unknown[:5]}. Give a map of your own with --map40.'
-                )
-            to40 = [RAW_TO_NYU40[normal_name(n)] for n in names]
-        elif len(self.own_map40) != len(names):
+        unknown = [n for n in names if normal_name(n) not in RAW_TO_NYU40]
+        if unknown:
             raise SourceError(
-                f'{path} has {len(names)} class names, the map of --map40 has '
-                f'{len(self.own_map40)} entries.'
+                f'{path}: {len(unknown)} of its class names are not among the 894 of NYU Depth v2, '
+                f'for example {unknown[:5]}. Use the file as distributed.'
             )
-        else:
-            to40 = self.own_map40.tolist()
-        map13 = NYU40_TO_NYU13 if self.own_map13 is None else self.own_map13
-        to13 = [int(map13[i]) for i in to40]
-        category = [
-            category_of_raw(n, a, b, self.category_set)
-            for n, a, b in zip(names, to40, to13, strict=True)
-        ]
-        return LabelledFile(
-            path,
-            np.array([0, *to40], np.uint8),
-            np.array([0, *to13], np.uint8),
-            np.array([0, *category]),
-        )
+        to40 = np.array([0, *(RAW_TO_NYU40[normal_name(n)] for n in names)], np.uint8)
+        category = np.array([0, *(category_of_raw(n, self.category_set) for n in names)])
+        return [LabelledFile(path, to40, category)]
 
     def plan(self, source: LabelledFile) -> Plan:
         """See :meth:`Converter.plan`."""
@@ -217,7 +176,7 @@ class NYUv2Converter(Converter):
             'depth': store_depth(raw, (raw > 0) & (raw < self.max_depth), self.depth_scale),
             'depth_filled': store_depth(filled, filled > 0, self.depth_scale),
             'label40': source.to40[labels],
-            'label13': source.to13[labels],
+            'label13': NYU40_TO_NYU13[source.to40[labels]],
             'instance': instance,
         }
         return Frame(images, categories)
@@ -229,12 +188,10 @@ def find_arrays(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
     Raises:
         SourceError: One is missing, or declared otherwise than the data set has it.
     """
-    labels = check_array(find(file, 'labels', path), (None, None, None), 'u', f'{path}: labels')
+    labels = find_array(file, 'labels', (None, None, None), 'u', f'{path}: labels')
     count, width, height = labels.shape
     return {
-        name: check_array(
-            find(file, name, path), (count, *axes, width, height), kinds, f'{path}: {name}'
-        )
+        name: find_array(file, name, (count, *axes, width, height), kinds, f'{path}: {name}')
         for name, (axes, kinds) in _ARRAYS.items()
     }
 
@@ -246,17 +203,14 @@ def read_raw_names(file: h5py.File, path: Path) -> list[str]:
         SourceError: There are not 894, or they cannot be read.
     """
     where = f'{path}: names'
-    cells = check_array(find(file, 'names', path), (None, None), 'O', where)
+    cells = find_array(file, 'names', (None, None), 'O', where)
     if cells.size != NUM_RAW_CLASSES:
         raise SourceError(
             f'{where} has {cells.size} entries, expected the {NUM_RAW_CLASSES} of the data set. '
             f'Use the file as distributed.'
         )
-    try:
-        references = read_part(cells, (), where).ravel()
-        return [read_text(file, r, f'{where}, entry {i}') for i, r in enumerate(references, 1)]
-    except FrameError as error:
-        raise SourceError(str(error)) from error
+    references = read_part(cells, (), where).ravel()
+    return [read_text(file, r, f'{where}, entry {i}') for i, r in enumerate(references, 1)]
 
 
 def read_splits(path: Path, count: int) -> dict[int, str]:
@@ -270,53 +224,18 @@ def read_splits(path: Path, count: int) -> dict[int, str]:
     content = read_mat5(path, list(variables.values()))
     split: dict[int, str] = {}
     for part, variable in variables.items():
-        ids = _numbers(content[variable], 1, count, f'{path}: {variable}').tolist()
-        both = [i for i in ids if i in split]
+        ids = np.ravel(content[variable])
+        wrong = ids[~np.isin(ids, np.arange(1, count + 1))].tolist()
+        if wrong:
+            raise SourceError(
+                f'{path}: {variable} holds {wrong[:5]}, expected whole numbers from 1 to {count}. '
+                f'Is it of another file?'
+            )
+        both = [int(i) for i in ids if i in split]
         if both:
             raise SourceError(f'{path}: frame {both[0]} is listed in trainNdxs and testNdxs.')
-        split |= dict.fromkeys(ids, part)
+        split |= dict.fromkeys(map(int, ids), part)
     return split
-
-
-def read_map40(path: Path) -> np.ndarray:
-    """NYU-40 ids of the raw ids from 1, of a file like Gupta's ``classMapping40.mat``.
-
-    Raises:
-        SourceError: It is damaged, or holds other ids than 0..40.
-    """
-    require(path, 'a file like classMapping40.mat', 'Leave --map40 out for the published map.')
-    content = read_mat5(path, ['mapClass'])
-    return _numbers(content['mapClass'], 0, len(NYU40_CLASSES), f'{path}: mapClass')
-
-
-def read_map13(path: Path) -> np.ndarray:
-    """NYU-13 ids of the NYU-40 ids from 0, of a file like Handa's ``class13Mapping.mat``.
-
-    Raises:
-        SourceError: It is damaged, or holds other ids than 0..13.
-    """
-    require(path, 'a file like class13Mapping.mat', 'Leave --map13 out for the published map.')
-    where = f'{path}: classMapping13.labels13'
-    try:
-        (record,) = read_mat5(path, ['classMapping13'])['classMapping13']
-        ids = _numbers(record['labels13'], 0, len(NYU13_CLASSES), where)
-    except (IndexError, KeyError, TypeError) as error:
-        raise SourceError(f'{where} is missing.') from error
-    if len(ids) != len(NYU40_CLASSES):
-        raise SourceError(f'{where} has {len(ids)} entries, expected {len(NYU40_CLASSES)}.')
-    return np.concatenate([[0], ids])
-
-
-def _numbers(values: Any, low: int, high: int, where: str) -> np.ndarray:
-    """Whole numbers of a MATLAB matrix of any numeric type, (n,) int64."""
-    found = np.ravel(values)
-    wrong = found[~np.isin(found, np.arange(low, high + 1))].tolist()
-    if wrong:
-        raise SourceError(
-            f'{where} holds {wrong[:5]}, expected whole numbers from {low} to {high}. Is it of '
-            f'another file?'
-        )
-    return found.astype(np.int64)
 
 
 def number_instances(

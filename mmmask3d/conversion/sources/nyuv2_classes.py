@@ -81,17 +81,11 @@ def instance_categories(which: str) -> dict[int, str]:
     return {i: name for i, name in enumerate(classes, 1) if name in wanted}
 
 
-def category_of_raw(raw_name: str, nyu40: int, nyu13: int, which: str) -> int:
-    """COCO category id of a raw label, 0 for none.
-
-    Args:
-        raw_name: Of the ``.mat``.
-        nyu40: Its NYU-40 id.
-        nyu13: Its NYU-13 id.
-        which: One of :data:`CATEGORY_SETS`.
-    """
+def category_of_raw(raw_name: str, which: str) -> int:
+    """COCO category id of a raw name, by one of :data:`CATEGORY_SETS`; 0 for none."""
+    name = normal_name(raw_name)
     if which == 'gupta19':
-        name = normal_name(raw_name)
         return _GUPTA19.index(name) + 1 if name in _GUPTA19 else 0
-    category = nyu13 if which == 'nyu13' else nyu40
+    nyu40 = RAW_TO_NYU40[name]
+    category = int(NYU40_TO_NYU13[nyu40]) if which == 'nyu13' else nyu40
     return category if category in instance_categories(which) else 0

@@ -140,13 +140,7 @@ def relative_target(
 
 
 def read_prediction(path: Path) -> np.ndarray:
-    """Read a prediction as it is stored: see :func:`decode_depth`, and grey as 8-bit RGB PNG.
-
-    Args:
-        path: The file.
-
-    Returns:
-        (H, W), of an integer or float type.
+    """Read a stored prediction, (H, W): as :func:`decode_depth`, and grey as 8-bit RGB PNG.
 
     Raises:
         FrameError: It cannot be read, or is a picture in false colours.

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mmmask3d.conversion import units
 from mmmask3d.conversion.converter import Converter, Plan
 from mmmask3d.conversion.frame import Frame
-from mmmask3d.conversion.numbers import add_every
+from mmmask3d.conversion.options import UNITS, add_every, add_unit
 from mmmask3d.conversion.paths import SourceError, require
 from mmmask3d.conversion.sources.scannet_labels import read_label_map
 from mmmask3d.conversion.sources.scannet_lists import (
@@ -67,7 +66,7 @@ class ScanNetConverter(Converter):
         )
         add_every(parser, 25, 'a stream')
         # Of scannet_frames_25k and what is laid out like it; streams state theirs.
-        units.add_argument(parser, default=units.UNITS['mm'])
+        add_unit(parser, default=UNITS['mm'])
         parser.add_argument(
             '--low-label-seed', type=int, default=0, metavar='SEED', help='of the low-label lists'
         )

@@ -84,15 +84,7 @@ def _add(table: np.ndarray, row: dict, where: str) -> None:
 
 
 def nyu40_of_ids(ids: np.ndarray, label_map: np.ndarray, where: str) -> np.ndarray:
-    """Map ScanNet ids to NYU-40.
-
-    Args:
-        ids: (H, W) unsigned.
-        label_map: See :func:`read_label_map`.
-        where: The file, for messages.
-
-    Returns:
-        (H, W) uint8, 0 = unlabelled.
+    """Map (H, W) ScanNet ids to NYU-40, uint8, by :func:`read_label_map`; 0 = unlabelled.
 
     Raises:
         FrameError: An id is not in the label map.

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,21 +28,17 @@ def read_scene_list(path: Path) -> list[str]:
         lines = [name for _, line in read_lines(path, SourceError) for name in line.split()]
     except OSError as error:
         raise SourceError(f'{path}: cannot be read as a list of scenes ({error}).') from error
-    wrong = [line for line in lines if not SCENE.fullmatch(line)]
+    wrong = [name for name, n in Counter(lines).items() if n > 1 or not SCENE.fullmatch(name)]
     if wrong or not lines:
         found = repr(wrong[0][:40]) if wrong else 'nothing'
-        raise SourceError(f'{path}: expected names like scene0000_00, one a line, found {found}.')
-    twice = [name for name in dict.fromkeys(lines) if lines.count(name) > 1]
-    if twice:
-        raise SourceError(f'{path}: names {twice[0]} twice.')
+        raise SourceError(
+            f'{path}: expected names like scene0000_00, one a line and each once, found {found}.'
+        )
     return lines
 
 
 def read_splits(folder: Path) -> dict[str, str]:
-    """Read the official lists ``scannetv2_{train,val,test}.txt``.
-
-    Returns:
-        Split of each scene.
+    """Read the split of each scene from the official ``scannetv2_{train,val,test}.txt``.
 
     Raises:
         SourceError: None of them exists, one is damaged, or two share a scene.
@@ -65,11 +62,7 @@ def read_splits(folder: Path) -> dict[str, str]:
 
 
 def read_given_lists(paths: Sequence[Path], splits: Mapping[str, str]) -> dict[str, list[str]]:
-    """Read published lists of training scenes.
-
-    Args:
-        paths: The files; a list goes by the stem of its file.
-        splits: Split of each scene.
+    """Read published lists of training scenes, each named by the stem of its file.
 
     Raises:
         SourceError: One is damaged, names other than training scenes, or has the name of another.

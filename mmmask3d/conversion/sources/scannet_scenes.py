@@ -52,6 +52,10 @@ class Scene:
     def __str__(self) -> str:
         return str(self.folder)
 
+    def kinds(self) -> list[str]:
+        """Kinds of labels that are read."""
+        return ['label'] * self.labels + ['instance'] * self.instances
+
     def ref(self, number: int, locator: Any) -> FrameRef:
         """Reference to a frame."""
         return FrameRef(f'{self.name}/{number:06d}', locator, self.split)
@@ -74,28 +78,14 @@ class SensScene(Scene):
         """Files of labels and instances that are wanted and not there."""
         return [path for path in map(self.archive, self.kinds()) if not path.is_file()]
 
-    def kinds(self) -> list[str]:
-        """Kinds of archives that are read."""
-        return ['label'] * self.labels + ['instance'] * self.instances
-
     def plan(self, every: int) -> Plan:
-        """Every so-manieth frame, as far as the stream is whole."""
+        """Frames 0, ``every``, ..., as far as the stream is whole."""
         plan = Plan()
-        with SensReader(self.stream) as reader, self._archives() as archives:
+        with SensReader(self.stream) as reader, self._archives():
             try:
                 for entry in reader:
                     if entry.number % every == 0:
-                        lacking = [
-                            archive.path
-                            for kind, archive in archives.items()
-                            if member(kind, entry.number) not in archive
-                        ]
-                        if lacking:
-                            name = self.ref(entry.number, None).name
-                            where = ', '.join(map(str, lacking))
-                            plan.problems.append(f'frame {name}: not in {where}')
-                        else:
-                            plan.frames.append(self.ref(entry.number, entry))
+                        plan.frames.append(self.ref(entry.number, entry))
             except SourceError as error:
                 plan.problems.append(str(error))
         return plan
@@ -114,14 +104,14 @@ class SensScene(Scene):
     def camera(self, number: int) -> dict:
         """Calibration, with the image sizes it belongs to."""
         with SensReader(self.stream) as reader:
-            header = reader.header
+            cameras = {'colour': reader.colour, 'depth': reader.depth}
         return {
             kind: {
-                'size': getattr(header, f'{kind}_size'),
-                'intrinsic': _finite(getattr(header, f'{kind}_intrinsic')),
-                'extrinsic': _finite(getattr(header, f'{kind}_extrinsic')),
+                'size': camera.size,
+                'intrinsic': _finite(camera.intrinsic),
+                'extrinsic': _finite(camera.extrinsic),
             }
-            for kind in ('colour', 'depth')
+            for kind, camera in cameras.items()
         }
 
 
@@ -134,9 +124,9 @@ def _read_stream(
     reader: SensReader, archives: Mapping[str, Archive], label_map: Any, entry: SensEntry
 ) -> Frame:
     stored = reader.read(entry)
-    depth = in_millimetres(reader.depth(stored), reader.header.depth_scale)
+    depth = in_millimetres(reader.decode_depth(stored), reader.depth_scale)
     frame = Frame({'rgb': stored.colour, 'depth': depth})
-    frame.extra = {'time_us': [stored.colour_time, stored.depth_time]} | _pose(stored.pose)
+    frame.extra = {'time_us': stored.times} | _pose(stored.pose)
     maps = {}
     for kind, bits in (('label', (8, 16)), ('instance', (8,))):
         if kind in archives:
@@ -163,25 +153,18 @@ class FramesScene(Scene):
 
     scale: float = _MILLIMETRES
 
-    def kinds(self) -> dict[str, str]:
-        """Folders that are read, and the suffix of their files."""
-        kinds = {'color': '.jpg', 'depth': '.png'}
-        return (
-            kinds
-            | ({'label': '.png'} if self.labels else {})
-            | ({'instance': '.png'} if self.instances else {})
-        )
-
     def missing(self) -> list[Path]:
         """Folders that are wanted and not there."""
-        return [path for path in map(self.folder.joinpath, self.kinds()) if not path.is_dir()]
+        kinds = ['color', 'depth', *self.kinds()]
+        return [path for path in map(self.folder.joinpath, kinds) if not path.is_dir()]
 
     def _files(self) -> dict[str, dict[str, str]]:
         """Names of the files of each kind, by their stem."""
-        return {
-            kind: by_stem(files_in(self.folder / kind), suffix, self.folder / kind, SourceError)
-            for kind, suffix in self.kinds().items()
-        }
+        found = {}
+        for kind in ('color', 'depth', *self.kinds()):
+            folder, suffix = self.folder / kind, '.jpg' if kind == 'color' else '.png'
+            found[kind] = by_stem(files_in(folder), suffix, folder, SourceError)
+        return found
 
     def plan(self, every: int) -> Plan:
         """All frames: the set is thinned out as distributed."""
@@ -236,11 +219,7 @@ class FramesScene(Scene):
         return read_matrix(path) if path.exists() else None
 
     def camera(self, number: int) -> dict:
-        """Calibration, with the image sizes it belongs to.
-
-        Args:
-            number: Of a frame that could be read.
-        """
+        """Calibration, with the image sizes it belongs to: those of a frame that could be read."""
         files = self._files()
         stem = next(s for s in files['color'] if int(s) == number)
         camera = {}
@@ -269,15 +248,7 @@ def _finite(matrix: np.ndarray) -> list[list[float]] | None:
 
 
 def in_millimetres(stored: np.ndarray, scale: float) -> np.ndarray:
-    """Bring stored depth to millimetres.
-
-    Args:
-        stored: (H, W) uint16, 0 = no reading.
-        scale: Stored units per metre.
-
-    Returns:
-        (H, W) uint16, 0 = no reading; the same array where it is in millimetres already.
-    """
+    """Bring depth, (H, W) uint16, 0 = no reading, from ``scale`` units per metre to millimetres."""
     if scale == _MILLIMETRES:
         return stored
     return store_depth(stored / scale, stored > 0, _MILLIMETRES)

@@ -2,18 +2,17 @@
 
 import argparse
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from mmmask3d.conversion import units
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.formats.matrix import read_matrix
 from mmmask3d.conversion.formats.registration import Camera, register_depth
 from mmmask3d.conversion.formats.source_image import check_size, read_colour, read_map
 from mmmask3d.conversion.frame import Frame, store_depth
-from mmmask3d.conversion.numbers import add_every
+from mmmask3d.conversion.options import add_every, add_unit
 from mmmask3d.conversion.paths import SourceError, require, safe_name
 from mmmask3d.datasets.depth_io import FrameError
 from mmmask3d.datasets.frame_files import by_stem, files_in, folders_in
@@ -48,26 +47,23 @@ _DEPTH = '.depth.png'
 _POSE = '.pose.txt'
 
 
-@dataclass(frozen=True)
-class SceneSequence:
+class SceneSequence(NamedTuple):
     """A sequence of a scene.
 
     Attributes:
-        scene: Folder of the scene, relative to the source; '.' for the source itself.
-        title: Name of the scene.
-        number: Of the sequence.
+        folder: Its folder.
+        name: ``<scene>/seq-<number>``.
         split: 'train' or 'test'.
         listed_in: The list and line that name it.
     """
 
-    scene: str
-    title: str
-    number: int
+    folder: Path
+    name: str
     split: str
     listed_in: str
 
     def __str__(self) -> str:
-        return f'{self.title}, sequence {self.number}'
+        return self.name
 
 
 class SevenScenesConverter(Converter):
@@ -88,7 +84,7 @@ class SevenScenesConverter(Converter):
     @classmethod
     def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
         """Add the options of this data set."""
-        units.add_argument(parser, default=_STORED_PER_METRE)
+        add_unit(parser, default=_STORED_PER_METRE)
         add_every(parser, 1, 'a sequence')
         parser.add_argument(
             '--jpeg', action='store_true', help='store colour as JPEG, which is much smaller'
@@ -117,33 +113,32 @@ class SevenScenesConverter(Converter):
         return found
 
     def _listed(self, folder: Path) -> list[SceneSequence]:
-        scene = folder.relative_to(self.source).as_posix()
-        title = safe_name(folder.resolve().name if scene == '.' else scene)
+        title = safe_name(folder.resolve().name if folder == self.source else folder.name)
         found: dict[int, SceneSequence] = {}
         for split, name in _LISTS.items():
             path = require(folder / name, 'a list of sequences', 'Unpack the scene again.')
             for line, text in read_lines(path, SourceError):
+                where = f'{path}:{line}'
                 match = _LIST_LINE.fullmatch(text)
                 if not match:
                     raise SourceError(
-                        f"{path}:{line}: expected 'sequence' and a number, found "
-                        f'{text[:60]!r}. Unpack the scene again.'
+                        f"{where}: expected 'sequence' and a number, found {text[:60]!r}. Unpack "
+                        f'the scene again.'
                     )
                 number = int(match[1])
-                where = f'{path}:{line}'
                 if number in found:
                     raise SourceError(
                         f'{where}: sequence {number} is named by {found[number].listed_in} already.'
                     )
-                found[number] = SceneSequence(scene, title, number, split, where)
+                sequence = f'seq-{number:02d}'
+                found[number] = SceneSequence(
+                    folder / sequence, f'{title}/{sequence}', split, where
+                )
         return list(found.values())
-
-    def _folder(self, source: SceneSequence) -> Path:
-        return self.source / source.scene / f'seq-{source.number:02d}'
 
     def plan(self, source: SceneSequence) -> Plan:
         """Find the frames of a sequence."""
-        folder = self._folder(source)
+        folder = source.folder
         if not folder.is_dir():
             archive = folder.with_name(folder.name + '.zip')
             cure = (
@@ -166,7 +161,7 @@ class SevenScenesConverter(Converter):
             problems.append(f'{folder}: no file ends in {_COLOUR}. Unpack the sequence again.')
         frames = [
             FrameRef(
-                safe_name(f'{source.title}/{folder.name}/{stem}'),
+                safe_name(f'{source.name}/{stem}'),
                 (files[_COLOUR][stem], files[_DEPTH][stem], files[_POSE].get(stem)),
                 source.split,
             )
@@ -177,7 +172,7 @@ class SevenScenesConverter(Converter):
     def read(self, opened: SceneSequence, locator: tuple[str, str, str | None]) -> Frame:
         """Read a frame and register its depth."""
         colour, depth, pose = locator
-        folder = self._folder(opened)
+        folder = opened.folder
         colour_path, depth_path = folder / colour, folder / depth
         image, size = read_colour(colour_path, self.suffixes['rgb'])
         stored = read_map(depth_path, 16)

@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,10 @@ import numpy as np
 
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.formats.mat5 import read_mat5
-from mmmask3d.conversion.formats.mat73 import (
-    check_array,
-    find,
-    follow,
-    open_mat73,
-    read_part,
-)
+from mmmask3d.conversion.formats.mat73 import find_array, open_mat73, read_part
 from mmmask3d.conversion.formats.source_image import check_size, read_map
 from mmmask3d.conversion.frame import Frame
-from mmmask3d.conversion.numbers import above_zero
+from mmmask3d.conversion.options import above_zero
 from mmmask3d.conversion.paths import SourceError, path_inside, require, safe_name
 from mmmask3d.datasets.classes import SUNRGBD37_CLASSES
 from mmmask3d.datasets.depth_io import FrameError, read_header
@@ -39,23 +32,6 @@ _REGISTERED = 'Expected one size, since they are registered.'
 _BEFORE_TREE = re.compile(r'^(?:.*?/)?SUNRGBD/')
 
 
-@dataclass(frozen=True)
-class Listed:
-    """Where a frame lies, and its place in the labels.
-
-    Attributes:
-        image: Colour file.
-        depth: Raw depth.
-        filled: In-filled depth.
-        index: Place in ``SUNRGBDMeta`` and ``SUNRGBD2Dseg``, from 0.
-    """
-
-    image: Path
-    depth: Path
-    filled: Path
-    index: int
-
-
 class SUNRGBDConverter(Converter):
     """Convert SUN RGB-D: colour, raw and in-filled depth, 37 classes, official split.
 
@@ -65,13 +41,12 @@ class SUNRGBDConverter(Converter):
 
     name = 'sunrgbd'
     title = 'SUN RGB-D'
+    content_options = ('filled', 'labels', 'max_depth')
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
         self.toolbox: Path = args.toolbox or self.source / TOOLBOX
-        self.filled: bool = args.filled
-        self.labels: bool = not args.no_labels
-        self.max_depth: float = args.max_depth
+        self.filled, self.labels, self.max_depth = args.filled, args.labels, args.max_depth
         self.suffixes = {'rgb': '.jpg', 'depth': '.png'}
         if self.filled:
             self.suffixes['depth_filled'] = '.png'
@@ -87,7 +62,10 @@ class SUNRGBDConverter(Converter):
             '--filled', action='store_true', help='also the in-filled depth (depth_bfx)'
         )
         parser.add_argument(
-            '--no-labels', action='store_true', help=f'do without {Path(SEGMENTATION).name}'
+            '--no-labels',
+            dest='labels',
+            action='store_false',
+            help=f'do without {Path(SEGMENTATION).name}',
         )
         parser.add_argument(
             '--max-depth',
@@ -96,10 +74,6 @@ class SUNRGBDConverter(Converter):
             metavar='METRES',
             help='depth from here on is no reading: the toolbox cuts it off at 8',
         )
-
-    def options(self) -> dict:
-        """See :meth:`Converter.options`."""
-        return {'filled': self.filled, 'labels': self.labels, 'max_depth': self.max_depth}
 
     def sources(self) -> Sequence[Path]:
         """See :meth:`Converter.sources`: the one tree."""
@@ -136,16 +110,10 @@ class SUNRGBDConverter(Converter):
                 ]
                 for path in paths if self.filled else paths[:2]:
                     require(path, f'a file of the frame {inside}', _DOCS)
-                frame = Listed(paths[0], paths[1], paths[2], index)
-                plan.frames.append(FrameRef(safe_name(inside), frame, split[inside]))
+                locator = (*paths, index)
+                plan.frames.append(FrameRef(safe_name(inside), locator, split[inside]))
             except SourceError as error:
                 plan.problems.append(str(error))
-        known = {os.path.normpath(folder) for folder, _, _ in listed}
-        plan.problems += [
-            f'{self.toolbox / ALL_SPLIT}: lists {folder}, which {META} does not.'
-            for folder in split
-            if folder not in known
-        ]
         return plan
 
     @contextmanager
@@ -159,21 +127,22 @@ class SUNRGBDConverter(Converter):
             references = label_references(file, path)
             yield file, read_part(references, (), f'{path}: seglabel').ravel()
 
-    def read(self, opened: tuple[h5py.File, np.ndarray] | None, locator: Listed) -> Frame:
+    def read(self, opened: tuple[h5py.File, np.ndarray] | None, locator: tuple) -> Frame:
         """See :meth:`Converter.read`; the colour file is kept as it is."""
-        depth = read_depth(locator.depth, self.max_depth)
-        images: dict[str, np.ndarray | bytes] = {
-            'rgb': read_image(locator.image, depth.shape),
-            'depth': depth,
-        }
+        image_path, depth_path, filled_path, index = locator
+        image = image_path.read_bytes()
+        header = read_header(image, str(image_path), ('JPEG',))
+        depth = read_depth(depth_path, self.max_depth)
+        size = depth.shape[::-1]
+        check_size(image_path, (header.width, header.height), size, depth_path, _REGISTERED)
+        images: dict[str, np.ndarray | bytes] = {'rgb': image, 'depth': depth}
         if self.filled:
-            filled = images['depth_filled'] = read_depth(locator.filled, self.max_depth)
-            sizes = filled.shape[::-1], depth.shape[::-1]
-            check_size(locator.filled, *sizes, locator.depth, _REGISTERED)
+            filled = images['depth_filled'] = read_depth(filled_path, self.max_depth)
+            check_size(filled_path, filled.shape[::-1], size, depth_path, _REGISTERED)
         if opened is not None:
             file, references = opened
-            where = f'{self.toolbox / SEGMENTATION}, seglabel of frame {locator.index + 1}'
-            images['label37'] = read_label(file, references[locator.index], depth.shape, where)
+            where = f'{self.toolbox / SEGMENTATION}, seglabel of frame {index + 1}'
+            images['label37'] = read_label(file, references[index], depth.shape, where)
         return Frame(images)
 
 
@@ -231,8 +200,7 @@ def read_split(path: Path) -> dict[str, str]:
             where = f'{path}: {variable}, entry {i}'
             folder = os.path.normpath(folder_in_tree(str(cell), where))
             if folder in split:
-                both = 'twice' if split[folder] == part else 'in both parts'
-                raise SourceError(f'{where}: {folder} is listed {both}.')
+                raise SourceError(f'{where}: {folder} is listed twice.')
             split[folder] = part
     return split
 
@@ -243,8 +211,8 @@ def label_references(file: h5py.File, path: Path) -> h5py.Dataset:
     Raises:
         SourceError: The file is damaged or of another kind.
     """
-    array = find(file, 'SUNRGBD2Dseg/seglabel', path)
-    return check_array(array, (None, None), 'O', f'{path}: SUNRGBD2Dseg.seglabel')
+    where = f'{path}: SUNRGBD2Dseg.seglabel'
+    return find_array(file, 'SUNRGBD2Dseg/seglabel', (None, None), 'O', where)
 
 
 # -------------------------------------------------------------------- frames
@@ -257,8 +225,7 @@ def read_label(file: h5py.File, reference: Any, shape: tuple[int, int], where: s
         SourceError, FrameError: It cannot be read, has another size than ``shape``, or holds
             other values than ids.
     """
-    array = check_array(follow(file, reference, where), shape[::-1], 'uif', where)
-    stored = read_part(array, (), where).T
+    stored = read_part(find_array(file, reference, shape[::-1], 'uif', where), (), where).T
     with np.errstate(invalid='ignore'):  # what is no number is told apart below
         label = stored.astype(np.uint8)
     if not np.array_equal(label, stored):
@@ -270,41 +237,18 @@ def read_label(file: h5py.File, reference: Any, shape: tuple[int, int], where: s
 
 
 def unrotate(stored: np.ndarray) -> np.ndarray:
-    """Millimetres of depth as stored: ``read3dPoints.m`` of the toolbox turns the lowest three of
-    the sixteen bits into the highest.
-
-    Args:
-        stored: (H, W) uint16.
-
-    Returns:
-        (H, W) uint16.
+    """Millimetres of stored depth, uint16: ``read3dPoints.m`` of the toolbox makes its lowest three
+    bits the highest.
     """
     return (stored >> 3) | (stored << 13)
 
 
 def read_depth(path: Path, max_depth: float) -> np.ndarray:
-    """Depth in millimetres, (H, W) uint16, 0 = no reading.
-
-    Args:
-        path: PNG as distributed.
-        max_depth: Metres; from here on there is no reading.
+    """Depth in millimetres, (H, W) uint16, 0 = no reading, as from ``max_depth`` metres on.
 
     Raises:
-        FrameError: It is damaged, or another kind of picture.
+        FrameError: The PNG is damaged, or another kind of picture.
         OSError: It cannot be opened.
     """
     depth = unrotate(read_map(path, 16))
     return np.where(depth < 1000 * max_depth, depth, 0).astype(np.uint16)
-
-
-def read_image(path: Path, shape: tuple[int, int]) -> bytes:
-    """Content of the colour file, which is decoded when it is stored.
-
-    Raises:
-        FrameError: It is no JPEG, or not of the size of the depth map.
-        OSError: It cannot be opened.
-    """
-    content = path.read_bytes()
-    header = read_header(content, str(path), ('JPEG',))
-    check_size(path, (header.width, header.height), shape[::-1], 'the raw depth', _REGISTERED)
-    return content

@@ -3,36 +3,24 @@
 import argparse
 import math
 import re
-from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mmmask3d.conversion import units
 from mmmask3d.conversion.association import associate
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.formats.source_image import check_size, read_colour, read_map
 from mmmask3d.conversion.frame import Frame
-from mmmask3d.conversion.numbers import above_zero, add_every
+from mmmask3d.conversion.options import above_zero, add_every, add_unit
 from mmmask3d.conversion.paths import SourceError, path_inside, safe_name
 from mmmask3d.datasets.frame_files import walk
 from mmmask3d.datasets.text_lists import read_lines
 
-_NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
 _STORED_PER_METRE = 5000.0
 _DEPTH_OF_SEARCH = 2  # folders below the source in which sequences are looked for
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line of a list: a time and what belongs to it.
-
-    Attributes:
-        time: Seconds.
-        fields: The further fields.
-        number: Of the line, from 1.
-    """
+class Line(NamedTuple):
+    """A line of a list: a time in seconds, the further fields, and its number from 1."""
 
     time: float
     fields: tuple[str, ...]
@@ -98,7 +86,7 @@ class TUMConverter(Converter):
     @classmethod
     def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
         """Add the options of this data set."""
-        units.add_argument(parser, default=_STORED_PER_METRE)
+        add_unit(parser, default=_STORED_PER_METRE)
         parser.add_argument(
             '--max-difference',
             type=above_zero,
@@ -158,26 +146,22 @@ class TUMConverter(Converter):
         colour, problems = self._files(folder, 'rgb.txt')
         depth, more = self._files(folder, 'depth.txt')
         problems += more
-        poses: list[Line] = []
-        if (folder / 'groundtruth.txt').is_file():
-            poses, more = _read_poses(folder / 'groundtruth.txt')
-            problems += more
-        pairs = associate(
-            [line.time for line in colour],
-            [line.time for line in depth],
-            self.args.max_difference,
-            self.args.offset,
-        )
+        poses, more = _read_poses(folder / 'groundtruth.txt')
+        problems += more
+        limit = self.args.max_difference
+        times = [line.time for line in colour]
+        pairs = associate(times, [line.time for line in depth], limit, self.args.offset)
+        pose_of = dict(associate(times, [line.time for line in poses], limit))
         if not pairs:
             problems.append(
                 f'{folder}: none of the {len(colour)} colour and {len(depth)} depth files are '
-                f'closer in time than {self.args.max_difference:g} s. Check --offset and the lists.'
+                f'closer in time than {limit:g} s. Check --offset and the lists.'
             )
         frames = []
         for i, j in pairs[:: self.args.every]:
             extra: dict[str, Any] = {'time': colour[i].time, 'depth_time': depth[j].time}
-            pose = _nearest(poses, colour[i].time, self.args.max_difference)
-            if pose:
+            if i in pose_of:
+                pose = poses[pose_of[i]]
                 # Position in metres, then the quaternion x, y, z, w: camera to world.
                 extra['pose_time'] = pose.time
                 extra['pose'] = [float(field) for field in pose.fields]
@@ -200,7 +184,7 @@ class TUMConverter(Converter):
                 problems.append(str(error))
                 continue
             if file.is_file():
-                usable.append(replace(line, fields=(file.relative_to(folder).as_posix(),)))
+                usable.append(line._replace(fields=(file.relative_to(folder).as_posix(),)))
             else:
                 problems.append(
                     f'{path}:{line.number}: {file} does not exist or is no file. Unpack the '
@@ -221,6 +205,8 @@ class TUMConverter(Converter):
 
 
 def _read_poses(path: Path) -> tuple[list[Line], list[str]]:
+    if not path.is_file():
+        return [], []
     lines, problems = read_list(path, 7)
     good = []
     for line in lines:
@@ -234,13 +220,8 @@ def _read_poses(path: Path) -> tuple[list[Line], list[str]]:
 
 def _number(text: str) -> float:
     """NaN where a text is no finite number."""
-    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
     return value if math.isfinite(value) else math.nan
-
-
-def _nearest(lines: Sequence[Line], time: float, max_difference: float) -> Line | None:
-    """The line closest in time, if it is close enough."""
-    position = bisect_left(lines, time, key=lambda line: line.time)
-    near = lines[max(0, position - 1) : position + 1]
-    best = min(near, key=lambda line: abs(line.time - time), default=None)
-    return best if best and abs(best.time - time) < max_difference else None

@@ -1,22 +1,12 @@
 """MATLAB 7.3 files: values, files of another kind, and damage."""
 
-import re
-
 import h5py
 import numpy as np
 import pytest
 import scipy.io
 
-from mmmask3d.conversion.formats.mat73 import (
-    check_array,
-    find,
-    follow,
-    open_mat73,
-    read_part,
-    read_text,
-)
+from mmmask3d.conversion.formats.mat73 import find_array, open_mat73, read_part, read_text
 from mmmask3d.conversion.paths import SourceError
-from mmmask3d.datasets.depth_io import FrameError
 
 
 def test_version_73(mat73, tmp_path):
@@ -25,12 +15,12 @@ def test_version_73(mat73, tmp_path):
         file.array('depth', np.arange(6, dtype=np.float32).reshape(2, 3), 'single')
         file.references('names', [file.text('one'), file.text('zwölf')], False, 'cell')
     with open_mat73(path) as file:
-        depth = check_array(find(file, 'depth', path), (3, None), 'f', 'depth')
+        depth = find_array(file, 'depth', (3, None), 'f', 'depth')
         np.testing.assert_array_equal(read_part(depth, 1, 'depth'), [1, 4])  # a MATLAB column
-        names = check_array(find(file, 'names', path), (1, 2), 'O', 'names')
+        names = find_array(file, 'names', (1, 2), 'O', 'names')
         texts = [read_text(file, r, 'names') for r in read_part(names, (), 'names').ravel()]
         assert texts == ['one', 'zwölf']
-        assert follow(file, names[0, 0], 'names').shape == (3, 1)
+        assert find_array(file, names[0, 0], (3, 1), 'u', 'names').shape == (3, 1)
 
 
 def test_not_version_73(tmp_path):
@@ -79,7 +69,7 @@ def test_declarations_that_do_not_fit(tmp_path, expected, kinds, options, messag
     with h5py.File(path, 'w') as file:
         declare(file, **options)
     with h5py.File(path) as file, pytest.raises(SourceError, match=f'here .*{message}'):
-        check_array(find(file, 'depth', path), expected, kinds, 'here')
+        find_array(file, 'depth', expected, kinds, 'here')
 
 
 def test_what_is_no_array_or_not_there(tmp_path):
@@ -87,9 +77,9 @@ def test_what_is_no_array_or_not_there(tmp_path):
     with h5py.File(path, 'w') as file:
         file.create_group('group')
         with pytest.raises(SourceError, match='is no array'):
-            check_array(find(file, 'group', path), (4, 5), 'f', 'group')
+            find_array(file, 'group', (4, 5), 'f', 'group')
         with pytest.raises(SourceError, match='absent is missing, found group'):
-            find(file, 'absent', path)
+            find_array(file, 'absent', (4, 5), 'f', 'absent')
 
 
 def test_a_damaged_chunk_is_a_damaged_frame(tmp_path):
@@ -102,7 +92,7 @@ def test_a_damaged_chunk_is_a_damaged_frame(tmp_path):
     content[place.byte_offset : place.byte_offset + 50] = bytes(50)
     path.write_bytes(content)
     with h5py.File(path) as file:
-        depth = check_array(file['depth'], (4, 20, 20), 'f', 'depth')
+        depth = find_array(file, 'depth', (4, 20, 20), 'f', 'depth')
         np.testing.assert_array_equal(read_part(depth, 1, 'depth'), values[1])
-        with pytest.raises(FrameError, match=re.escape('depth, frame 3: this part cannot be read')):
+        with pytest.raises(SourceError, match='depth, frame 3: this part cannot be read'):
             read_part(depth, 2, 'depth, frame 3')

@@ -47,23 +47,20 @@ def test_frames_come_back_by_value(tmp_path, inertial):
     frames[1] = (*frames[1][:2], writer.NO_POSE)
     path = writer.write_sens(tmp_path / 'a.sens', frames, inertial=inertial)
     with SensReader(path) as reader:
-        header = reader.header
-        assert (header.sensor, header.num_frames) == ('StructureSensor', 3)
-        assert (header.colour_size, header.depth_size) == ((48, 36), (24, 18))
-        assert header.depth_scale == 1000
-        np.testing.assert_array_equal(header.colour_intrinsic, np.float32(writer.INTRINSIC))
-        np.testing.assert_array_equal(header.depth_extrinsic, np.eye(4))
+        assert (reader.num_frames, reader.depth_scale) == (3, 1000)
+        assert (reader.colour.size, reader.depth.size) == ((48, 36), (24, 18))
+        np.testing.assert_array_equal(reader.colour.intrinsic, np.float32(writer.INTRINSIC))
+        np.testing.assert_array_equal(reader.depth.extrinsic, np.eye(4))
         found = list(reader)
         assert [entry.number for entry in found] == [0, 1, 2]
         for entry in reversed(found):  # any order
             image, distance, pose = frames[entry.number]
             frame = reader.read(entry)
             assert frame.colour == writer.encode_colour(image)
-            np.testing.assert_array_equal(reader.depth(frame), distance)
-            assert reader.depth(frame).dtype == np.uint16
+            np.testing.assert_array_equal(reader.decode_depth(frame), distance)
+            assert reader.decode_depth(frame).dtype == np.uint16
             np.testing.assert_array_equal(frame.pose, np.float32(pose))
-            assert frame.colour_time == 33_000 * entry.number
-            assert frame.depth_time == 33_000 * entry.number + 7
+            assert frame.times == [33_000 * entry.number, 33_000 * entry.number + 7]
 
 
 # -------------------------------------------------------------------- the header
@@ -137,7 +134,7 @@ def test_truncated_at_every_byte(tmp_path):
             with SensReader(path) as reader:
                 for entry in found:
                     np.testing.assert_array_equal(
-                        reader.depth(reader.read(entry)), frames[entry.number][1]
+                        reader.decode_depth(reader.read(entry)), frames[entry.number][1]
                     )
     assert read == {3, 2, 1, 0}
 
@@ -179,7 +176,7 @@ def test_damaged_depth(tmp_path):
     for message, data in cases.items():
         reader, frame = one_frame(tmp_path, b'', data)
         with reader, pytest.raises(FrameError, match=r'a\.sens, frame 0 at byte .*' + message):
-            reader.depth(frame)
+            reader.decode_depth(frame)
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):
@@ -194,7 +191,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
             with SensReader(path) as reader:
                 for entry in reader:
                     stored = reader.read(entry)
-                    reader.depth(stored)
+                    reader.decode_depth(stored)
             if measured:
                 peaks.append(tracemalloc.get_traced_memory()[1])
                 tracemalloc.stop()

@@ -398,4 +398,5 @@ def test_wrong_folders(tmp_path):
     with pytest.raises(SourceError, match=r"for \['val'\], there are only \['train'\]"):
         converter(tmp_path, splits=['val']).sources()
     reader = converter(tmp_path)
-    assert 'no file ends in _leftImg8bit.png' in reader.plan(reader.sources()[0]).problems[0]
+    with pytest.raises(SourceError, match='no file ends in _leftImg8bit'):
+        reader.plan(reader.sources()[0])

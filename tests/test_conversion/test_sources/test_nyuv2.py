@@ -13,7 +13,7 @@ import scipy.io
 
 from mmmask3d.conversion.command_line import build_parser, run
 from mmmask3d.conversion.formats import mat73 as mat73_module
-from mmmask3d.conversion.numbers import above_zero
+from mmmask3d.conversion.options import above_zero
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.sources import nyuv2
 from mmmask3d.conversion.sources.nyuv2 import NYUv2Converter, number_instances
@@ -247,27 +247,6 @@ def test_crop_border_needs_the_full_size(source):
         read_all(source, '--crop-border')
 
 
-def test_own_maps(source, tmp_path):
-    """Every raw label becomes class 2, and class 2 becomes class 11."""
-    scipy.io.savemat(tmp_path / 'm40.mat', {'mapClass': np.full((1, 894), 2)})
-    thirteen = np.full((1, 40), 3)
-    thirteen[0, 1] = 11
-    content = {'labels13': thirteen, 'classNames': 'unused'}
-    scipy.io.savemat(tmp_path / 'm13.mat', {'classMapping13': content})
-    options = ['--map40', str(tmp_path / 'm40.mat'), '--map13', str(tmp_path / 'm13.mat')]
-    frame = read_all(source, *options)[0]
-    assert set(np.unique(frame.images['label40'])) == {0, 2}
-    assert set(np.unique(frame.images['label13'])) == {0, 11}
-    # A folder made with another map is not added to.
-    assert converter(source, *options).options() != converter(source).options()
-    scipy.io.savemat(tmp_path / 'm40.mat', {'mapClass': np.full((1, 894), 41)})
-    with pytest.raises(SourceError, match=r'mapClass holds \[41, 41'):
-        converter(source, *options)
-    scipy.io.savemat(tmp_path / 'm40.mat', {'mapClass': np.full((1, 40), 1)})
-    with pytest.raises(SourceError, match=r'894 class names, the map of --map40 has 40'):
-        read_all(source, *options)
-
-
 def test_max_depth(source, arrays):
     frames = read_all(source, '--max-depth', '3')
     raw = arrays['rawDepths'].transpose(2, 0, 1).astype(np.float64)
@@ -386,7 +365,7 @@ FEW = (COUNT, WIDTH, HEIGHT)
         (replaced('rawDepths', shape=(COUNT, HEIGHT, WIDTH), dtype='f4'), '7x12x16 .* 7x16x12'),
         (replaced('names', shape=(1, 894), dtype='u2'), 'names is declared as uint16'),
         (replaced('names', shape=(1, 893), dtype=h5py.ref_dtype), '893 entries, expected the 894'),
-        (replaced('names', shape=(1, 894), dtype=h5py.ref_dtype), 'entry 1: what it refers to'),
+        (replaced('names', shape=(1, 894), dtype=h5py.ref_dtype), 'entry 1: it cannot be read'),
     ],
 )
 def test_file_that_is_not_the_data_set(mat73, source, tmp_path, change, message):
@@ -400,7 +379,7 @@ def test_file_that_is_not_the_data_set(mat73, source, tmp_path, change, message)
 def test_unknown_class_names(mat73, tmp_path):
     names = [*NAMES[:-2], 'qubit', 'flux']
     write_labelled(tmp_path, mat73, make_frames(1), names)
-    with pytest.raises(SourceError, match=r"2 of its class names .*\['qubit', 'flux'\].*--map40"):
+    with pytest.raises(SourceError, match=r"2 of its .*\['qubit', 'flux'\].*as distributed"):
         read_all(tmp_path)
 
 
@@ -436,5 +415,3 @@ def test_missing_files_say_where_to_get_them(tmp_path, source, capsys):
     out = str(tmp_path / 'out')
     assert run(NYUv2Converter, [str(tmp_path), out, '--workers', '1']) == 1
     assert 'splits.mat does not exist, expected the official split' in capsys.readouterr().err
-    assert run(NYUv2Converter, [str(tmp_path), out, '--map40', 'absent.mat']) == 1
-    assert 'absent.mat does not exist' in capsys.readouterr().err

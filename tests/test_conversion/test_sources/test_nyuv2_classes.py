@@ -108,8 +108,7 @@ def test_categories():
 )
 def test_category_of_a_raw_label(raw, nyu40, gupta19, nyu13):
     expected = dict(nyu40=nyu40, gupta19=gupta19, nyu13=nyu13)
-    forty = RAW_TO_NYU40[raw]
     for which in CATEGORY_SETS:
-        found = category_of_raw(raw, forty, int(NYU40_TO_NYU13[forty]), which)
+        found = category_of_raw(raw, which)
         assert instance_categories(which).get(found) == expected[which], which
         assert (found == 0) == (expected[which] is None)

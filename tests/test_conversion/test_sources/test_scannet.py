@@ -495,7 +495,7 @@ def no_image(members):
 
 
 DAMAGED_ARCHIVES = {
-    'frame scene0000_00/000000: not in .*label-filt.zip': lambda m: m.pop('label-filt/0.png'),
+    'frame scene0000_00/000000: .*label-filt/0.png: not in': lambda m: m.pop('label-filt/0.png'),
     'ids 9999 are not in the label map': other_label,
     '48x36 pixels, its labels have 24x18': other_size,
     'expected a PNG image, found the format HTML page': no_image,

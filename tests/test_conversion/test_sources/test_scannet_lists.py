@@ -41,7 +41,7 @@ def test_lists_that_are_none(tmp_path):
     for content, message in (
         (b'', 'found nothing'),
         (b'scene0000_00\n../scene0000_00\n', r"found '\.\./scene"),
-        (b'scene0000_00 scene0000_00', 'names scene0000_00 twice'),
+        (b'scene0000_00 scene0000_00', 'each once, found .scene0000_00'),
         (b'\xff', 'expected text in UTF-8'),
     ):
         path.write_bytes(content)

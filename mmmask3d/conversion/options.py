@@ -1,9 +1,37 @@
-"""The unit of stored depth as a command line names it; one option, the same for all converters."""
+"""Options that several converters have, and what ``argparse`` makes of numbers and units."""
 
 import argparse
+import math
 import re
 
 UNITS = {'mm': 1000.0, 'cm': 100.0, 'm': 1.0}
+
+
+def above_zero(text: str) -> float:
+    """Parse a number above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f'expected a number above 0, got {text}')
+    return value
+
+
+def at_least_one(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'expected at least 1, got {text}')
+    return value
+
+
+def add_every(parser: argparse._ActionsContainer, default: int, what: str) -> None:
+    """Add ``--every``, which thins out recordings; ``what`` is one of those."""
+    parser.add_argument(
+        '--every',
+        type=at_least_one,
+        default=default,
+        metavar='N',
+        help=f'take every Nth frame of {what}',
+    )
 
 
 def stored_per_metre(text: str) -> float:
@@ -18,7 +46,7 @@ def stored_per_metre(text: str) -> float:
     )
 
 
-def add_argument(parser: argparse._ActionsContainer, default: float) -> None:
+def add_unit(parser: argparse._ActionsContainer, default: float) -> None:
     """Add ``--unit`` for a layout that does not prove its unit.
 
     Args:
