@@ -123,10 +123,13 @@ class Study:
 
     def config(self, path: Path, folder: Path, options: dict[str, Any]) -> Config:
         """A config on the data of the study."""
+        from mmmask3d.config_files import nested_dicts
         from mmmask3d.engine.run_config import load_config
 
         cfg = load_config(str(path), str(folder), {**options, **self.overrides})
-        _replace(cfg, 'data_root', str(self.root))
+        for entry in nested_dicts(cfg._cfg_dict):
+            if 'data_root' in entry:
+                entry['data_root'] = str(self.root)
         return cfg
 
     def backbone(self, begin: str, cfg: Config, encoder: str | None = None) -> dict:
@@ -239,19 +242,6 @@ class Study:
         encoders = {name: [one['encoder'] for one in runs] for name, runs in trained.items()}
         card = None if self.left else self.stage('report', lambda: self.report(encoders))
         return dict(trained=trained, finetuned=finetuned, report=card, left=self.left)
-
-
-def _replace(value: Any, key: str, new: str) -> None:
-    """Set an entry wherever a config has it."""
-    if isinstance(value, list | tuple):
-        for entry in value:
-            _replace(entry, key, new)
-    elif hasattr(value, 'items'):
-        for name, entry in value.items():
-            if name == key:
-                value[name] = new
-            else:
-                _replace(entry, key, new)
 
 
 def _runner(cfg: Config) -> Runner:

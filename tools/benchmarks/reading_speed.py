@@ -22,7 +22,7 @@ import gc
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,26 +62,21 @@ def packed_config(config: dict, database: Path) -> dict:
         ValueError: The sources do not share a `data_root`, which one database stands for.
     """
     config = copy.deepcopy(config)
-    sources = list(_dicts(config, 'RGBDDataset'))
+    sources = _of_type(config, 'RGBDDataset')
     roots = {source.get('data_root', '') for source in sources}
     if len(roots) != 1:
         raise ValueError(f'--packed {database}: needs one data_root, found {sorted(roots)}.')
     arguments = dict(backend='packed_lmdb', db_path=str(database), data_root=roots.pop())
-    for part in (*sources, *_dicts(config, 'LoadRGBD')):
+    for part in (*sources, *_of_type(config, 'LoadRGBD')):
         part['backend_args'] = arguments
     return config
 
 
-def _dicts(value: Any, name: str) -> Iterator[dict]:
+def _of_type(config: dict, name: str) -> list[dict]:
     """All dicts of a config whose `type` is a class of this package."""
-    if isinstance(value, dict):
-        if value.get('type') in (name, f'mmmask3d.{name}'):
-            yield value
-        for inner in value.values():
-            yield from _dicts(inner, name)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _dicts(inner, name)
+    from mmmask3d.config_files import nested_dicts
+
+    return [d for d in nested_dicts(config) if d.get('type') in (name, f'mmmask3d.{name}')]
 
 
 def decode(paths: Sequence[tuple[str, str]]) -> None:

@@ -296,7 +296,7 @@ def test_without_labels(tmp_path):
     assert not frame.images['depth'][23].any()
     for path in (root / 'gtFine/train').rglob('*_labelIds.png'):
         path.unlink()
-    with pytest.raises(IndexError):
+    with pytest.raises(FrameError, match='Convert with --no-labels'):
         read_first(root)
     assert read_first(root, labels=False).images['depth'][23].any()
     arguments = [str(root), str(tmp_path / 'out'), '--no-labels', '--workers=1']
