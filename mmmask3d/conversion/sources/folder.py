@@ -165,7 +165,7 @@ class FolderConverter(PairsConverter):
         if self.as_stored:
             self.depth_scale = self.read_scale
         elif args.depth_format == 'npy' or self.unit == _RELATIVE:
-            self.suffixes['depth'] = '.npy'
+            self.suffixes = {**self.suffixes, 'depth': '.npy'}
             self.depth_scale = 1.0
         if self.in_place:
             self.suffixes = {}
