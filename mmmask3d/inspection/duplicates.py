@@ -41,7 +41,7 @@ def near_pairs(thumbnails: np.ndarray, others: np.ndarray | None = None) -> np.n
     within = others is None
     there = thumbnails if others is None else others
     nearest = np.full(len(thumbnails), -1)
-    if not len(there):
+    if not len(there) or not len(thumbnails):
         return nearest
     square = (there**2).sum(1)
     other_flat = square / thumbnails.shape[1] < FLAT**2
@@ -59,9 +59,11 @@ def near_pairs(thumbnails: np.ndarray, others: np.ndarray | None = None) -> np.n
     return nearest
 
 
-def thumbnails(measures: Sequence[Measures]) -> np.ndarray:
-    """Those of frames that have one, float32 (n, d)."""
-    return np.stack([m.thumbnail for m in measures if m.thumbnail is not None])
+def compared(measures: Sequence[Measures]) -> tuple[list[Measures], np.ndarray]:
+    """Frames with a thumbnail, at most :data:`MOST_COMPARED` of them, and these, float32 (n, d)."""
+    frames = [m for m in measures if m.thumbnail is not None]
+    frames = [frames[i] for i in spread_indices(len(frames), MOST_COMPARED)]
+    return frames, np.array([m.thumbnail for m in frames])
 
 
 def check_duplicates(measures: Sequence[Measures], found: Findings) -> None:
@@ -99,13 +101,10 @@ def check_duplicates(measures: Sequence[Measures], found: Findings) -> None:
                 [getattr(measures[i], files) for g in groups for i in g],
                 [f'in {len(g)} frames' for g in groups for _ in g],
             )
-    compared = [m for i, m in enumerate(measures) if m.thumbnail is not None and i not in twice]
-    if len(compared) < 2:
-        return
-    taken = [compared[i] for i in spread_indices(len(compared), MOST_COMPARED)]
-    near = near_pairs(thumbnails(taken)) >= 0
+    taken, small = compared([m for i, m in enumerate(measures) if i not in twice])
+    near = near_pairs(small) >= 0
     if near.any():
-        some = '' if len(taken) == len(compared) else f' of {len(taken)} compared'
+        some = f' of {len(taken)} compared' if len(taken) == MOST_COMPARED else ''
         found.add(
             'near-duplicates',
             'note',

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from mmmask3d.inspection.duplicates import MOST_COMPARED, near_pairs, thumbnails
+from mmmask3d.inspection.duplicates import compared, near_pairs
 from mmmask3d.inspection.findings import Finding, Findings
-from mmmask3d.inspection.measures import Measures, spread_indices
+from mmmask3d.inspection.measures import Measures
 from mmmask3d.inspection.sources import Source
 
 _LEAK = 'Remove them from one of the two: results on the second are worth nothing with them.'
@@ -107,13 +107,9 @@ def _compare(
             [m.img_path for m in same],
             [f'same as {trained[str(m.img_hash)]}' for m in same],
         )
-    own = [m for m in own if m.thumbnail is not None]
-    other = [m for m in other if m.thumbnail is not None and m.img_hash not in trained]
-    if not own or not other:
-        return
-    own = [own[i] for i in spread_indices(len(own), MOST_COMPARED)]
-    other = [other[i] for i in spread_indices(len(other), MOST_COMPARED)]
-    near = near_pairs(thumbnails(other), thumbnails(own))
+    own, thumbnails = compared(own)
+    other, others = compared([m for m in other if m.img_hash not in trained])
+    near = near_pairs(others, thumbnails)
     alike = [(m, own[i]) for m, i in zip(other, near, strict=True) if i >= 0]
     if alike:
         found.add(

@@ -113,14 +113,12 @@ def _add(encoder: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None
     trunk = getattr(encoder, 'trunk', encoder)
     own = {n: m.weight for n, m in trunk.named_modules() if isinstance(m, nn.Linear)}
     names = [k.removesuffix(f'.{_PARTS[0]}') for k in tensors if k.endswith(_PARTS[0])]
-    left = set(tensors) - {f'{name}.{part}' for name in names for part in _PARTS}
-    missing = [f'{n}.{part}' for n in names for part in _PARTS if f'{n}.{part}' not in tensors]
-    unfit = [n for n in names if n not in own]
-    if left or missing or unfit or not names:
+    expected = {f'{name}.{part}' for name in names for part in _PARTS}
+    wrong = sorted(expected ^ set(tensors)) + [name for name in names if name not in own]
+    if wrong or not names:
         raise RuntimeError(
             f'{source}: damaged, or no adapter of this {type(encoder).__name__}: expected '
-            f'{", ".join(_PARTS)} of its linear layers; without one of them: {some(missing)}; '
-            f'unknown: {some([*sorted(left), *unfit])}.'
+            f'{", ".join(_PARTS)} of its linear layers; missing or unknown: {some(wrong)}.'
         )
     for name in names:
         down, up, alpha = (tensors[f'{name}.{part}'] for part in _PARTS)
