@@ -23,7 +23,7 @@ th, td { border-bottom: 1px solid #ddd; padding: .25em .7em; text-align: left;
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 img { max-width: 100%; border: 1px solid #ddd; }
 figure { margin: 1.2em 0; } figcaption { overflow-wrap: anywhere; }
-code, td { overflow-wrap: anywhere; }
+code, td { overflow-wrap: anywhere; } td:first-child { overflow-wrap: normal; }
 details { margin: .3em 0; } summary { cursor: pointer; }
 .error { border-left: 4px solid #c0271b; } .warning { border-left: 4px solid #d99a00; }
 .note { border-left: 4px solid #5b8db8; }
