@@ -224,31 +224,23 @@ class MaskedRGBDInferencer:
 
     @torch.no_grad()
     def extract_features(
-        self, inputs: Any, batch_size: int = 8, **kwargs: Any
+        self, inputs: Any, batch_size: int = 8, img_suffix: str | None = None
     ) -> list[tuple[Tensor, ...]]:
         """Feature maps of the RGB encoder, of the whole image; depth is not looked at.
 
         Args:
             inputs: As of a call.
             batch_size: Frames in one pass.
-            **kwargs: ``img_suffix``, ``depth_suffix`` of a folder.
+            img_suffix: Of a folder.
 
         Returns:
             For each frame a map ``(C, h, w)``, float32 on the CPU, for each of the backbone's
             ``out_indices``.
         """
-        frames = self._frames(inputs, kwargs, with_depth=False)
-        if kwargs:
-            raise TypeError(f'extract_features has no option {", ".join(sorted(kwargs))}.')
+        frames = read_inputs(inputs, img_suffix, with_depth=False)
         _check_number('batch_size', batch_size, 1)
         pre = self.model.data_preprocessor
-        normalise = image_normaliser(
-            dict(
-                mean=pre.mean.flatten().tolist(),
-                std=pre.std.flatten().tolist(),
-                bgr_to_rgb=pre.bgr_to_rgb,
-            )
-        )
+        normalise = image_normaliser(pre)
         features: list[tuple[Tensor, ...]] = []
         starts = range(0, len(frames), batch_size)
         for start in self._with_progress(starts, len(starts), 'Features'):
@@ -262,11 +254,11 @@ class MaskedRGBDInferencer:
                 features += zip(*(level.float().cpu() for level in maps), strict=True)
         return features
 
-    def _frames(self, inputs: Any, options: dict, with_depth: bool = True) -> list[InputFrame]:
+    def _frames(self, inputs: Any, options: dict) -> list[InputFrame]:
         if isinstance(inputs, list) and inputs and isinstance(inputs[0], InputFrame):
             return inputs
         suffixes = {k: options.pop(k, None) for k in ('img_suffix', 'depth_suffix')}
-        return read_inputs(inputs, **suffixes, with_depth=with_depth)
+        return read_inputs(inputs, **suffixes)
 
     def _with_progress(self, items: Iterable, total: int, title: str) -> Iterable:
         return track(items, description=title, total=total) if self.show_progress else items

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmmask3d.cli.options import natural, positive_int, read_overrides
+from mmmask3d.cli.options import natural, read_overrides
 from mmmask3d.cli.source_options import add_source_arguments
 from mmmask3d.cli.start import start
+from mmmask3d.conversion.options import at_least_one
 
 
 def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
@@ -21,19 +22,19 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add_source_arguments(parser)
     parser.add_argument('--out-dir', required=True, help='folder for sheets and page')
     parser.add_argument('--split', help='frames of this split only, such as train')
-    parser.add_argument('--num', type=positive_int, default=12, help='frames, spread over the set')
+    parser.add_argument('--num', type=at_least_one, default=12, help='frames, spread over the set')
     parser.add_argument('--index', type=int, nargs='+', help='frames by index instead')
     parser.add_argument(
-        '--rows', type=positive_int, default=6, help='frames on a sheet (default: 6)'
+        '--rows', type=at_least_one, default=6, help='frames on a sheet (default: 6)'
     )
     parser.add_argument(
-        '--columns', type=positive_int, help='pictures per row (default: all in one row)'
+        '--columns', type=at_least_one, help='pictures per row (default: all in one row)'
     )
     group = parser.add_argument_group('what the network sees (config only)')
     group.add_argument(
         '--pipeline', action='store_true', help='draw after the pipeline, with masks'
     )
-    group.add_argument('--draws', type=positive_int, default=3, help='draws per frame (default: 3)')
+    group.add_argument('--draws', type=at_least_one, default=3, help='draws per frame (default: 3)')
     group.add_argument('--seed', type=natural, default=0, help='seed of the run')
     return parser
 

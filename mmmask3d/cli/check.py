@@ -10,9 +10,10 @@ Exit code: 0 without errors, 1 with errors (--strict: or warnings), 2 if nothing
 import argparse
 from collections.abc import Sequence
 
-from mmmask3d.cli.options import natural, number, positive_int, read_overrides
+from mmmask3d.cli.options import natural, read_overrides
 from mmmask3d.cli.source_options import add_source_arguments
 from mmmask3d.cli.start import start
+from mmmask3d.conversion.options import at_least_one, number
 
 
 def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
@@ -26,7 +27,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument('--split', help='frames of this split only, such as train')
     parser.add_argument('--json', metavar='FILE', help='write the report as JSON')
     parser.add_argument('--html', metavar='FILE', help='write the report as one HTML page')
-    parser.add_argument('--workers', type=positive_int, default=2, help='threads (default: 2)')
+    parser.add_argument('--workers', type=at_least_one, default=2, help='threads (default: 2)')
     parser.add_argument(
         '--registration-frames',
         type=natural,

@@ -13,8 +13,9 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 
-from mmmask3d.cli.options import number, positive, positive_int, weights_file
+from mmmask3d.cli.options import weights_file
 from mmmask3d.cli.start import errors_in_a_line, start
+from mmmask3d.conversion.options import above_zero, at_least_one, number
 
 SOURCES = ('mae', 'timm', 'dinov2', 'multimae', 'mmpretrain', 'huggingface')
 _COLOUR = 'a number for colours in 0..1; divide one for colours in 0..255 by 255'
@@ -40,15 +41,15 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         help='patch grid of the source, if it is neither recorded nor square',
     )  # fmt: skip
     parser.add_argument(
-        '--num-heads', type=positive_int, help='attention heads, where not known by size'
+        '--num-heads', type=at_least_one, help='attention heads, where not known by size'
     )
     parser.add_argument(
         '--patch-size',
-        type=positive_int,
+        type=at_least_one,
         metavar='PIXELS',
         help='resample the patch embedding (FlexiViT)',
     )
-    parser.add_argument('--norm-eps', type=positive, help='of the layer norms; 1e-6 by default')
+    parser.add_argument('--norm-eps', type=above_zero, help='of the layer norms; 1e-6 by default')
     for name, low in (('mean', 0.0), ('std', 1e-6)):
         colour = number(float, partial(_is_colour, low), _COLOUR)
         parser.add_argument(

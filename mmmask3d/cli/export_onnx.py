@@ -10,8 +10,9 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from mmmask3d.cli.options import add_config_overrides, positive_int, read_overrides
+from mmmask3d.cli.options import add_config_overrides, read_overrides
 from mmmask3d.cli.start import errors_in_a_line, start
+from mmmask3d.conversion.options import at_least_one
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -21,7 +22,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser.add_argument('checkpoint', help='its checkpoint; for an encoder also an exported one')
     parser.add_argument('out', help='file to write, .onnx')
     parser.add_argument(
-        '--size', type=positive_int, nargs=2, required=True, metavar=('HEIGHT', 'WIDTH'),
+        '--size', type=at_least_one, nargs=2, required=True, metavar=('HEIGHT', 'WIDTH'),
         help='size of the images in pixels; the file takes no other',
     )  # fmt: skip
     parser.add_argument('--dynamic-batch', action='store_true', help='take batches of any size')

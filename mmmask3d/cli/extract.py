@@ -11,8 +11,9 @@ sizes by itself.
 import argparse
 from collections.abc import Sequence
 
-from mmmask3d.cli.options import positive_int, weights_file
+from mmmask3d.cli.options import weights_file
 from mmmask3d.cli.start import errors_in_a_line, start
+from mmmask3d.conversion.options import at_least_one
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -24,7 +25,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser.add_argument('out', type=weights_file, help='file to write, .pth or .safetensors')
     parser.add_argument('--config', help='config of the run; default: the text in the checkpoint')
     parser.add_argument(
-        '--grid', type=positive_int, nargs='+', metavar='N',
+        '--grid', type=at_least_one, nargs='+', metavar='N',
         help='resample the position embedding to N x N patches, or to ROWS COLUMNS',
     )  # fmt: skip
     parser.add_argument(

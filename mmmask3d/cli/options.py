@@ -3,28 +3,11 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
+from mmmask3d.conversion.options import number
 
-def number(
-    kind: type[int] | type[float], fits: Callable[[Any], bool], expected: str
-) -> Callable[[str], int | float]:
-    """Type of an option that takes a number which ``fits``; ``expected`` says which do."""
-
-    def read(text: str) -> int | float:
-        value = kind(text)
-        if not fits(value):
-            raise argparse.ArgumentTypeError(f'{text}: expected {expected}')
-        return value
-
-    read.__name__ = kind.__name__  # what argparse calls it where the text is no number
-    return read
-
-
-positive_int = number(int, lambda value: value >= 1, 'at least 1')
 natural = number(int, lambda value: value >= 0, '0 or more')
-positive = number(float, lambda value: value > 0, 'a positive number')
 
 
 def weights_file(text: str) -> str:

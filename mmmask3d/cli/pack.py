@@ -17,8 +17,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmmask3d.cli.options import positive_int
 from mmmask3d.cli.start import errors_in_a_line, start
+from mmmask3d.conversion.options import at_least_one
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -33,7 +33,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     command.add_argument(
         '--only', nargs='+', default=[], metavar='PATH', help='files and folders below the folder'
     )
-    command.add_argument('--workers', type=positive_int, default=4, help='threads that read files')
+    command.add_argument('--workers', type=at_least_one, default=4, help='threads that read files')
     command = commands.add_parser('unpack', help='database to folder')
     command.add_argument('database', type=Path)
     command.add_argument('folder', type=Path, help='new or empty')

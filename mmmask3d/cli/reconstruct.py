@@ -7,8 +7,9 @@ Example:
 import argparse
 from collections.abc import Sequence
 
-from mmmask3d.cli.options import add_config_overrides, positive_int, read_overrides
+from mmmask3d.cli.options import add_config_overrides, read_overrides
 from mmmask3d.cli.start import start
+from mmmask3d.conversion.options import at_least_one
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -17,7 +18,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser.add_argument('config', help='pre-training config')
     parser.add_argument('checkpoint', help='checkpoint of the whole pre-training model')
     parser.add_argument('--out-dir', required=True, help='folder for the pictures')
-    parser.add_argument('--num', type=positive_int, default=8, help='frames, spread over the split')
+    parser.add_argument('--num', type=at_least_one, default=8, help='frames, spread over the split')
     parser.add_argument('--index', type=int, nargs='+', help='frames by index instead')
     parser.add_argument('--split', choices=['train', 'val', 'test'], default='val')
     parser.add_argument('--device', default='cpu')

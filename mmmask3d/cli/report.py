@@ -17,14 +17,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmmask3d.cli.options import (
-    add_config_overrides,
-    natural,
-    number,
-    positive_int,
-    read_overrides,
-)
+from mmmask3d.cli.options import add_config_overrides, natural, read_overrides
 from mmmask3d.cli.start import errors_in_a_line, start
+from mmmask3d.conversion.options import at_least_one, number
 
 _PARTS = ('labels', 'depth', 'normals', 'correspondence', 'efficiency')
 _METHODS = ('linear', 'knn')
@@ -56,11 +51,11 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         help='probes of labels and depth (default: both)',
     )  # fmt: skip
     parser.add_argument(
-        '--size', nargs=2, type=positive_int, metavar=('HEIGHT', 'WIDTH'),
+        '--size', nargs=2, type=at_least_one, metavar=('HEIGHT', 'WIDTH'),
         help="input, rounded to whole patches of each encoder (default: the frames' own)",
     )  # fmt: skip
     parser.add_argument(
-        '--limit', type=positive_int, metavar='N', help='at most N frames of each split'
+        '--limit', type=at_least_one, metavar='N', help='at most N frames of each split'
     )
     parser.add_argument('--pictures', type=natural, default=4, help='frames drawn (default: 4)')
     parser.add_argument(
@@ -69,7 +64,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         help='horizontal field of view in degrees for normals, where the frames do not say it '
         "(default: 57, a Kinect's)",
     )  # fmt: skip
-    parser.add_argument('--batch-size', type=positive_int, default=16)
+    parser.add_argument('--batch-size', type=at_least_one, default=16)
     parser.add_argument('--seed', type=int, default=0, help='of random weights and draws')
     parser.add_argument('--device', default='cpu')
     add_config_overrides(parser)

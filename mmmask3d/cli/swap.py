@@ -19,8 +19,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmmask3d.cli.options import natural, number, positive, positive_int
+from mmmask3d.cli.options import natural
 from mmmask3d.cli.start import errors_in_a_line, start
+from mmmask3d.conversion.options import above_zero, at_least_one, number
 
 if TYPE_CHECKING:
     from mmmask3d.swap.rewriting import Swapped
@@ -44,7 +45,9 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         default='model.backbone',
         help='location of the backbone, e.g. model.detector.backbone (default %(default)s)',
     )
-    parser.add_argument('--lr', type=positive, help="learning rate; 1e-4, or an AdamW config's own")
+    parser.add_argument(
+        '--lr', type=above_zero, help="learning rate; 1e-4, or an AdamW config's own"
+    )
     parser.add_argument(
         '--layer-decay', type=number(float, lambda value: 0 < value <= 1, 'a number in (0, 1]'),
         help='0.7 for base, 0.8 for large, else 0.75',
@@ -61,7 +64,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         '--backbone-only', action='store_true', help='change only the backbone; warn of the rest'
     )
     parser.add_argument(
-        '--size', type=positive_int, nargs=2, default=(384, 512), metavar=('HEIGHT', 'WIDTH'),
+        '--size', type=at_least_one, nargs=2, default=(384, 512), metavar=('HEIGHT', 'WIDTH'),
         help='of the random image (default 384 512)',
     )  # fmt: skip
     parser.add_argument(

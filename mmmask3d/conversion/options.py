@@ -1,26 +1,31 @@
-"""Options that several converters have, and what ``argparse`` makes of numbers and units."""
+"""Options that several converters have; numbers and units on any command line."""
 
 import argparse
 import math
 import re
+from collections.abc import Callable
+from typing import Any
 
 UNITS = {'mm': 1000.0, 'cm': 100.0, 'm': 1.0}
 
 
-def above_zero(text: str) -> float:
-    """Parse a number above 0."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f'expected a number above 0, got {text}')
-    return value
+def number(
+    kind: type[int] | type[float], fits: Callable[[Any], bool], expected: str
+) -> Callable[[str], Any]:
+    """Type of an option that takes a number which ``fits``; ``expected`` says which do."""
+
+    def read(text: str) -> Any:
+        value = kind(text)
+        if not fits(value):
+            raise argparse.ArgumentTypeError(f'expected {expected}, got {text}')
+        return value
+
+    read.__name__ = kind.__name__  # what argparse calls it where the text is no number
+    return read
 
 
-def at_least_one(text: str) -> int:
-    """Parse a whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'expected at least 1, got {text}')
-    return value
+at_least_one = number(int, lambda value: value >= 1, 'at least 1')
+above_zero = number(float, lambda value: 0 < value < math.inf, 'a number above 0')
 
 
 def add_every(parser: argparse._ActionsContainer, default: int, what: str) -> None:

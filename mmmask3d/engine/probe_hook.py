@@ -94,13 +94,7 @@ class ProbeHook(Hook):
 
     def _probe(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        normalise = image_normaliser(
-            dict(
-                mean=model.data_preprocessor.mean.flatten().tolist(),
-                std=model.data_preprocessor.std.flatten().tolist(),
-                bgr_to_rgb=model.data_preprocessor.bgr_to_rgb,
-            )
-        )
+        normalise = image_normaliser(model.data_preprocessor)
         device = next(model.parameters()).device
         frames = [read_frames([dataset], self.limit) for dataset in self._datasets]
         train, val = (

@@ -45,6 +45,11 @@ _OF_THE_SCORE = (
     *(f'default_hooks.checkpoint.{k}' for k in ('save_best', 'rule', 'greater_keys', 'less_keys')),
 )
 
+_REMEDY = (
+    'Resume with the config of the checkpoint in this point, or start a new run from its weights: '
+    'load_from=<checkpoint> and no --resume.'
+)
+
 
 @HOOKS.register_module()
 class ResumedConfigHook(Hook):
@@ -105,11 +110,10 @@ class ResumedConfigHook(Hook):
                 )
             return
         self._score_changed = any(key.startswith(_OF_THE_SCORE) for key in changed)
-        _refuse_lost_average(runner, checkpoint)
-        _refuse_uncounted_epochs(runner, checkpoint)
+        for objection in _objections(runner, checkpoint, changed):
+            raise RuntimeError(f'{objection} {_REMEDY}')
         _count_epochs(runner, checkpoint)
-        _refuse_another_optimizer(changed)
-        if 'optimizer' not in checkpoint or _follows_measured_values(runner, changed):
+        if 'optimizer' not in checkpoint or _measured(runner):
             return
         self._replay = True
         checkpoint.pop('param_schedulers', None)
@@ -238,58 +242,44 @@ def _report(runner: Any, changed: Mapping[str, tuple[Any, Any]], comparable: boo
 
 # ------------------------------------------------------------------------------ refusals
 
-_REMEDY = (
-    'Resume with the config of the checkpoint in this point, or start a new run from its weights: '
-    'load_from=<checkpoint> and no --resume.'
-)
 
-
-def _refuse_lost_average(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
-    has_hook = any(isinstance(hook, EMAHook) for hook in runner.hooks)
-    if 'ema_state_dict' in checkpoint and not has_hook:
-        raise RuntimeError(
+def _objections(
+    runner: Runner, checkpoint: Mapping[str, Any], changed: Mapping[str, tuple[Any, Any]]
+) -> Iterator[str]:
+    """Why a run cannot be resumed with its config."""
+    loop, meta = runner.train_loop, checkpoint['meta']
+    averaged = any(isinstance(hook, EMAHook) for hook in runner.hooks)
+    if 'ema_state_dict' in checkpoint and not averaged:
+        yield (
             "The checkpoint was written with an EMAHook, so its weights are averages; this run's "
             'config has no such hook, and training would go on from the averages in place of the '
-            f'weights that were trained. {_REMEDY}'
+            'weights that were trained.'
         )
-
-
-def _refuse_uncounted_epochs(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
-    """mmengine's loop by iterations writes epoch 0 throughout."""
-    loop, meta = runner.train_loop, checkpoint['meta']
-    if isinstance(loop, IterBasedTrainLoop) or meta['epoch'] > 0:
-        return
-    state = checkpoint.get(CHECKPOINT_KEY) or {}
-    if meta['iter'] > state.get('epoch_length', len(loop.dataloader)):
-        raise RuntimeError(
-            f'The checkpoint comes from a run that counted {meta["iter"]} iterations and no '
-            f'epochs; {type(loop).__name__} counts epochs, and in which one it stands is not '
-            f'defined. {_REMEDY}'
-        )
-
-
-def _refuse_another_optimizer(changed: Mapping[str, tuple[Any, Any]]) -> None:
-    for key, (old, new) in changed.items():
-        parts = key.split('.')
-        if parts[0] != 'optim_wrapper' or parts[-2:] != ['optimizer', 'type']:
-            continue
-        if str(old).split('.')[-1] != str(new).split('.')[-1]:
-            raise RuntimeError(
-                f'{key}: the checkpoint holds the state of {old}, which {new} cannot continue. '
-                f'{_REMEDY}'
+    # mmengine's loop by iterations writes epoch 0 throughout
+    if not isinstance(loop, IterBasedTrainLoop) and meta['epoch'] == 0:
+        state = checkpoint.get(CHECKPOINT_KEY) or {}
+        if meta['iter'] > state.get('epoch_length', len(loop.dataloader)):
+            yield (
+                f'The checkpoint comes from a run that counted {meta["iter"]} iterations and no '
+                f'epochs; {type(loop).__name__} counts epochs, and in which one it stands is not '
+                'defined.'
+            )
+    for key, kinds in changed.items():
+        old, new = (str(kind).split('.')[-1] for kind in kinds)
+        if key.startswith('optim_wrapper.') and key.endswith('optimizer.type') and old != new:
+            yield f'{key}: the checkpoint holds the state of {old}, which {new} cannot continue.'
+    if measured := _measured(runner):
+        of_rates = ('auto_scale_lr', 'optim_wrapper', 'param_scheduler', 'train_')
+        if wrong := [key for key in changed if key.startswith(of_rates)]:
+            yield (
+                f'{", ".join(wrong)}: the schedule changed, and {type(measured[0]).__name__} '
+                'follows measured values, so what it would have done cannot be computed.'
             )
 
 
-def _follows_measured_values(runner: Runner, changed: Mapping[str, Any]) -> bool:
-    """Whether a scheduler does, so that the schedule goes on from what the checkpoint holds."""
-    following = [s for s in runner.param_schedulers or [] if getattr(s, 'need_val_args', False)]
-    of_rates = ('auto_scale_lr', 'optim_wrapper', 'param_scheduler', 'train_')
-    if following and (wrong := [key for key in changed if key.startswith(of_rates)]):
-        raise RuntimeError(
-            f'{", ".join(wrong)}: the schedule changed, and {type(following[0]).__name__} follows '
-            f'measured values, so what it would have done cannot be computed. {_REMEDY}'
-        )
-    return bool(following)
+def _measured(runner: Runner) -> list[Any]:
+    """Schedulers that follow measured values, and go on from what the checkpoint holds of them."""
+    return [s for s in runner.param_schedulers or [] if getattr(s, 'need_val_args', False)]
 
 
 # ------------------------------------------------------------------------------ position

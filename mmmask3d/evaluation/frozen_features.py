@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,19 +38,21 @@ def with_targets(features: Tensor, targets: Targets) -> FrozenFeatures:
     return FrozenFeatures(features, targets.values, targets.valid, targets.kind)
 
 
-def image_normaliser(preprocessor: dict) -> Callable[[Tensor], Tensor]:
+def image_normaliser(preprocessor: Any) -> Callable[[Tensor], Tensor]:
     """Normalisation of a config's data preprocessor, without its padding.
 
     Args:
-        preprocessor: config with ``mean``, ``std`` (ImageNet's by default) and ``bgr_to_rgb``
-            (True by default).
+        preprocessor: a model's, or a config with ``mean``, ``std`` (ImageNet's by default) and
+            ``bgr_to_rgb`` (True by default).
 
     Returns:
         Function from BGR images ``(B, 3, H, W)``, 0 to 255, to float32.
     """
+    if isinstance(preprocessor, nn.Module):
+        preprocessor = {key: getattr(preprocessor, key) for key in ('mean', 'std', 'bgr_to_rgb')}
     mean = preprocessor.get('mean', (123.675, 116.28, 103.53))
     std = preprocessor.get('std', (58.395, 57.12, 57.375))
-    mean, std = torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
+    mean, std = (torch.as_tensor(v).cpu().view(-1, 1, 1) for v in (mean, std))
     swap = preprocessor.get('bgr_to_rgb', True)
 
     def normalise(images: Tensor) -> Tensor:

@@ -101,12 +101,10 @@ def _cast(state: Mapping[str, Tensor], dtype: torch.dtype, source: str) -> Order
     for key, value in state.items():
         value = value.detach().cpu()
         if value.is_floating_point():
-            if not torch.isfinite(value).all():
-                raise PublishingError(f'{source}: {key} holds NaN or infinity.')
             value = value.to(dtype)
             if not torch.isfinite(value).all():
                 raise PublishingError(
-                    f'{source}: {key} does not fit into {dtype}; publish it in float32.'
+                    f'{source}: {key} holds NaN, infinity, or a number beyond {dtype}.'
                 )
         out[key] = value.contiguous()
     return out

@@ -387,7 +387,7 @@ def test_features_are_those_of_the_encoder(tiny, inferencer):
             torch.testing.assert_close(level, wanted[0], rtol=0, atol=1e-5)
     unread = inferencer.extract_features((frames[0], 'no such depth.png'))
     torch.testing.assert_close(unread[0][0], found[0][0], rtol=0, atol=1e-5)
-    with pytest.raises(TypeError, match='no option num_masks'):
+    with pytest.raises(TypeError, match='num_masks'):
         inferencer.extract_features(frames, num_masks=3)
 
 
