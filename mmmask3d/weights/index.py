@@ -7,10 +7,9 @@ in ``init_cfg`` and ``load_from``.
 
 import difflib
 import fnmatch
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import mmengine
 
@@ -27,23 +26,20 @@ class ZooError(ValueError):
     """No such model, or none with weights; the message says what there is."""
 
 
-@dataclass(frozen=True)
-class ZooEntry:
+class ZooEntry(NamedTuple):
     """A model as its metafile describes it.
 
     Attributes:
         name: Name, that of the config.
         config: Path of the config.
         weights: Where its weights are, or None.
-        metadata: Data, length, batch size and so on.
-        results: Figures by task and data set.
+        tasks: Of which it has results.
     """
 
     name: str
     config: Path
-    weights: str | None = None
-    metadata: Mapping = field(default_factory=dict)
-    results: Sequence[Mapping] = ()
+    weights: str | None
+    tasks: frozenset[str]
 
 
 @lru_cache(maxsize=4)
@@ -62,13 +58,10 @@ def read_zoo(root: Path = _PACKAGE / '.mim') -> dict[str, ZooEntry]:
     for name in mmengine.load(index)['Import'] or []:
         for model in mmengine.load(root / name).get('Models') or []:
             results = model.get('Results') or []
-            zoo[model['Name']] = ZooEntry(
-                name=model['Name'],
-                config=root / model['Config'],
-                weights=model.get('Weights'),
-                metadata=model.get('Metadata') or {},
-                results=results if isinstance(results, list) else [results],
-            )
+            results = results if isinstance(results, list) else [results]
+            tasks = frozenset(result['Task'] for result in results)
+            config = root / model['Config']
+            zoo[model['Name']] = ZooEntry(model['Name'], config, model.get('Weights'), tasks)
     return zoo
 
 
@@ -89,7 +82,7 @@ def list_models(
         names = set(fnmatch.filter(names, f'{pattern}*'))
     zoo = read_zoo()
     if task is not None:
-        names = {n for n in names if any(r.get('Task') == task for r in zoo[n].results)}
+        names = {n for n in names if task in zoo[n].tasks}
     if pretrained is not None:
         names = {n for n in names if (zoo[n].weights is not None) == pretrained}
     return sorted(names)

@@ -29,6 +29,8 @@ def for_timm_vit(
     Raises:
         WeightFormatError: The number of heads is unknown, or timm's model computes something else.
     """
+    import timm
+
     family, state = FAMILIES[renamed.family], renamed.state
     patch = state['patch_embed.proj.weight']
     check_patches(patch, source)
@@ -36,18 +38,20 @@ def for_timm_vit(
     grid = _grid(state, config, source)
     out = Conversion(OrderedDict(state), {}, grid, renamed.left_out)
     common = dict(img_size=(grid[0] * patch.shape[-1], grid[1] * patch.shape[-1]))
-    named: dict[str, Any] = {**common, 'model_args': options} if options else {**common}
     # Models whose queries and values have a bias; there is none of the largest.
     suffix = '_qkvb' if 'blocks.0.attn.q_bias' in state else ''
-    for name in (n for n in family.timm if n + suffix in _names()):
-        settings = dict(model=name + suffix, **named)
-        if _same_tensors(settings, state) and num_heads in (None, _heads(settings)):
+    shapes = {k: v.shape for k, v in state.items()}
+    for name in (n + suffix for n in family.timm if timm.is_model(n + suffix)):
+        settings = dict(model=name, **common, **({'model_args': options} if options else {}))
+        trunk: Any = _on_meta(settings).trunk
+        if {k: v.shape for k, v in trunk.state_dict().items()} == shapes and num_heads in (
+            None, trunk.blocks[0].attn.num_heads,
+        ):  # fmt: skip
             break
     else:
-        sizes = _sizes(state, num_heads, source)
         settings = dict(
             model=family.timm[0] + suffix, patch_size=patch.shape[-1], **common,
-            model_args={**sizes, **options},
+            model_args={**_sizes(state, num_heads, source), **options},
         )  # fmt: skip
     out.backbone = dict(type='mmmask3d.TimmViT', **settings)
     found = {m.eps for m in _on_meta(settings).modules() if isinstance(m, nn.LayerNorm)}
@@ -119,22 +123,6 @@ def _sizes(state: Mapping[str, Tensor], num_heads: int | None, source: str) -> d
     return dict(embed_dim=width, depth=depth, num_heads=num_heads, mlp_ratio=hidden / width)
 
 
-def _names() -> set[str]:
-    import timm
-
-    return set(timm.list_models())
-
-
 def _on_meta(settings: Mapping) -> TimmViT:
     with torch.device('meta'):
         return TimmViT(**settings)
-
-
-def _same_tensors(settings: Mapping, state: Mapping[str, Tensor]) -> bool:
-    own = _on_meta(settings).trunk.state_dict()
-    return {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in state.items()}
-
-
-def _heads(settings: Mapping) -> int:
-    blocks: Any = _on_meta(settings).trunk.blocks
-    return int(blocks[0].attn.num_heads)
