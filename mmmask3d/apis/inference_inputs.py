@@ -19,7 +19,7 @@ from mmmask3d.datasets.depth_io import (
     decode_depth,
     to_readings,
 )
-from mmmask3d.datasets.frame_files import by_stem, files_below
+from mmmask3d.datasets.frame_files import files_below
 from mmmask3d.datasets.rgbd_dataset import RGBDDataset
 from mmmask3d.datasets.transforms.loading import doubtful_unit
 
@@ -196,9 +196,9 @@ def read_inputs(
         FileNotFoundError: A folder lacks files, see :class:`~mmmask3d.datasets.RGBDDataset`.
     """
     if isinstance(inputs, str | os.PathLike) and os.path.isdir(inputs):
-        if not with_depth:
-            return _read_images(Path(inputs), img_suffix)
-        return _read_folder(Path(inputs), img_suffix, depth_suffix)
+        if with_depth:
+            return _read_folder(Path(inputs), img_suffix, depth_suffix)
+        inputs = _images_below(Path(inputs))
     given = inputs if isinstance(inputs, list) else [inputs]
     if not given:
         raise ValueError('the list of inputs is empty.')
@@ -253,24 +253,12 @@ def _read_folder(
     return frames
 
 
-def _read_images(folder: Path, img_suffix: str | None) -> list[InputFrame]:
+def _images_below(folder: Path) -> list[Path]:
     root = folder / 'rgb' if (folder / 'rgb').is_dir() else folder
-    suffixes = _IMAGE_SUFFIXES if img_suffix is None else (img_suffix,)
-    there = list(files_below(root))
-    frames: dict[str, str] = {}
-    for suffix in suffixes:
-        found = by_stem(there, suffix, root)
-        for name in sorted(frames.keys() & found.keys()):
-            raise ValueError(
-                f'{root} holds two images {name!r}: {frames[name]}, {found[name]}. Give img_suffix.'
-            )
-        frames |= found
-    if not frames:
-        raise FileNotFoundError(f'{root} holds no file that ends in {", ".join(suffixes)}.')
-    return [
-        InputFrame(name, f"frame '{name}' ({root / file})", root / file)
-        for name, file in sorted(frames.items())
-    ]
+    found = [root / f for f in sorted(files_below(root)) if f.lower().endswith(_IMAGE_SUFFIXES)]
+    if not found:
+        raise FileNotFoundError(f'{root} holds no file that ends in {", ".join(_IMAGE_SUFFIXES)}.')
+    return found
 
 
 def _only_suffix(folder: Path, known: Sequence[str], option: str) -> str:

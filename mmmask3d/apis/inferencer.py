@@ -223,21 +223,18 @@ class MaskedRGBDInferencer:
         return results()
 
     @torch.no_grad()
-    def extract_features(
-        self, inputs: Any, batch_size: int = 8, img_suffix: str | None = None
-    ) -> list[tuple[Tensor, ...]]:
+    def extract_features(self, inputs: Any, batch_size: int = 8) -> list[tuple[Tensor, ...]]:
         """Feature maps of the RGB encoder, of the whole image; depth is not looked at.
 
         Args:
             inputs: As of a call.
             batch_size: Frames in one pass.
-            img_suffix: Of a folder.
 
         Returns:
             For each frame a map ``(C, h, w)``, float32 on the CPU, for each of the backbone's
             ``out_indices``.
         """
-        frames = read_inputs(inputs, img_suffix, with_depth=False)
+        frames = read_inputs(inputs, with_depth=False)
         _check_number('batch_size', batch_size, 1)
         pre = self.model.data_preprocessor
         normalise = image_normaliser(pre)
