@@ -312,16 +312,10 @@ def _draw(found: _Found, data: _Data, probes: Mapping[str, Probe], features: Ten
     components = principal_colours(features[data.shown])
     for place, i in enumerate(data.shown):
         size = tuple(data.val[i].image.shape[1:])
-        tiles = [('features (PCA)', scaled_to(components[place], size))]
+        found.pictures[i] = [('features (PCA)', scaled_to(components[place], size))]
         for part, probe in probes.items():
-            target = _target(data, part, i)
-            if target is None:
-                continue
-            value, valid = target
-            predicted = enlarge(probe.maps(features[i])[None], value.shape[-2:])
-            palette = data.targets[part].palette
-            tiles.append((part, _picture(probe.kind, predicted, value, valid, palette)))
-        found.pictures[i] = tiles
+            picture = _coloured(data.targets[part], i, probe, features[i])
+            found.pictures[i] += [] if picture is None else [(part, picture)]
     for number in _shown_pairs(data):
         pair = data.pairs[number]
         ends = [data.val[i] for i in (pair.first, pair.second)]
@@ -340,43 +334,36 @@ def _shown_pairs(data: _Data) -> list[int]:
     return np.linspace(0, len(data.pairs) - 1, count).astype(int).tolist()
 
 
-def _target(data: _Data, part: str, frame: int) -> tuple[Tensor, Tensor] | None:
-    targets = data.targets[part].val
-    if frame not in targets.indices:
+def _coloured(
+    probed: _Probed, frame: int, probe: Probe | None = None, features: Tensor | None = None
+) -> np.ndarray | None:
+    """A target of a frame, or what a probe makes of its features, in the colours of the target.
+
+    None of a frame that has no such target.
+    """
+    if frame not in probed.val.indices:
         return None
-    place = targets.indices.index(frame)
-    return targets.values[place], targets.valid[place]
-
-
-def _picture(
-    kind: str, predicted: Tensor, value: Tensor, valid: Tensor, palette: Sequence[Sequence[int]]
-) -> np.ndarray:
-    """A prediction in the colours of its truth."""
-    if kind == 'labels':
-        return label_colours(predicted.argmax(0).numpy(), palette)
-    if kind == 'normals':
-        return normal_colours(predicted.numpy())
-    readings = value[valid].double()
-    depth = predicted[0]
-    if kind == 'metric':
+    place = probed.val.indices.index(frame)
+    value, valid = probed.val.values[place], probed.val.valid[place]
+    predicted = None
+    if probe is not None and features is not None:
+        predicted = enlarge(probe.maps(features)[None], value.shape[-2:])
+    if probed.measure == 'labels':
+        labels = value if predicted is None else predicted.argmax(0)
+        return label_colours(labels.numpy(), probed.palette)
+    if probed.measure == 'normals':
+        if predicted is not None:
+            return normal_colours(predicted.numpy())
+        return normal_colours(value.float().numpy(), valid.numpy())
+    if predicted is None:
+        return depth_to_rgb(value.numpy(), valid.numpy())
+    readings, depth = value[valid].double(), predicted[0]
+    if probed.val.kind == 'metric':
         depth = depth.exp()
     elif len(readings):
         depth = depth * readings.std(correction=0) + readings.mean()
     low, high = (float(readings.min()), float(readings.max())) if len(readings) else (0.0, 1.0)
     return depth_to_rgb(depth.numpy(), vmin=low, vmax=high)
-
-
-def _truth(data: _Data, part: str, frame: int) -> np.ndarray | None:
-    target = _target(data, part, frame)
-    if target is None:
-        return None
-    value, valid = target
-    measure = data.targets[part].measure
-    if measure == 'labels':
-        return label_colours(value.numpy(), data.targets[part].palette)
-    if measure == 'normals':
-        return normal_colours(value.float().numpy(), valid.numpy())
-    return depth_to_rgb(value.numpy(), valid.numpy())
 
 
 def _pictures(
@@ -385,10 +372,9 @@ def _pictures(
     sheets = []
     for i in data.shown:
         tiles = [('frame', _rgb(data.val[i]))]
-        for part in data.targets:
-            truth = _truth(data, part, i)
-            if truth is not None:
-                tiles.append((f'{part}, truth', truth))
+        for part, probed in data.targets.items():
+            truth = _coloured(probed, i)
+            tiles += [] if truth is None else [(f'{part}, truth', truth)]
         for name, one in found.items():
             tiles += [(f'{name}: {caption}', image) for caption, image in one.pictures[i]]
         sheets.append((f'Frame {i}', tiles))
