@@ -146,13 +146,8 @@ def newest(folder):
 
 SCHEDULES = {
     'cosine': [dict(type='CosineAnnealingLR', eta_min=1e-5)],
-    'cosine to a share': [dict(type='CosineAnnealingLR', eta_min_ratio=0.01)],
     'poly': [dict(type='PolyLR', power=0.9, eta_min=1e-4)],
-    'linear': [dict(type='LinearLR', start_factor=1.0, end_factor=0.1)],
     'multistep': [dict(type='MultiStepLR', milestones=[2, 4], gamma=0.1)],
-    'step': [dict(type='StepLR', step_size=2, gamma=0.5)],
-    'exponential': [dict(type='ExponentialLR', gamma=0.9)],
-    'constant': [dict(type='ConstantLR', factor=0.5)],
     'one cycle': [dict(type='OneCycleLR', eta_max=0.05)],
     'restarts': [dict(type='CosineRestartLR', periods=[2, 4], restart_weights=[1, 0.5], eta_min=0)],
     'momentum': [dict(type='CosineAnnealingMomentum', eta_min=0.5), dict(type='PolyLR')],
