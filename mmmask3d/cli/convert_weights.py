@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from mmmask3d.cli.options import weights_file
-from mmmask3d.cli.start import errors_in_a_line, start
+from mmmask3d.cli.start import command
 from mmmask3d.conversion.options import above_zero, at_least_one, number
 
 SOURCES = ('mae', 'timm', 'dinov2', 'multimae', 'mmpretrain', 'huggingface')
@@ -67,12 +67,9 @@ def _is_colour(low: float, value: float) -> bool:
     return low <= value <= 1
 
 
-@errors_in_a_line
-def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Run the command; 0 when the file was written and verified."""
-    args = parse_args(argv, prog)
-    start()
-
+@command(parse_args)
+def main(args: argparse.Namespace) -> None:
+    """Write the file, verified."""
     from mmmask3d.weights.translation import translate
 
     lines = translate(
@@ -88,4 +85,3 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         norm=None if args.input_mean is None else (args.input_mean, args.input_std),
     )
     print('\n  '.join(lines))
-    return 0

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 
 from mmmask3d.cli.options import add_config_overrides, read_overrides
-from mmmask3d.cli.start import errors_in_a_line, start
+from mmmask3d.cli.start import command
 from mmmask3d.conversion.options import at_least_one
 
 
@@ -34,12 +34,9 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     return parser.parse_args(argv)
 
 
-@errors_in_a_line
-def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+@command(parse_args)
+def main(args: argparse.Namespace) -> None:
     """Run the command; 0 when the file was written and checked."""
-    args = parse_args(argv, prog)
-    start()
-
     from mmmask3d.apis.onnx_export import export_onnx
 
     # Annotations of torchvision's operators, which no model here has.
@@ -49,4 +46,3 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         read_overrides(args.cfg_options),
     )  # fmt: skip
     print('\n  '.join(lines))
-    return 0

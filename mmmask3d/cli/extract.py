@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmmask3d.cli.options import weights_file
-from mmmask3d.cli.start import errors_in_a_line, start
+from mmmask3d.cli.start import command
 from mmmask3d.conversion.options import at_least_one
 
 
@@ -44,14 +44,10 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     return args
 
 
-@errors_in_a_line
-def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Run the command; 0 when the file was written and verified."""
-    args = parse_args(argv, prog)
-    start()
-
+@command(parse_args)
+def main(args: argparse.Namespace) -> None:
+    """Write the file, verified."""
     from mmmask3d.weights.extraction import extract
 
     lines = extract(args.checkpoint, args.out, args.config, args.grid, args.adapter, args.base)
     print('\n'.join(lines))
-    return 0

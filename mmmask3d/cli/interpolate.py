@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmmask3d.cli.options import weights_file
-from mmmask3d.cli.start import errors_in_a_line, start
+from mmmask3d.cli.start import command
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -31,15 +31,11 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     return parser.parse_args(argv)
 
 
-@errors_in_a_line
-def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+@command(parse_args)
+def main(args: argparse.Namespace) -> None:
     """Run the command; 0 when the files were written."""
-    args = parse_args(argv, prog)
-    start()
-
     from mmmask3d.weights.wise_ft import default_name, interpolate
 
     out = args.out or default_name(args.second)
     lines = interpolate(args.first, args.second, args.share, out)
     print('\n'.join(lines))
-    return 0

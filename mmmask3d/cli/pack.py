@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmmask3d.cli.start import errors_in_a_line, start
+from mmmask3d.cli.start import command
 from mmmask3d.conversion.options import at_least_one
 
 
@@ -42,12 +42,9 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     return parser.parse_args(argv)
 
 
-@errors_in_a_line
-def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+@command(parse_args)
+def main(args: argparse.Namespace) -> int:
     """Entry point."""
-    args = parse_args(argv, prog)
-    start()
-
     from mmmask3d.conversion.packing import check, pack, unpack
 
     try:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmmask3d.cli.start import errors_in_a_line, start
+from mmmask3d.cli.start import command
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -36,12 +36,9 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     return parser.parse_args(argv)
 
 
-@errors_in_a_line
-def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+@command(parse_args)
+def main(args: argparse.Namespace) -> None:
     """Run the command; 0 when the files were written and verified."""
-    args = parse_args(argv, prog)
-    start()
-
     from mmmask3d.atomic_file import write_file
     from mmmask3d.checkpoints.hub import check_repository
     from mmmask3d.config_files import read_config_file
@@ -60,4 +57,3 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     if args.hub:
         written['hub'] = upload(written, args.hub)
     print('\n'.join(f'{key}: {value}' for key, value in written.items()))
-    return 0

@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmmask3d.cli.options import add_config_overrides, read_overrides
-from mmmask3d.cli.start import start
+from mmmask3d.cli.start import command
 from mmmask3d.conversion.options import at_least_one
 
 
@@ -30,11 +30,9 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+@command(parse_args, tracebacks=True)
+def main(args: argparse.Namespace) -> None:
     """Run the command; 0 when the pictures are written."""
-    args = parse_args(argv, prog)
-    start()
-
     from mmmask3d.apis.reconstructions import draw_reconstructions
     from mmmask3d.config_files import read_config_file
 
@@ -44,4 +42,3 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         args.seed, args.paste_kept,
     )  # fmt: skip
     print(f'{len(files) - 1} frames drawn; all on one sheet: {files[-1]}')
-    return 0

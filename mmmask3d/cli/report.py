@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmmask3d.cli.options import add_config_overrides, natural, read_overrides
-from mmmask3d.cli.start import errors_in_a_line, start
+from mmmask3d.cli.start import command
 from mmmask3d.conversion.options import at_least_one, number
 
 _PARTS = ('labels', 'depth', 'normals', 'correspondence', 'efficiency')
@@ -108,12 +108,9 @@ def as_text(results: dict) -> str:
     return '\n'.join([*lines, *results['data']['notes']])
 
 
-@errors_in_a_line
-def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+@command(parse_args)
+def main(args: argparse.Namespace) -> None:
     """Run the command."""
-    args = parse_args(argv, prog)
-    start()
-
     from mmmask3d.apis.report_card import ReportOptions, report_encoders
     from mmmask3d.atomic_file import write_file
     from mmmask3d.engine.run_config import load_config
@@ -133,4 +130,3 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         write_file(args.out, report_page(card.results, card.pictures))
     if args.json:
         write_file(args.json, (json.dumps(card.results) + '\n').encode())
-    return 0

@@ -1,5 +1,6 @@
 """What every command does between reading its options and importing the mm packages."""
 
+import argparse
 import functools
 import sys
 from collections.abc import Callable, Sequence
@@ -25,15 +26,29 @@ def start(need: Sequence[str] = ()) -> None:
     register_all_modules(init_default_scope=False)
 
 
-def errors_in_a_line(main: Callable[..., int]) -> Callable[..., int]:
-    """Let a command say what went wrong in one line, not in a traceback, and end with code 1."""
+def command(
+    parse_args: Callable[..., argparse.Namespace], tracebacks: bool = False
+) -> Callable[[Callable[[argparse.Namespace], int | None]], Callable[..., int]]:
+    """Make ``main(argv, prog)`` of the decorated function, which runs a command with its options.
 
-    @functools.wraps(main)
-    def run(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
-        try:
-            return main(argv, prog)
-        except (OSError, KeyError, ValueError, RuntimeError, ImportError) as error:
-            print(f'error: {error}', file=sys.stderr)
-            return 1
+    Args:
+        parse_args: Reads the options, before anything heavy is imported.
+        tracebacks: Show them. Else an error ends in one line and code 1.
+    """
 
-    return run
+    def decorate(run: Callable[[argparse.Namespace], int | None]) -> Callable[..., int]:
+        @functools.wraps(run)
+        def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+            args = parse_args(argv, prog)
+            start()
+            try:
+                return run(args) or 0
+            except (OSError, KeyError, ValueError, RuntimeError, ImportError) as error:
+                if tracebacks:
+                    raise
+                print(f'error: {error}', file=sys.stderr)
+                return 1
+
+        return main
+
+    return decorate

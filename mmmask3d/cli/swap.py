@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmmask3d.cli.options import natural
-from mmmask3d.cli.start import errors_in_a_line, start
+from mmmask3d.cli.start import command
 from mmmask3d.conversion.options import above_zero, at_least_one, number
 
 if TYPE_CHECKING:
@@ -113,12 +113,9 @@ def report(args: argparse.Namespace, swapped: 'Swapped') -> str:
     return '\n'.join([*lines, f'{args.out}: written. {use.format(args.out)}'])
 
 
-@errors_in_a_line
-def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+@command(parse_args)
+def main(args: argparse.Namespace) -> None:
     """Run the command; 0 when the config was proved and written."""
-    args = parse_args(argv, prog)
-    start()
-
     from mmmask3d.swap.plan import SwapOptions
     from mmmask3d.swap.rewriting import rewrite
 
@@ -136,4 +133,3 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         signal.signal(signal.SIGTERM, previous)
         logging.disable(logging.NOTSET)
     print(report(args, swapped))
-    return 0

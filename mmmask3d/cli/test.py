@@ -9,7 +9,7 @@ from mmmask3d.cli.options import (
     export_local_rank,
     read_overrides,
 )
-from mmmask3d.cli.start import start
+from mmmask3d.cli.start import command
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -30,10 +30,9 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     return args
 
 
-def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+@command(parse_args, tracebacks=True)
+def main(args: argparse.Namespace) -> None:
     """Run the command."""
-    args = parse_args(argv, prog)
-    start()
     export_local_rank(args)
 
     from mmengine.evaluator import DumpResults
@@ -55,4 +54,3 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     metrics = runner.test()
     if args.out and args.out.endswith('.json') and runner.rank == 0:
         dump(metrics, args.out)
-    return 0

@@ -11,7 +11,7 @@ from mmmask3d.cli.options import (
     export_local_rank,
     read_overrides,
 )
-from mmmask3d.cli.start import start
+from mmmask3d.cli.start import command
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -44,10 +44,9 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+@command(parse_args, tracebacks=True)
+def main(args: argparse.Namespace) -> None:
     """Run the command."""
-    args = parse_args(argv, prog)
-    start()
     export_local_rank(args)
 
     from mmengine.registry import RUNNERS
@@ -77,4 +76,3 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     else:
         run_config.require_some_weights(runner)
     runner.train()
-    return 0
