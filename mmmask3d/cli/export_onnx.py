@@ -10,7 +10,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from mmmask3d.cli.options import add_config_overrides, read_overrides
+from mmmask3d.cli.options import add_config_overrides
 from mmmask3d.cli.start import command
 from mmmask3d.conversion.options import at_least_one
 
@@ -43,6 +43,6 @@ def main(args: argparse.Namespace) -> None:
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
     lines = export_onnx(
         args.config, args.checkpoint, args.out, args.size, args.dynamic_batch, args.backbone,
-        read_overrides(args.cfg_options),
+        args.cfg_options,
     )  # fmt: skip
     print('\n  '.join(lines))

@@ -7,7 +7,7 @@ Example:
 import argparse
 from collections.abc import Sequence
 
-from mmmask3d.cli.options import add_config_overrides, read_overrides
+from mmmask3d.cli.options import add_config_overrides
 from mmmask3d.cli.start import command
 from mmmask3d.conversion.options import at_least_one
 
@@ -36,7 +36,7 @@ def main(args: argparse.Namespace) -> None:
     from mmmask3d.apis.reconstructions import draw_reconstructions
     from mmmask3d.config_files import read_config_file
 
-    cfg = read_config_file(args.config, read_overrides(args.cfg_options))
+    cfg = read_config_file(args.config, args.cfg_options)
     files = draw_reconstructions(
         cfg, args.checkpoint, args.out_dir, args.split, args.num, args.index, args.device,
         args.seed, args.paste_kept,

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmmask3d.cli.options import add_config_overrides, natural, read_overrides
+from mmmask3d.cli.options import add_config_overrides, natural
 from mmmask3d.cli.start import command
 from mmmask3d.conversion.options import at_least_one, number
 
@@ -120,8 +120,7 @@ def main(args: argparse.Namespace) -> None:
         args.only, tuple(args.size) if args.size else None, args.limit, args.pictures, args.fov,
         args.batch_size, args.seed, args.device, args.methods,
     )  # fmt: skip
-    overrides = read_overrides(args.cfg_options)
-    configs = [load_config(path, cfg_options=overrides) for path in args.data]
+    configs = [load_config(path, cfg_options=args.cfg_options) for path in args.data]
     card = report_encoders(
         configs, args.encoders, options, lambda line: print(line, file=sys.stderr)
     )

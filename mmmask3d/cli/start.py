@@ -5,6 +5,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 
+from mmmask3d.cli.options import read_overrides
 from mmmask3d.preflight import EnvironmentProblem, check_environment
 
 
@@ -32,7 +33,8 @@ def command(
     """Make ``main(argv, prog)`` of the decorated function, which runs a command with its options.
 
     Args:
-        parse_args: Reads the options, before anything heavy is imported.
+        parse_args: Reads the options, before anything heavy is imported; ``--cfg-options`` become
+            a dict afterwards.
         tracebacks: Show them. Else an error ends in one line and code 1.
     """
 
@@ -41,6 +43,8 @@ def command(
         def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             args = parse_args(argv, prog)
             start()
+            if 'cfg_options' in args:
+                args.cfg_options = read_overrides(args.cfg_options)
             try:
                 return run(args) or 0
             except (OSError, KeyError, ValueError, RuntimeError, ImportError) as error:

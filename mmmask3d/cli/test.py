@@ -7,7 +7,6 @@ from mmmask3d.cli.options import (
     add_config_overrides,
     add_launcher,
     export_local_rank,
-    read_overrides,
 )
 from mmmask3d.cli.start import command
 
@@ -42,8 +41,7 @@ def main(args: argparse.Namespace) -> None:
 
     from mmmask3d.engine import run_config
 
-    overrides = read_overrides(args.cfg_options)
-    cfg = run_config.load_config(args.config, args.work_dir, overrides, args.launcher)
+    cfg = run_config.load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
     run_config.check_libraries(cfg)
     cfg.load_from, cfg.resume = args.checkpoint, False
     run_config.enable_cpu_processes(cfg)

@@ -9,7 +9,6 @@ from mmmask3d.cli.options import (
     add_config_overrides,
     add_launcher,
     export_local_rank,
-    read_overrides,
 )
 from mmmask3d.cli.start import command
 
@@ -59,8 +58,7 @@ def main(args: argparse.Namespace) -> None:
         if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
             print(message, file=sys.stderr, flush=True)
 
-    overrides = read_overrides(args.cfg_options)
-    cfg = run_config.load_config(args.config, args.work_dir, overrides, args.launcher)
+    cfg = run_config.load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
     run_config.check_libraries(cfg)
     if args.amp:
         run_config.enable_amp(cfg)

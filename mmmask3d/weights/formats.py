@@ -276,14 +276,11 @@ def _multimae_as_timm(
     which attention does not see. The encoder has no norm at its end.
     """
     tokens, pos = given.get('global_tokens'), given.get('input_adapters.rgb.pos_emb')
-    if tokens is None or tokens.shape[1] != 1:
+    count = 0 if tokens is None else tokens.shape[1]
+    if tokens is None or count != 1 or pos is None or pos.ndim != 4:
         raise WeightFormatError(
-            f'{source}: has {0 if tokens is None else tokens.shape[1]} global tokens; a plain ViT '
-            'has one, the class token.'
-        )
-    if pos is None or pos.ndim != 4:
-        raise WeightFormatError(
-            f'{source}: input_adapters.rgb.pos_emb should be of shape (1, channels, rows, columns).'
+            f'{source}: has {count} global tokens; expected one, the class token of a plain ViT, '
+            'and input_adapters.rgb.pos_emb of shape (1, channels, rows, columns).'
         )
     out = OrderedDict(cls_token=tokens)
     patches = pos.flatten(2).transpose(1, 2)
