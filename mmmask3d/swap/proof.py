@@ -132,19 +132,6 @@ def check_optimiser(cfg: Config, model: nn.Module) -> None:
         raise SwapError(f'optim_wrapper does not suit the model: {error}') from error
 
 
-def why_original_fails(cfg: Config, size: Sequence[int]) -> str | None:
-    """Run an unswapped config in the same way; returns its error in a line, or None."""
-    torch.manual_seed(0)
-    try:
-        model = build_alone(cfg)
-        predict_once(model, cfg, size)
-        if is_trained(cfg):
-            backward_once(model, cfg, size)
-    except Exception as error:  # any: it is reported, and nothing depends on its kind
-        return f'{type(error).__name__}: {error}'
-    return None
-
-
 def is_trained(cfg: Config) -> bool:
     """Whether the config trains anything (trackers often only combine trained parts)."""
     return bool(cfg.get('optim_wrapper') and cfg.get('train_cfg'))

@@ -19,7 +19,6 @@ from mmmask3d.swap.proof import (
     check_optimiser,
     is_trained,
     prove_swap,
-    why_original_fails,
 )
 
 
@@ -73,7 +72,7 @@ def rewrite(
     try:
         draft.write_text(render_config(plan, base, options.checkpoint), encoding='utf-8')
         if not skip_run:
-            proof = run(load_config(draft), cfg, plan, options.path, size, not skip_predict)
+            proof = run(load_config(draft), plan, options.path, size, not skip_predict)
         refine_swap(plan, cfg, proof, options.backbone_only)
         draft.write_text(render_config(plan, base, options.checkpoint), encoding='utf-8')
         final = load_config(draft)  # what is written can be read
@@ -90,10 +89,8 @@ def rewrite(
     return Swapped(plan, proof, is_trained(cfg))
 
 
-def run(
-    new: Config, old: Config, plan: Swap, path: str, size: Sequence[int], predict: bool
-) -> Proof:
-    """Run the swapped model; where that fails, say whether the original ran."""
+def run(new: Config, plan: Swap, path: str, size: Sequence[int], predict: bool) -> Proof:
+    """Run the swapped model, with random weights where its own are not at hand."""
     try:
         try:
             return prove_swap(new, plan.old_backbone, path, size, predict=predict)
@@ -103,20 +100,15 @@ def run(
             )
             alone = _without_weights(new, path)
             return prove_swap(alone, plan.old_backbone, path, size, predict=predict)
-    except (SwapError, CheckpointError):  # says what is wrong, and the original knows nothing of it
+    except (SwapError, CheckpointError):  # says what is wrong
         raise
     except Exception as error:  # of any kind: the models are not ours
-        found = f'{type(error).__name__}: {error}'
-        original = why_original_fails(old, size)
-        verdict = (
-            f'The original model fails as well on these random images ({original}), so the swap '
-            'may not be the reason: try another --size, or write the config with --skip-run and '
-            'start a training to see.'
-            if original
-            else f'The original model runs, so it needs more of {plan.old_backbone["type"]} than '
-            'the maps of its stages.'
-        )
-        raise SwapError(f'the swapped model does not run: {found}\n{verdict}') from error
+        raise SwapError(
+            f'the swapped model does not run: {type(error).__name__}: {error}\nEither it needs '
+            f'more of {plan.old_backbone["type"]} than the maps of its stages, and cannot be '
+            'swapped; or the original config does not run on random images of this size either: '
+            'try another --size, or write the config with --skip-run and start a training to see.'
+        ) from error
 
 
 def _without_weights(cfg: Config, path: str) -> Config:

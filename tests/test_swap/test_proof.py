@@ -7,7 +7,7 @@ from mmengine.registry import MODELS
 from mmseg.models import EncoderDecoder
 
 from mmmask3d.swap.backbone import SwapError
-from mmmask3d.swap.proof import build_alone, prove_swap, why_original_fails
+from mmmask3d.swap.proof import build_alone, prove_swap
 from mmmask3d.swap.random_batch import random_batch
 
 OLD = dict(type='mmseg.ResNet', depth=18)
@@ -101,9 +101,6 @@ def test_no_swapped_backbone():
     cfg.model.backbone = Config(dict(b=OLD)).b
     with pytest.raises(SwapError, match='shows no Mask3DPyramid among its modules'):
         prove_swap(cfg, OLD, size=SIZE)
-    assert why_original_fails(cfg, SIZE) is None
-    cfg.model.decode_head.in_channels = 500
-    assert why_original_fails(cfg, SIZE).startswith('RuntimeError: Given groups=1')
 
 
 def test_nothing_else_is_loaded(tmp_path):
