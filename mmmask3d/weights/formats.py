@@ -88,6 +88,7 @@ class Conversion:
         grid: Patch grid ``(rows, columns)`` of the position embedding.
         left_out: Number of tensors by the part of the model that they belonged to.
         notes: What was assumed, in sentences.
+        normalisation: Of its input, where it is not that of the source.
     """
 
     state: OrderedDict[str, Tensor]
@@ -95,6 +96,7 @@ class Conversion:
     grid: tuple[int, int]
     left_out: Counter = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    normalisation: str | None = None
 
 
 def convert(
@@ -412,3 +414,4 @@ def _fold_normalisation(out: Conversion, mean: Sequence[float], std: Sequence[fl
     scaled = weight * (own_std / given_std)[:, None, None]
     out.state['patch_embed.projection.weight'] = scaled.float()
     out.notes.append("the patch embedding now takes ImageNet's normalisation")
+    out.normalisation = f'{NORMALISATION["mae"]}: the patch embedding was rewritten'

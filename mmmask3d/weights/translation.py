@@ -91,7 +91,11 @@ def translate(
                 )
             renamed.left_out += beside_the_encoder(tensors, prefix)
             encoder = timm_encoder.for_timm_vit(renamed, source, num_heads, norm_eps, config)
-            return write_for_timm_vit(encoder, out, patch_size)
+            resample_patches(encoder, 'patch_embed.proj.weight', patch_size)
+            (name,) = export.load_everywhere(encoder.state, encoder.backbone)
+            write(out, encoder.state, {}, 'timm')
+            shown = [f'loads into {name}, img_size={encoder.backbone["img_size"]}']
+            return report(out, 'timm', len(encoder.state), encoder, found, shown)
     kind = found if kind == 'auto' else kind
     recorded, meta = {}, record.read_meta(checkpoint)
     if kind == 'mmpretrain' and ('backbone' in meta or meta.get('cfg')):
@@ -105,21 +109,13 @@ def translate(
     target = target or 'mmmask3d'
     resample_patches(encoder, 'patch_embed.projection.weight', patch_size)
     written, shown = verify(encoder, target)
-    write(out, written, metadata(checkpoint, encoder, kind, source), target)
-    return report(out, target, len(written), norm is not None, encoder, kind, shown)
-
-
-def write_for_timm_vit(encoder: Conversion, out: str, patch_size: int | None) -> list[str]:
-    """Prove that an encoder of Hugging Face fills a ``TimmViT``, write it, and say what was done.
-
-    Raises:
-        ValueError: The tensors do not fill it.
-    """
-    resample_patches(encoder, 'patch_embed.proj.weight', patch_size)
-    names = export.load_everywhere(encoder.state, encoder.backbone)
-    shown = [f'loads into {names[0]}, img_size={encoder.backbone["img_size"]}']
-    write(out, encoder.state, {}, 'timm')
-    return report(out, 'timm', len(encoder.state), False, encoder, 'huggingface', shown)
+    meta = export.encoder_metadata(
+        checkpoint, None, encoder.backbone, encoder.state, encoder.grid, source
+    )
+    if kind != 'mmpretrain':
+        meta |= {'converted_from': kind, 'notes': encoder.notes}
+    write(out, written, meta, target)
+    return report(out, target, len(written), encoder, kind, shown)
 
 
 def resample_patches(encoder: Conversion, name: str, patch_size: int | None) -> None:
@@ -146,17 +142,6 @@ def agreed(option: str, asked: Any, recorded: Any, source: str) -> Any:
             f'{source}: {option} {asked}, but the file records {recorded}. Leave the option out.'
         )
     return recorded if asked is None else asked
-
-
-def metadata(checkpoint: Mapping, encoder: Conversion, kind: str, source: str) -> dict:
-    """Metadata of the file that is written: what it is and where it comes from."""
-    meta = export.encoder_metadata(
-        checkpoint, None, encoder.backbone, encoder.state, encoder.grid, source
-    )
-    if kind != 'mmpretrain':
-        meta['converted_from'] = kind
-        meta['notes'] = encoder.notes
-    return meta
 
 
 def build_timm(encoder: Conversion) -> nn.Module:
@@ -295,28 +280,17 @@ def write(out: str, tensors: Mapping[str, Tensor], meta: dict, target: str) -> N
 
 
 def report(
-    out: str,
-    target: str,
-    count: int,
-    folded: bool,
-    encoder: Conversion,
-    kind: str,
-    shown: list[str],
+    out: str, target: str, count: int, encoder: Conversion, kind: str, shown: list[str]
 ) -> list[str]:
     """What was done, assumed and left out, and how to use the result."""
     left_out = ', '.join(f'{what} ({n} tensors)' for what, n in sorted(encoder.left_out.items()))
-    norm = (
-        f'{NORMALISATION["mae"]}: the patch embedding was rewritten'
-        if folded
-        else NORMALISATION[kind]
-    )
     lines = [
         f'{out}: {count} tensors with the names of {target}, from {kind}, '
         f'patch grid {encoder.grid[0]}x{encoder.grid[1]}',
         *shown,
         f'left out: {left_out or "nothing"}',
         *(f'note: {note}' for note in encoder.notes),
-        f'input: RGB, normalised with {norm}',
+        f'input: RGB, normalised with {encoder.normalisation or NORMALISATION[kind]}',
     ]
     for_timm_vit = encoder.backbone['type'].endswith('TimmViT')
     if target not in ('timm', 'huggingface') or for_timm_vit:
