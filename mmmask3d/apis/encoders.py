@@ -1,11 +1,11 @@
 """Encoders to compare, built from what names them on a command line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mmmask3d.checkpoints.locations import read_checkpoint
@@ -48,12 +48,7 @@ class Encoder:
         return sum(p.numel() for p in self.module.parameters())
 
 
-def build_encoder(
-    name: str,
-    source: str,
-    size: tuple[int, int],
-    seed: int = 0,
-) -> Encoder:
+def build_encoder(name: str, source: str, size: tuple[int, int], seed: int = 0) -> Encoder:
     """Build an encoder with its weights.
 
     Args:
@@ -79,17 +74,11 @@ def build_encoder(
     random = given.startswith(_RANDOM)
     backbone, preprocessor = _settings(given.removeprefix(_RANDOM), random)
     if random:
-        backbone = {k: v for k, v in backbone.items() if k not in _ONLY_FOR_TRAINING}
+        backbone = _without_weights(backbone)
     torch.manual_seed(seed)
-    scope = DefaultScope.get_current_instance()
-    if 'scope' in preprocessor:
-        init_default_scope(preprocessor.pop('scope'))
-    try:
+    with DefaultScope.overwrite_default_scope(preprocessor.pop('scope', None)):
         module = MODELS.build(backbone)
         init_quietly(module)
-    finally:
-        if scope is not None:
-            init_default_scope(scope.scope_name)
     encoder = getattr(module, 'vit', module)  # of a pyramid
     if isinstance(encoder, RGBEncoder):
         preprocessor = with_normalisation(preprocessor, encoder)
@@ -123,11 +112,15 @@ def _settings(source: str, random: bool) -> tuple[dict, dict]:
     try:
         backbone = encoder_config(loaded, None, source)
     except ValueError:  # no record: files of other projects, which the shapes describe
-        backbone = {'type': 'Mask3DViT', **encoder_settings(source)}
-    backbone = {k: v for k, v in backbone.items() if k not in _ONLY_FOR_TRAINING}
-    backbone.setdefault('type', 'Mask3DViT')
-    backbone['type'] = 'mmmask3d.' + str(backbone['type']).rpartition('.')[2]
-    return {**backbone, 'init_cfg': dict(type='Pretrained', checkpoint=source)}, {}
+        backbone = encoder_settings(source)
+    kind = str(backbone.get('type', 'Mask3DViT')).rpartition('.')[2]
+    weights = dict(type='Pretrained', checkpoint=source)
+    return {**_without_weights(backbone), 'type': f'mmmask3d.{kind}', 'init_cfg': weights}, {}
+
+
+def _without_weights(backbone: Mapping) -> dict:
+    """Without what serves the training alone, too."""
+    return {k: v for k, v in backbone.items() if k not in _ONLY_FOR_TRAINING}
 
 
 def _of_config(source: str, random: bool) -> tuple[dict, dict]:

@@ -160,12 +160,10 @@ class MaskedRGBDInferencer:
             inputs: One frame, a list of frames, or a folder with ``rgb/`` and ``depth/``. A frame
                 is ``dict(img=..., depth=...)``, a tuple ``(img, depth)``, or an image alone.
                 ``img`` is a path or (H, W, 3) uint8 in BGR order; ``depth`` a path, (H, W) floats
-                in metres, (H, W) integers, or None. 0, NaN, infinite and negative depth are no
-                reading.
-            batch_size: Masked frames in one pass of the network.
+                in metres, (H, W) integers in millimetres, or None.
+            batch_size: Masks of a frame in one pass of the network.
             num_masks: Masks drawn of each frame.
-            seed: Of the masks, at least 0. Frames of one list get the same draws, so a frame's
-                result does not depend on the others. The global generators are left as they are.
+            seed: Of the masks, at least 0; the same draws for every frame.
             out_dir: Folder for a picture of each frame, ``<name of the frame>.png``.
             return_pictures: Whether results have a ``picture``.
             **kwargs: Fields of :class:`~mmmask3d.apis.inference_inputs.DepthReading`

@@ -28,12 +28,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     Backbones are the modules with ``backbone`` in their name (``img_backbone`` too), at any depth,
     that have ``get_layer_depth``. With
     ``depth, num_layers = backbone.get_layer_depth(name, prefix)`` the learning rate of a
-    parameter is ``lr * layer_decay_rate ** (num_layers - 1 - depth)``. For a vision transformer of
-    L layers these are: patch embedding, position embedding and class token ``rate ** (L + 1)``,
-    layer i (from 0) ``rate ** (L - i)``, the norm after the layers 1, and so the feature pyramid of
-    ``Mask3DPyramid``. Whatever is outside (necks, decoders, heads, backbones of other kinds) has
-    the full rate. Vectors (biases, norms), position embeddings and learned tokens have no weight
-    decay. Frozen parameters are left out.
+    parameter is ``lr * layer_decay_rate ** (num_layers - 1 - depth)``. Whatever is outside (necks,
+    decoders, heads, backbones of other kinds) has the full rate. Vectors (biases, norms), position
+    embeddings and learned tokens have no weight decay. Frozen parameters are left out.
 
     Args:
         optim_wrapper_cfg: Config of the wrapper, with ``optimizer.lr``.

@@ -32,23 +32,15 @@ def _torch_seeded(*numbers: int) -> Iterator[None]:
 class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
     """``EpochBasedTrainLoop`` whose resumed runs repeat uninterrupted ones.
 
-    - A checkpoint saved within an epoch (``CheckpointHook(by_epoch=False)``) resumes at the next
-      batch of that epoch. A sampler with ``set_start`` (``mmmask3d.EpochIndexSampler``) skips the
-      samples already seen without loading them; with other samplers they are loaded and dropped.
-    - The RNG states of :class:`RNGStateHook`, which this loop registers if the config does not,
-      are restored right before the first batch is fetched.
-    - What the config changed since is in force, see :class:`ResumedConfigHook`. It
-      is registered, too.
-    - The start of data workers draws from a generator of its own, and validation is undone by the
-      hook, so neither changes the numbers that training draws.
+    A checkpoint saved within an epoch (``CheckpointHook(by_epoch=False)``) resumes at the next
+    batch of that epoch: a sampler with ``set_start`` (``mmmask3d.EpochIndexSampler``) skips the
+    samples already seen without loading them, with other samplers they are loaded and dropped. RNG
+    states are restored right before the first batch is fetched, and neither the start of data
+    workers nor validation changes the numbers that training draws. docs/training.md says under
+    which conditions the repetition is exact.
 
-    Bit-for-bit repetition needs a deterministic model and device. The generators inside data
-    workers cannot be saved: it also needs samples that depend on (seed, epoch, index) only, as
-    ``RGBDDataset`` with ``EpochIndexSampler`` gives, or ``num_workers=0``, or workers that start
-    again in each epoch (``persistent_workers=False``) and a sampler without ``set_start``. A
-    validation due between the checkpoint and the interruption is not made up for.
-
-    Takes ``EpochBasedTrainLoop``'s arguments.
+    Registers :class:`RNGStateHook` and :class:`ResumedConfigHook` if the config does not. Takes
+    ``EpochBasedTrainLoop``'s arguments.
 
     Raises:
         ValueError: There is not a single batch to train on.

@@ -55,18 +55,10 @@ _REMEDY = (
 class ResumedConfigHook(Hook):
     """Make a resumed run follow its config, and say what differs from the checkpoint's.
 
-    - Schedules are computed from the start: from the resumed step on, every rate is that of a run
-      with the settings of the config throughout.
-    - The optimizer's settings are the config's; moments are matched by the parameters' names, so
-      groups may change.
-    - The position is counted in epochs where the number of batches in an epoch has changed.
-    - The best score so far is forgotten when it was measured otherwise.
-    - Refused, with the remedy: another optimizer, a loop by epochs for a run that counted
-      iterations, weights averaged by an ``EMAHook`` which is gone, other rates or another length
-      where a scheduler follows measured values.
-
-    A strategy (FSDP, DeepSpeed) and several optimizers are restored as they are in the checkpoint;
-    the log says which changes have no effect.
+    docs/training.md lists what each change does. Schedules are computed from the start, so that
+    from the resumed step on every rate is that of a run with the settings of the config throughout;
+    moments are matched by the parameters' names. A strategy (FSDP, DeepSpeed) and several
+    optimizers are restored as they are in the checkpoint.
 
     The tool ``train.py`` and ``ResumableEpochBasedTrainLoop`` register it by themselves.
     """
