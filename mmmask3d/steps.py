@@ -175,8 +175,8 @@ def training_step(
     The config as it results from file and overrides decides, so an edited file is another run.
 
     Args:
-        root: Folder of the whole chain.
-        name: Name of the step.
+        root: See :func:`step`.
+        name: See :func:`step`.
         config: Config file.
         overrides: ``key=value`` pairs as for ``--cfg-options``.
         tools: Folder with ``train.py``.

@@ -2,14 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from mmmask3d.checkpoints.files import load_checkpoint_file
 from mmmask3d.models import LoRAEncoder
 from mmmask3d.models import encoder_record as record
 from mmmask3d.models.adapter import FORMAT, adapter_tensors, is_adapter
 from mmmask3d.models.encoder_loading import encoder_state
-from mmmask3d.registry import MODELS
 from mmmask3d.weights import export
 
 
@@ -30,7 +28,8 @@ def merged(
         RuntimeError: the weights are others than those of the training.
     """
     if is_adapter(checkpoint):
-        encoder = _build(record.encoder_config(checkpoint, None, source), source, base)
+        module = record.encoder_config(checkpoint, None, source)
+        encoder = export.load_encoder(module, source, base=base)
     elif has_lora(checkpoint):
         encoder = trained(checkpoint, config, source, base).merged()
     elif base is not None:
@@ -66,7 +65,7 @@ def trained(
         )
     settings = {k: v for k, v in settings.items() if k != 'type'}
     if base is not None:
-        settings['module'] = _initialised(settings['module'], base)
+        settings['module'] = export.with_weights(settings['module'], base)
     encoder = LoRAEncoder(**settings)
     encoder.load_state_dict(encoder_state(checkpoint, None, source, with_lora=True), strict=True)
     return encoder.eval()
@@ -105,7 +104,8 @@ def write_adapter(
         }
     )
     export.write_encoder(out, tensors, meta)
-    again = _build(record.encoder_config(load_checkpoint_file(out), None, out), out, location)
+    recorded = record.encoder_config(load_checkpoint_file(out), None, out)
+    again = export.load_encoder(recorded, out, base=location)
     expected = export.tensors_sha256(encoder.merged().state_dict())
     if export.tensors_sha256(again.state_dict()) != expected:
         os.remove(out)
@@ -116,18 +116,6 @@ def write_adapter(
         f'  sha256 of the weights it belongs to {meta["base"]["sha256"]}',
         '  read back and added to them: the encoder of the run, bit for bit',
     ]
-
-
-def _initialised(module: Mapping, checkpoint: str, **options: Any) -> dict:
-    kept = {k: v for k, v in module.items() if k not in ('init_cfg', 'pretrained')}
-    return {**kept, 'init_cfg': dict(type='Pretrained', checkpoint=checkpoint, **options)}
-
-
-def _build(module: Mapping, adapter: str, base: str | None) -> Any:
-    """An encoder with the weights of an adapter's base, and the adapter added."""
-    encoder = MODELS.build(_initialised(module, adapter, base=base))
-    encoder.init_weights()
-    return encoder.eval()
 
 
 def _name(weights: str | None, module: Mapping) -> str:

@@ -40,6 +40,7 @@ from mmmask3d.models.encoder_record import (
 from mmmask3d.models.mask3d_vit import Mask3DViT
 from mmmask3d.models.pos_embed import GRID_KEY, resize_to_grid
 from mmmask3d.models.timm_vit import TimmViT
+from mmmask3d.registry import MODELS
 from mmmask3d.version import __version__
 
 #: Names the layout of the metadata in an exported file.
@@ -352,6 +353,19 @@ def build_encoder(backbone: Mapping, grid: tuple[int, int] | None = None) -> Mas
         rows, columns = as_pair(backbone.get('patch_size', 16))
         args['img_size'] = (grid[0] * rows, grid[1] * columns)
     return TimmViT(**args) if is_timm(backbone) else Mask3DViT(**args)
+
+
+def load_encoder(backbone: Mapping, location: str, **options: Any) -> Any:
+    """An encoder of a config, strictly filled with the weights of a location, for evaluation."""
+    encoder = MODELS.build(with_weights(backbone, location, **options))
+    encoder.init_weights()
+    return encoder.eval()
+
+
+def with_weights(backbone: Mapping, location: str, **options: Any) -> dict:
+    """The config of an encoder that starts from other weights than it says."""
+    kept = {k: v for k, v in backbone.items() if k not in ('init_cfg', 'pretrained')}
+    return {**kept, 'init_cfg': dict(type='Pretrained', checkpoint=location, **options)}
 
 
 def architecture(backbone: Mapping) -> dict:

@@ -267,9 +267,8 @@ def _write(prefix: Path, state: Mapping[str, Tensor], meta: dict, part: str) -> 
 def upload(published: Mapping[str, str], repository: str) -> str:
     """Put what :func:`publish` wrote into a repository of the Hugging Face hub.
 
-    The weights are ``encoder.safetensors`` (or ``model``) there, of which a repository
-    has one, so that ``hf://owner/name`` names them; the cards are ``config.json``, with the
-    arguments of the encoder, and ``README.md``.
+    ``hf://owner/name`` then names the weights, ``encoder.safetensors`` or ``model.safetensors``;
+    the cards are ``config.json`` and ``README.md``.
 
     Args:
         published: What :func:`publish` returned.

@@ -4,14 +4,12 @@ import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmmask3d.checkpoints.locations import local_file, read_checkpoint
 from mmmask3d.models.encoder_record import encoder_config, read_meta
-from mmmask3d.registry import MODELS
 from mmmask3d.weights import export
 
 
@@ -43,7 +41,7 @@ def interpolate(first: str, second: str, shares: Sequence[float], out: str) -> l
             f'{out}: one file for {len(shares)} shares. Write {{share}} into its name.'
         )
     source, backbone = _recorded(second, first)
-    encoders = [_load(location, backbone) for location in (first, second)]
+    encoders = [export.load_encoder(backbone, location) for location in (first, second)]
     # Under the names that files of the encoder have.
     before, after = (getattr(e, 'trunk', e).state_dict() for e in encoders)
     checkpoint, grid = read_checkpoint(source), encoders[0].grid_size
@@ -113,11 +111,3 @@ def _origin(meta: Mapping, other: str) -> dict:
         'initialised_from': [*both('initialised_from'), os.path.basename(other)],
         'init_license': '; '.join(dict.fromkeys(licenses)) or None,
     }
-
-
-def _load(location: str, backbone: Mapping) -> Any:
-    """An encoder, strictly filled."""
-    kept = {k: v for k, v in backbone.items() if k not in ('init_cfg', 'pretrained')}
-    encoder = MODELS.build({**kept, 'init_cfg': dict(type='Pretrained', checkpoint=location)})
-    encoder.init_weights()
-    return encoder
