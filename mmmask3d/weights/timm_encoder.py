@@ -37,12 +37,15 @@ def for_timm_vit(
     options = _options(renamed, source, config)
     grid = _grid(state, config, source)
     out = Conversion(OrderedDict(state), {}, grid, renamed.left_out)
+    settings: dict[str, Any] = {}
     common = dict(img_size=(grid[0] * patch.shape[-1], grid[1] * patch.shape[-1]))
     # Models whose queries and values have a bias; there is none of the largest.
     suffix = '_qkvb' if 'blocks.0.attn.q_bias' in state else ''
     shapes = {k: v.shape for k, v in state.items()}
     for name in (n + suffix for n in family.timm if timm.is_model(n + suffix)):
-        settings = dict(model=name, **common, **({'model_args': options} if options else {}))
+        settings = dict(model=name, **common)
+        if options:
+            settings['model_args'] = options
         trunk: Any = _on_meta(settings).trunk
         if {k: v.shape for k, v in trunk.state_dict().items()} == shapes and num_heads in (
             None, trunk.blocks[0].attn.num_heads,
