@@ -26,8 +26,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmmask3d.cli.options import add_config_overrides, positive_int, read_overrides
+from mmmask3d.cli.options import add_config_overrides, read_overrides
 from mmmask3d.cli.start import start
+from mmmask3d.conversion.options import at_least_one
 
 DECODING, PIPELINE, PACKED = 'decoding alone', 'pipeline', 'pipeline from LMDB'
 
@@ -46,8 +47,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('config', type=Path, help='pre-training config')
     parser.add_argument('--packed', type=Path, metavar='LMDB', help='the same files, packed')
-    parser.add_argument('--frames', type=positive_int, default=100, help='frames per pass')
-    parser.add_argument('--passes', type=positive_int, default=7, help='passes that count')
+    parser.add_argument('--frames', type=at_least_one, default=100, help='frames per pass')
+    parser.add_argument('--passes', type=at_least_one, default=7, help='passes that count')
     add_config_overrides(parser)
     return parser.parse_args(argv)
 
