@@ -219,14 +219,16 @@ def evaluation_step(
     )  # fmt: skip
 
 
-def export_step(root: Path, checkpoint: Path, tools: Path) -> Step:
-    """Step that writes the encoder of a pre-training, ``encoder.pth``."""
+def export_step(
+    root: Path, checkpoint: Path, tools: Path, file: str = 'encoder.pth', options: Sequence = ()
+) -> Step:
+    """Step that writes the encoder of a pre-training; ``options`` are those of the tool."""
     script = tools / 'model_converters/extract_backbone.py'
     return step(
         root,
         'encoder',
-        lambda folder: [script, checkpoint, folder / 'encoder.pth'],
-        lambda folder: [folder / 'encoder.pth'],
+        lambda folder: [script, checkpoint, folder / file, *options],
+        lambda folder: [folder / file],
     )
 
 

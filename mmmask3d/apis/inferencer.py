@@ -342,7 +342,8 @@ def _completed(loaded: dict, samples: Sequence[DataSample]) -> dict:
         )
     prediction = _resize_known(mean.cpu().numpy(), known, depth.shape[::-1])
     completed = None
-    if not valid.any() or unit == dict(metric='m').get(loaded['depth_kind'], 'relative'):
+    reading_unit = 'm' if loaded['depth_kind'] == 'metric' else 'relative'
+    if not valid.any() or unit == reading_unit:
         usable = prediction > 0 if unit == 'm' else np.isfinite(prediction)
         completed = np.where(usable, prediction, np.float32(np.nan))
         completed[valid] = depth[valid]

@@ -105,10 +105,11 @@ def test_what_is_not_ours_is_left_alone(tmp_path):
 def test_an_empty_folder_and_one_left_before_its_first_line_are_taken(tmp_path):
     (tmp_path / 'out').mkdir()
     assert reopen(tmp_path / 'out') == {}
-    (tmp_path / 'killed/.conversion/tmp').mkdir(parents=True)
-    (tmp_path / 'killed/.conversion/tmp/77-3').write_bytes(b'half a jour')
+    temporary = tmp_path / 'killed/.conversion/tmp'
+    temporary.mkdir(parents=True)
+    (temporary / '77-3').write_bytes(b'half a jour')
     assert reopen(tmp_path / 'killed') == {}
-    assert list((tmp_path / 'killed/.conversion/tmp').iterdir()) == []
+    assert list(temporary.iterdir()) == []
 
 
 def test_index_files_that_are_no_more_are_removed(tmp_path):

@@ -50,7 +50,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def plan(args: argparse.Namespace) -> list[Step]:
     """Lay out the steps in the order they run: data, training, evaluation, publishing."""
-    from mmmask3d.steps import evaluation_step, show_counts, step, training_step
+    from mmmask3d.steps import evaluation_step, export_step, show_counts, step, training_step
 
     config = ADAPTER if args.adapter else SMALL
     rooms, val_rooms, views = (2, 1, 2) if args.tiny else (140, 10, 16)
@@ -84,17 +84,9 @@ def plan(args: argparse.Namespace) -> list[Step]:
     how = ['--part', 'model', '--dtype', 'float16']
     if args.adapter:
         how, base = [], ['--base', args.dinov2] if args.dinov2 else []
-        extract = step(
-            args.work_dir,
-            'extract',
-            lambda folder: [
-                TOOLS / 'model_converters/extract_backbone.py', pretrain.products[0],
-                folder / 'adapter.safetensors', '--adapter', *base,
-            ],
-            lambda folder: [folder / 'adapter.safetensors'],
-        )  # fmt: skip
-        steps.append(extract)
-        weights = extract.products[0]
+        options = ['--adapter', *base]
+        steps.append(export_step(args.work_dir, weights, TOOLS, 'adapter.safetensors', options))
+        weights = steps[-1].products[0]
     command = f'python tools/misc/make_rooms_encoder.py {"--adapter " * args.adapter}'
     publish = step(
         args.work_dir,
