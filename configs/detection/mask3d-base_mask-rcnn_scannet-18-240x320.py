@@ -1,5 +1,5 @@
 # ViT-B + Mask R-CNN on ScanNet (18 classes) at 240x320: scannet_frames_25k, 1,201 / 312 scenes.
-# About 19,500 frames / batch 16 = 1,217 iterations per epoch; 40 epochs = 49k iterations.
+# 19,466 frames / batch 16 = 1,217 iterations per epoch; 40 epochs = 49k iterations.
 # From an encoder:
 #   --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=ENCODER
 _base_ = [

@@ -1,5 +1,5 @@
 # ViT-B + UPerNet on ScanNet (20 classes) at 240x320: scannet_frames_25k, 1,201 / 312 scenes.
-# About 19,500 frames / batch 16 = 1,217 iterations per epoch; 60 epochs = 73k iterations.
+# 19,466 frames / batch 16 = 1,216 full batches per epoch; 60 epochs = 73k iterations.
 # From an encoder:
 #   --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=ENCODER
 # With the labels of 5 % of the training scenes:

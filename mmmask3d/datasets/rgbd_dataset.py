@@ -69,7 +69,7 @@ class RGBDDataset(BaseDataset):
         data_prefix: Folders: ``img_path`` and ``depth_path``; and ``confidence_path`` where
             readings have a confidence, in a map with the name of the depth file.
         img_suffix: Suffix of colour files, in any case.
-        depth_suffix: Suffix of depth files (``.png`` or ``.npy``), in any case.
+        depth_suffix: Suffix of depth files (``.png``, ``.npy``, ``.tif``, ...), in any case.
         confidence_suffix: Suffix of confidence maps, of the formats of depth.
         min_confidence: Least confidence of a reading, in the values as stored (ARKit: 0, 1, 2).
             With ``confidence_path`` only.

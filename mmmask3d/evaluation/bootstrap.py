@@ -71,7 +71,7 @@ class MeanScores:
 
     Attributes:
         values: ``(R,)`` float64 by name; NaN where a row has no such figure.
-        units: See :class:`Scores`; None where a row is a frame.
+        pairs: The two frames of each row ``(R, 2)``; None where a row is a frame.
     """
 
     values: Mapping[str, Tensor]

@@ -51,6 +51,7 @@ class DPTDepthHead(PlainMapsDPTHead):
         min_depth: smallest depth in metres.
         max_depth: largest depth in metres.
         loss_decode: one or several losses of :mod:`mmmask3d.models.losses`, on metres.
+        dropout_ratio: of the channels before the last convolution.
         **kwargs: arguments of ``DPTHead``; ``embed_dims`` follows ``in_channels``.
 
     Raises:

@@ -38,7 +38,7 @@ class MaskedRGBD(BaseSelfSupervisor):
     of the same name.
 
     Args:
-        backbone: the RGB encoder, a :class:`Mask3DViT`.
+        backbone: the RGB encoder, a :class:`Mask3DViT`, :class:`TimmViT` or :class:`LoRAEncoder`.
         fusion: how RGB and depth meet; ``rgb_dims``, ``depth_dims`` and ``num_extra_tokens`` are
             filled in.
         decoders: by name; ``in_dims`` and ``num_extra_tokens`` are filled in.
