@@ -303,6 +303,11 @@ def test_page_of_checking(run_page):
     said = ''.join(text for _, _, text in run_page('docs/checking_data.md', fewer))
     assert said.count('data/rooms: 6 frames of 128x96') == 1
     assert said.count('0 errors') == 2
+    shown, *_ = (b.text for b in blocks_of('docs/checking_data.md') if b.language == 'text')
+    kinds = ('data/rooms:', '  depth:', '  splits:', 'NOTE holes:')
+    for line in (line for line in shown.splitlines() if line.startswith(kinds)):
+        form = re.sub(r'[\d.]+', '#', line)  # of another number of frames here
+        assert form in re.sub(r'[\d.]+', '#', said).splitlines(), line
     assert Path('check.html').read_bytes().startswith(b'<!DOCTYPE html>')
     for folder, rows in (('look', 6), ('look_pipeline', 12)):
         assert Path(folder, 'index.html').read_text().count('data:image/jpeg') == rows

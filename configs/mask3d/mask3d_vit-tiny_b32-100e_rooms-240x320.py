@@ -1,4 +1,4 @@
-# Mask3D, ViT-Ti, generated rooms, fp32: runs on a CPU, a step towards one's own data.
+# Mask3D, ViT-Ti, generated rooms, fp32: runs on a CPU, a step towards your own data.
 # 384 frames / 32 = 12 iterations an epoch, 100 epochs = 1,200.
 _base_ = [
     '../_base_/models/mask3d_vit-tiny.py',

@@ -51,7 +51,7 @@ def load_config(
 
 
 def _masking_options(cfg_options: dict[str, Any]) -> set[str]:
-    """Keys of ``masking`` that options set, as ``masking.key=...`` or ``masking="{...}"``."""
+    """Keys of ``masking`` that options set, as ``masking.key=...`` or as a dict ``masking``."""
     whole = cfg_options.get('masking')
     dotted = {key.removeprefix('masking.') for key in cfg_options if key.startswith('masking.')}
     return dotted | set(whole if isinstance(whole, dict) else ())
@@ -117,7 +117,7 @@ def enable_amp(cfg: Config) -> None:
 
 
 def check_amp(cfg: Config) -> None:
-    """Check that mixed precision, where the config asks for it, can be had.
+    """Check that mixed precision is possible where the config asks for it.
 
     Raises:
         RuntimeError: mmengine's ``AmpOptimWrapper`` is asked for and there is no accelerator; or a
