@@ -17,5 +17,5 @@ model = dict(
     heads=dict(depth=dict(type='DepthHead'), normal=dict(type='NormalHead')),
     anchor=dict(type='FeatureAnchor', weight=5.0),
     share_frozen=True,
-    cache_gib=2.0,  # of the frozen layers' output, for frames and their mirror images
+    cache_gib=2.0,  # of what frozen layers and anchor give, for frames and their mirror images
 )
