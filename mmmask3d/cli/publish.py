@@ -29,7 +29,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser.add_argument('--part', choices=('encoder', 'model'), default='encoder')
     parser.add_argument('--dtype', choices=('float32', 'float16'), default='float32')
     parser.add_argument('--config', help='config of the run; default: the text in the checkpoint')
-    parser.add_argument('--metrics', help='figures, as tools/test.py --out writes them (.json)')
+    parser.add_argument('--metrics', help='figures, as mmmask3d test --out writes them (.json)')
     parser.add_argument('--made-by', help='command that reproduces these weights, for the card')
     parser.add_argument('--hub', metavar='OWNER/NAME', help='upload to the Hugging Face hub, too')
     parser.add_argument('--report', help='write names and hash of the files to this .json')

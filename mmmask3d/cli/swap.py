@@ -107,9 +107,9 @@ def report(args: argparse.Namespace, swapped: 'Swapped') -> str:
                 f'one training step: loss {proof.losses["loss"]:.4g}, gradient in the first layer '
                 f'of the transformer {proof.grad_norm or 0:.3g}'
             )
-    use = 'Train it with: python tools/train.py {}'
+    use = 'Train it with: mmmask3d train {}'
     if not swapped.trained:
-        use = 'Use it with: python tools/test.py {} CHECKPOINT'
+        use = 'Use it with: mmmask3d test {} CHECKPOINT'
     return '\n'.join([*lines, f'{args.out}: written. {use.format(args.out)}'])
 
 

@@ -50,7 +50,7 @@ def read_confidence(content: bytes, path: str, shape: tuple[int, int]) -> np.nda
         raise FrameError(
             f'{path}: a confidence map of {values.shape[0]}x{values.shape[1]} (height x width), '
             f'depth is {shape[0]}x{shape[1]}; expected the same size, or a whole fraction of it '
-            f'both ways. Apply it before depth is resized (any_folder.py --confidence does).'
+            f'both ways. Apply it before depth is resized (mmmask3d convert folder does).'
         )
     return values if factor == 1 else resize_nearest(values, shape[::-1])
 

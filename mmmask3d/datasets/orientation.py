@@ -45,6 +45,5 @@ def orientation_hint(content: bytes) -> str:
         return ''
     return (
         f' The colour file has EXIF orientation {orientation}: it is stored lying and shown '
-        f'upright. If depth is upright, convert with any_folder.py --orientation shown, which '
-        f'turns colour.'
+        f'upright. If depth is upright, mmmask3d convert folder --orientation shown turns colour.'
     )

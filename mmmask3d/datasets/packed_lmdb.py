@@ -27,7 +27,7 @@ MANIFEST_KEY = b'/manifest'
 MAX_KEY = 511  # bytes; what LMDB is built with
 CHECKSUM_SIZE = 4
 
-_CURE = 'Pack the folder again (tools/dataset_converters/pack_lmdb.py).'
+_CURE = 'Pack the folder again (mmmask3d pack).'
 
 
 class PackedDatabaseError(ValueError):
@@ -67,7 +67,7 @@ def without_checksum(key: bytes, value: memoryview | bytes, db_path: str) -> byt
 
 @register_backend('packed_lmdb')
 class PackedLmdbBackend(LmdbBackend):
-    """Read files from an LMDB made by ``tools/dataset_converters/pack_lmdb.py``.
+    """Read files from an LMDB made by ``mmmask3d pack``.
 
     Used through ``backend_args`` alone; paths stay those of the folder::
 
@@ -259,7 +259,7 @@ def _open(db_path: str) -> Any:
     if not os.path.isfile(db_path):
         found = 'a folder' if os.path.isdir(db_path) else 'nothing'
         raise PackedDatabaseError(
-            f'{db_path}: expected the file that pack_lmdb.py makes, found {found}. Check db_path '
+            f'{db_path}: expected the file that mmmask3d pack makes, found {found}. Check db_path '
             f'in backend_args.'
         )
     status = os.stat(db_path)
@@ -294,7 +294,7 @@ def _read_manifest(transaction: Any, db_path: str) -> dict[str, Any]:
     value = transaction.get(MANIFEST_KEY)
     if value is None:
         raise PackedDatabaseError(
-            f'{db_path}: has no manifest, so pack_lmdb.py did not make or not finish it. {_CURE}'
+            f'{db_path}: has no manifest, so mmmask3d pack did not make it, or not finish. {_CURE}'
         )
     try:
         manifest = json.loads(without_checksum(MANIFEST_KEY, value, db_path))

@@ -198,7 +198,7 @@ class NYUv2SegDataset(_CheckedSegDataset):
 
 @DATASETS.register_module()
 class RoomsSegDataset(_CheckedSegDataset):
-    """Generated rooms (``tools/dataset_converters/generate_rooms.py``) with semantic labels.
+    """Generated rooms (``mmmask3d convert rooms``) with semantic labels.
 
     ``rgb/<frame>.<suffix>``, ``semantic/<frame>.png`` (uint8, 0 = unlabelled, 1..13) and
     ``splits/{train,val}.txt`` below ``data_root``. The classes are those of NYUv2-13.
@@ -210,7 +210,7 @@ class RoomsSegDataset(_CheckedSegDataset):
 
 @DATASETS.register_module()
 class ScanNetSegDataset(_CheckedSegDataset):
-    """ScanNet (``tools/dataset_converters/scannet.py``) with the 20 classes of its benchmark.
+    """ScanNet (``mmmask3d convert scannet``) with the 20 classes of its benchmark.
 
     ``rgb/<scene>/<frame>.jpg``, ``label20/<scene>/<frame>.png`` (uint8, 0 = unlabelled, 1..20) and
     ``splits/{train,val}.txt`` below ``data_root``.
@@ -222,7 +222,7 @@ class ScanNetSegDataset(_CheckedSegDataset):
 
 @DATASETS.register_module()
 class SUNRGBDSegDataset(_CheckedSegDataset):
-    """SUN RGB-D with its 37 classes, as ``tools/dataset_converters/sunrgbd.py`` writes it.
+    """SUN RGB-D with its 37 classes, as ``mmmask3d convert sunrgbd`` writes it.
 
     ``rgb/<frame>.jpg``, ``label37/<frame>.png`` (uint8, 0 = unlabelled, 1..37) and
     ``splits/{train,test}.txt`` below ``data_root``.

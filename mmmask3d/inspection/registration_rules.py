@@ -7,7 +7,7 @@ from mmmask3d.inspection.measures import Measures
 from mmmask3d.inspection.registration import LEAST_FRAMES, Registration
 
 _ENOUGH = 20  # frames; the bootstrap of fewer is too sure of itself, above all in one video
-_LOOK = 'Look at the edge overlays of browse_rgbd.py'
+_LOOK = 'Look at the contours that mmmask3d browse draws on colour'
 
 
 def check_registration(

@@ -138,8 +138,8 @@ def conversion_hint(checkpoint: Mapping, source: str) -> str:
     if kind is None:
         return ''
     return (
-        f' The file has the names of {kind}. Convert it once, and load the result: python '
-        f'tools/model_converters/convert_weights.py {source} encoder.safetensors'
+        f' The file has the names of {kind}. Convert it once, and load the result: '
+        f'mmmask3d convert-weights {source} encoder.safetensors'
     )
 
 

@@ -78,8 +78,8 @@ def infer_grid(
     raise ValueError(
         f'The position embedding in the checkpoint has {num_patches} patches, {found}, '
         f'and the file does not record its grid; this model has {own[0]}x{own[1]}. '
-        f'Export it with tools/model_converters/extract_backbone.py, which records the grid, or '
-        f'build the model with the img_size it was trained with.'
+        f'Export it with mmmask3d extract, which records the grid, or build the model with the '
+        f'img_size it was trained with.'
     )
 
 

@@ -120,8 +120,8 @@ def weights_file(location: str) -> Path:
     if entry.weights is None:
         raise ZooError(
             f'{entry.name} has no published weights. Those with weights: '
-            f'{", ".join(list_models(pretrained=True)) or "none"}. Train it with tools/train.py '
-            f'{entry.config}, and give the checkpoint.'
+            f'{", ".join(list_models(pretrained=True)) or "none"}. Train it with mmmask3d '
+            f'train {entry.config}, and give the checkpoint.'
         )
     address, digits = split_sha256(entry.weights)
     if not address.startswith(SCHEME):

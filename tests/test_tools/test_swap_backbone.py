@@ -72,7 +72,7 @@ def test_written_and_reported(tool, folder, capsys):
     said = capsys.readouterr().out
     assert 'maps for 64x96 pixels as before: 64x16x24, 128x8x12, 256x8x12, 512x8x12' in said
     assert 'one training step: loss' in said
-    assert 'new.py: written. Train it with: python tools/train.py new.py' in said
+    assert 'new.py: written. Train it with: mmmask3d train new.py' in said
     assert files(folder) == ['e.pth', 'mine.py', 'new.py']
 
     cfg = Config.fromfile('new.py')  # plain mmengine

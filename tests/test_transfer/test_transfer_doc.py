@@ -53,7 +53,7 @@ def test_swapping_commands_run(folder, load_tool, capsys):
     for arguments in found:
         assert swap(load_tool, arguments) == 0, capsys.readouterr().err
         out = arguments[arguments.index('-o') + 1]
-        assert f'python tools/train.py {out}' in capsys.readouterr().out
+        assert f'mmmask3d train {out}' in capsys.readouterr().out
 
 
 def test_shown_config_is_the_written_one(folder, load_tool, capsys):
