@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from mmengine.model.weight_init import PretrainedInit
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmmask3d.models.pos_embed import GRID_KEY
 
@@ -83,10 +85,77 @@ def layer_indices(
 class EncoderParts:
     """What the encoders have in common, whoever computes the features; named first among the bases.
 
-    A subclass says in :meth:`_frozen` what belongs to its frozen stages.
+    A subclass says what precedes its layers (:meth:`_start`), what a layer and the norm after the
+    last one are, how tokens become maps, and what belongs to its frozen stages. A context that
+    :meth:`_start` gives goes along to the layers and the maps.
     """
 
     frozen_stages: int
+
+    def forward(
+        self: Any,
+        x: Tensor,
+        keep_ids: Tensor | None = None,
+        layers: Sequence[int] | None = None,
+        frozen: Tensor | None = None,
+    ) -> tuple[Tensor, ...] | Tensor:
+        """Encode an image, all of it or its kept patches.
+
+        Args:
+            x: images ``(B, 3, H, W)``, normalised.
+            keep_ids: row-major indices of the kept patches ``(B, K)`` int64.
+            layers: layers whose output is returned, in place of ``out_indices``; ascending,
+                negative ones counted from the end.
+            frozen: tokens of :meth:`forward_frozen`, to run the layers after them alone.
+
+        Returns:
+            Without ``keep_ids``: a tuple with the output of each layer in ``out_indices``,
+            ``(B, C, ceil(H / p), ceil(W / p))``, that of the last layer after its norm. With them:
+            the tokens ``(B, E + K, C)`` after the last layer and its norm, E extra tokens first; a
+            tuple of such tokens where ``layers`` are named.
+
+        Raises:
+            ValueError: with ``keep_ids``: windowed attention, sides that are no multiple of the
+                patch, or a patch embedding that cannot be applied patch by patch; with ``frozen``:
+                nothing is frozen, or a wanted layer is.
+        """
+        wanted = self.out_indices if layers is None else layer_indices(layers, self.num_layers)
+        if keep_ids is not None:
+            if self.window_size:
+                raise ValueError(
+                    f'Masked pre-training attends globally, as kept patches fill no windows, and '
+                    f'window_size={self.window_size} is set. Pre-train with window_size=0 and set '
+                    f'it for the dense task: the weights are the same.'
+                )
+            wanted = (self.num_layers - 1,) if layers is None else wanted
+        first = 0 if frozen is None else self.frozen_stages
+        if not 0 <= first <= min(wanted):
+            raise ValueError(
+                f'Layers {tuple(wanted)} are wanted from tokens that stand after the frozen '
+                f'stages, frozen_stages={first}; expected 0 or more of them, and later layers.'
+            )
+        tokens, context = self._start(x, keep_ids, frozen)
+        outs = []
+        for i in range(first, max(wanted) + 1):
+            tokens = self._run_layer(i, tokens, context)
+            if i == self.num_layers - 1:
+                tokens = self._last_norm(tokens)
+            if i in wanted:
+                outs.append(tokens if keep_ids is not None else self._to_map(tokens, context))
+        return outs[0] if keep_ids is not None and layers is None else tuple(outs)
+
+    @torch.no_grad()
+    def forward_frozen(self: Any, x: Tensor) -> Tensor:
+        """Tokens ``(B, E + N, C)`` of whole images after the frozen stages, without gradient."""
+        tokens, context = self._start(x)
+        for i in range(self.frozen_stages):
+            tokens = self._run_layer(i, tokens, context)
+        return tokens
+
+    def _run_layer(self: Any, index: int, x: Tensor, context: Any) -> Tensor:
+        if self.with_cp and self.training and torch.is_grad_enabled():
+            return checkpoint(self._layer, index, x, context, use_reentrant=False)
+        return self._layer(index, x, context)
 
     def has_weights(self) -> bool:
         """Whether the config names weights to start from."""
@@ -133,14 +202,6 @@ class EncoderParts:
         rows, columns = (-(-side // self.patch_size) for side in images.shape[-2:])
         return rows, columns
 
-    def _check_no_windows(self: Any) -> None:
-        if self.window_size:
-            raise ValueError(
-                f'Masked pre-training attends globally, as kept patches fill no windows, and '
-                f'window_size={self.window_size} is set. Pre-train with window_size=0 and set it '
-                f'for the dense task: the weights are the same.'
-            )
-
 
 def record_grid(module: RGBEncoder, state_dict: dict, prefix: str, local_metadata: dict) -> None:
     """State-dict hook that writes the patch grid into the metadata kept for an encoder.
@@ -170,16 +231,3 @@ def with_normalisation(preprocessor: dict[str, Any], encoder: RGBEncoder) -> dic
             f"the encoder's."
         )
     return {**preprocessor, **given}
-
-
-def check_frozen_tokens(layers: Sequence[int], frozen_stages: int) -> None:
-    """Refuse layers that :meth:`RGBEncoder.forward_frozen` has passed already.
-
-    Raises:
-        ValueError: nothing is frozen, or a wanted layer is.
-    """
-    if frozen_stages < 0 or min(layers) < frozen_stages:
-        raise ValueError(
-            f'Layers {tuple(layers)} are wanted from tokens that stand after the frozen stages, '
-            f'frozen_stages={frozen_stages}; expected 0 or more of them, and later layers.'
-        )

@@ -12,14 +12,8 @@ from mmengine.logging import print_log
 from mmengine.model.weight_init import trunc_normal_
 from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from mmmask3d.models.encoder import (
-    EncoderParts,
-    check_frozen_tokens,
-    layer_indices,
-    record_grid,
-)
+from mmmask3d.models.encoder import EncoderParts, record_grid
 from mmmask3d.models.encoder_loading import load_encoder
 from mmmask3d.models.patches import gather_tokens, grid_of, keep_tokens, patchify
 from mmmask3d.models.pos_embed import (
@@ -185,57 +179,16 @@ class Mask3DViT(EncoderParts, VisionTransformer):
             modules += [getattr(self, name) for name in ('ln1', 'ln2') if hasattr(self, name)]
         return modules, [self.pos_embed, self.cls_token]
 
-    def forward(
-        self,
-        x: Tensor,
-        keep_ids: Tensor | None = None,
-        layers: Sequence[int] | None = None,
-        frozen: Tensor | None = None,
-    ) -> tuple[Tensor, ...] | Tensor:
-        """Encode an image, all of it or its kept patches.
-
-        Args:
-            x: images ``(B, 3, H, W)``, normalised.
-            keep_ids: row-major indices of the kept patches ``(B, K)`` int64.
-            layers: layers whose output is returned, in place of ``out_indices``; ascending,
-                negative ones counted from the end.
-            frozen: tokens of :meth:`forward_frozen`, to run the layers after them alone.
-
-        Returns:
-            Without ``keep_ids``: a tuple with the output of each layer in ``out_indices``,
-            ``(B, C, ceil(H / p), ceil(W / p))`` for ``out_type='featmap'``. With them: the tokens
-            ``(B, E + K, C)`` after the last layer and its norm, E = 1 class token (0 without); a
-            tuple of such tokens where ``layers`` are named.
-
-        Raises:
-            ValueError: with ``keep_ids``: windowed attention, sides that are no multiple of the
-                patch, or a patch embedding that cannot be applied patch by patch.
-        """
-        wanted = self.out_indices if layers is None else layer_indices(layers, self.num_layers)
-        if keep_ids is None:
-            tokens, grid = self._embed(x) if frozen is None else (frozen, self._grid_of(x))
-            outs = self._run_layers(tokens, wanted, grid, frozen is not None)
-            return tuple(self._format_output(out, grid) for out in outs)
-        self._check_no_windows()
-        if layers is None:
-            wanted = (self.num_layers - 1,)
-        if frozen is None:
-            tokens = self._embed_kept(x, keep_ids)
-        else:
-            tokens = keep_tokens(frozen, keep_ids, self.num_extra_tokens)
-        outs = self._run_layers(tokens, wanted, after_frozen=frozen is not None)
-        return outs[0] if layers is None else tuple(outs)
-
-    @torch.no_grad()
-    def forward_frozen(self, x: Tensor) -> Tensor:
-        """Tokens ``(B, E + N, C)`` of whole images after the frozen stages, without gradient."""
-        tokens, grid = self._embed(x)
-        for layer in list(self.layers)[: self.frozen_stages]:
-            tokens = run_layer(layer, tokens, grid)
-        return tokens
-
-    def _embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Tokens of all patches, and their grid."""
+    def _start(
+        self, x: Tensor, keep_ids: Tensor | None = None, frozen: Tensor | None = None
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens before the layers to be run; their grid is the context."""
+        if keep_ids is not None and frozen is not None:
+            return keep_tokens(frozen, keep_ids, self.num_extra_tokens), self._grid_of(x)
+        if frozen is not None:
+            return frozen, self._grid_of(x)
+        if keep_ids is not None:
+            return self._embed_kept(x, keep_ids), self._grid_of(x)
         x, grid = self.patch_embed(x)
         return self._with_extra_tokens(x + self._positions(grid)), grid
 
@@ -252,24 +205,14 @@ class Mask3DViT(EncoderParts, VisionTransformer):
         x = F.linear(patches, projection.weight.flatten(1), projection.bias)
         return self._with_extra_tokens(x + F.embedding(keep_ids, self._positions(grid)[0]))
 
-    def _run_layers(
-        self,
-        x: Tensor,
-        wanted: Sequence[int],
-        grid: tuple[int, int] | None = None,
-        after_frozen: bool = False,
-    ) -> list[Tensor]:
-        """Tokens after the wanted layers; those above the last of them are not run."""
-        if after_frozen:
-            check_frozen_tokens(wanted, self.frozen_stages)
-        outs = []
-        for i in range(self.frozen_stages if after_frozen else 0, max(wanted) + 1):
-            x = self._run_layer(self.layers[i], x, grid)
-            if i == self.num_layers - 1 and self.final_norm:
-                x = self.ln1(x)
-            if i in wanted:
-                outs.append(x)
-        return outs
+    def _layer(self, index: int, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        return run_layer(self.layers[index], x, grid)
+
+    def _last_norm(self, x: Tensor) -> Tensor:
+        return self.ln1(x) if self.final_norm else x
+
+    def _to_map(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        return self._format_output(x, grid)
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:
         """Position embedding of the patches on ``grid``: ``(1, rows * columns, C)``.
@@ -287,13 +230,6 @@ class Mask3DViT(EncoderParts, VisionTransformer):
             cls = self.cls_token + self.pos_embed[:, : self.num_extra_tokens]
             x = torch.cat((cls.expand(x.shape[0], -1, -1).to(x.dtype), x), dim=1)
         return self.pre_norm(self.drop_after_pos(x))
-
-    def _run_layer(
-        self, layer: nn.Module, x: Tensor, grid: tuple[int, int] | None = None
-    ) -> Tensor:
-        if self.with_cp and self.training and torch.is_grad_enabled():
-            return checkpoint(run_layer, layer, x, grid, use_reentrant=False)
-        return run_layer(layer, x, grid)
 
     def _prepare_pos_embed(
         self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any, **kwargs: Any

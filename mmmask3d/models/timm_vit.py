@@ -5,25 +5,18 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mmmask3d.checkpoints.locations import read_checkpoint
 from mmmask3d.models.adapter import is_adapter, load_adapter
-from mmmask3d.models.encoder import (
-    EncoderParts,
-    check_frozen_tokens,
-    layer_indices,
-    record_grid,
-)
+from mmmask3d.models.encoder import EncoderParts, layer_indices, record_grid
 from mmmask3d.models.encoder_loading import check_settings, check_tensors, encoder_state
 from mmmask3d.models.mask3d_vit import initialisation
 from mmmask3d.models.patches import grid_of, keep_tokens
 from mmmask3d.models.pos_embed import grid_from_metadata
-from mmmask3d.models.windowed_attention import WindowedAttention, global_layers
+from mmmask3d.models.windowed_attention import WindowedAttention, global_layers, run_layer
 from mmmask3d.registry import MODELS
 
 # Modules of timm.models whose transformers this one runs.
@@ -203,109 +196,53 @@ class TimmViT(EncoderParts, BaseModule):
             return int(name.split('.')[1]) + 1, num_depths
         return (num_depths - 1 if name.startswith('norm.') else 0), num_depths
 
-    def forward(
-        self,
-        x: Tensor,
-        keep_ids: Tensor | None = None,
-        layers: Sequence[int] | None = None,
-        frozen: Tensor | None = None,
-    ) -> tuple[Tensor, ...] | Tensor:
-        """Encode an image, all of it or its kept patches.
-
-        Args:
-            x: images ``(B, 3, H, W)``, normalised.
-            keep_ids: row-major indices of the kept patches ``(B, K)`` int64.
-            layers: layers whose output is returned, in place of ``out_indices``; ascending,
-                negative ones counted from the end.
-            frozen: tokens of :meth:`forward_frozen`, to run the layers after them alone.
-
-        Returns:
-            Without ``keep_ids``: a tuple with the output of each layer in ``out_indices``,
-            ``(B, C, ceil(H / p), ceil(W / p))``; that of the last layer is normalised where timm
-            normalises it. With them: the tokens ``(B, E + K, C)`` after the last layer and its
-            norm, E extra tokens first; a tuple of such tokens where ``layers`` are named.
-
-        Raises:
-            ValueError: with ``keep_ids``: windowed attention, or sides that are no multiple of the
-                patch.
-        """
-        wanted = self.out_indices if layers is None else layer_indices(layers, self.num_layers)
-        rope, start = None, 0 if frozen is None else self.frozen_stages
-        if frozen is None:
-            tokens, rope = self._embed(x)
-        else:
-            tokens = frozen
-            if self._has_rope:
-                rope = self._embed(x)[1]
+    def _start(
+        self, x: Tensor, keep_ids: Tensor | None = None, frozen: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor | None, tuple[int, int]]]:
+        """Tokens before the layers to be run; the context is rotary positions and the grid."""
+        tokens: Any = frozen
+        rope, grid = None, self._grid_of(x)
+        if frozen is None or self._has_rope:
+            # Absolute positions are added, rotary ones are a table.
+            embedded = self.trunk._pos_embed(self.trunk.patch_embed(x))
+            start, rope = embedded if isinstance(embedded, tuple) else (embedded, None)
+            tokens = start if frozen is None else frozen
         if keep_ids is not None:
             grid_of(x.shape[-2], x.shape[-1], self.patch_size)
-            tokens, rope = self._keep(tokens, rope, keep_ids)
-            wanted = (self.num_layers - 1,) if layers is None else wanted
-        if frozen is None:
-            tokens = self.trunk.norm_pre(tokens)
-        else:
-            check_frozen_tokens(wanted, start)
-        grid = self._grid_of(x)
-        outs = []
-        for i in range(start, max(wanted) + 1):
-            tokens = self._run_layer(i, tokens, rope, grid)
-            if i == self.num_layers - 1:
-                tokens = self.trunk.norm(tokens)
-            if i in wanted:
-                outs.append(tokens if keep_ids is not None else self._to_map(tokens, grid))
-        return outs[0] if keep_ids is not None and layers is None else tuple(outs)
-
-    @torch.no_grad()
-    def forward_frozen(self, x: Tensor) -> Tensor:
-        """Tokens ``(B, E + N, C)`` of whole images after the frozen stages, without gradient."""
-        grid = self._grid_of(x)
-        x, rope = self._embed(x)
-        x = self.trunk.norm_pre(x)
-        for i in range(self.frozen_stages):
-            x = self._run_layer(i, x, rope, grid)
-        return x
+            tokens = keep_tokens(tokens, keep_ids, self.num_extra_tokens)
+            rope = None if rope is None else self._kept_rope(tokens, rope, keep_ids)
+        return (self.trunk.norm_pre(tokens) if frozen is None else tokens), (rope, grid)
 
     @property
     def _has_rope(self) -> bool:
         return getattr(self.trunk, 'rope', None) is not None
 
-    def _to_map(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
-        patches = tokens[:, self.num_extra_tokens :]
-        return patches.transpose(1, 2).unflatten(2, grid).contiguous()
+    def _kept_rope(self, x: Tensor, rope: Tensor, keep_ids: Tensor) -> Tensor:
+        """Rotary positions of the kept patches."""
+        from timm.layers import apply_keep_indices_nlc
 
-    def _embed(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Tokens ``(B, E + N, C)`` with absolute positions, and the table of rotary ones."""
-        embedded = self.trunk._pos_embed(self.trunk.patch_embed(x))
-        return embedded if isinstance(embedded, tuple) else (embedded, None)
-
-    def _keep(
-        self, x: Tensor, rope: Tensor | None, keep_ids: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """Keep the extra tokens and some patches, and the rotary positions of these patches."""
-        self._check_no_windows()
-        x = keep_tokens(x, keep_ids, self.num_extra_tokens)
-        if rope is not None:
-            from timm.layers import apply_keep_indices_nlc
-
-            # (N, D) for every layer and head becomes (B, 1, K, D); with a table for each layer
-            # (L, heads, N, D) becomes (L, B, heads, K, D). As in timm's Eva with patch dropout.
-            rope = apply_keep_indices_nlc(x, rope, keep_ids)
-            rope = rope.transpose(0, 1) if self._rope_by_layer else rope.unsqueeze(1)
-        return x, rope
+        # (N, D) for every layer and head becomes (B, 1, K, D); with a table for each layer
+        # (L, heads, N, D) becomes (L, B, heads, K, D). As in timm's Eva with patch dropout.
+        rope = apply_keep_indices_nlc(x, rope, keep_ids)
+        return rope.transpose(0, 1) if self._rope_by_layer else rope.unsqueeze(1)
 
     @property
     def _rope_by_layer(self) -> bool:
         return bool(getattr(self.trunk, 'rope_mixed', False))
 
-    def _run_layer(
-        self, index: int, x: Tensor, rope: Tensor | None, grid: tuple[int, ...]
-    ) -> Tensor:
-        block = self.trunk.blocks[index]
-        if rope is not None and self._rope_by_layer:
-            rope = rope[index]
-        if self.with_cp and self.training and torch.is_grad_enabled():
-            return checkpoint(_run_block, block, x, rope, grid, use_reentrant=False)
-        return _run_block(block, x, rope, grid)
+    def _layer(self, index: int, x: Tensor, context: tuple[Any, tuple[int, int]]) -> Tensor:
+        rope, grid = context
+        if rope is None:
+            return run_layer(self.trunk.blocks[index], x, grid)
+        rope = rope[index] if self._rope_by_layer else rope
+        return self.trunk.blocks[index](x, rope=rope)
+
+    def _last_norm(self, x: Tensor) -> Tensor:
+        return self.trunk.norm(x)
+
+    def _to_map(self, x: Tensor, context: tuple[Any, tuple[int, int]]) -> Tensor:
+        patches = x[:, self.num_extra_tokens :]
+        return patches.transpose(1, 2).unflatten(2, context[1]).contiguous()
 
     def _frozen(self) -> tuple[list[nn.Module], list[nn.Parameter | None]]:
         trunk = self.trunk
@@ -425,16 +362,6 @@ def _build(model: str, **arguments: Any) -> nn.Module:
     for name in ('attn_pool', 'fc_norm', 'head', 'head_drop'):
         setattr(trunk, name, nn.Identity())
     return trunk
-
-
-def _run_block(block: nn.Module, x: Tensor, rope: Tensor | None, grid: tuple[int, ...]) -> Tensor:
-    window = getattr(block.attn, 'window', None)
-    if window is None:
-        return block(x) if rope is None else block(x, rope=rope)
-    window.grid = grid
-    x = block(x)
-    window.grid = None
-    return x
 
 
 def _windowed_attention() -> type[nn.Module]:

@@ -126,19 +126,19 @@ def window_layer(layer: nn.Module, window_size: int, num_extra_tokens: int) -> N
     )
 
 
-def run_layer(layer: nn.Module, x: Tensor, grid: tuple[int, int] | None) -> Tensor:
-    """Run a transformer layer on tokens ``(B, E + rows * columns, C)``, windowed or not.
+def run_layer(layer: nn.Module, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Run a layer of mmpretrain or timm on ``(B, E + rows * columns, C)``, windowed or not.
 
     The grid is set for this one call: recomputation in the backward pass (``with_cp``) comes
     through here again, and may follow a forward pass on images of another size.
     """
-    block: Any = layer
-    attention = block.attn.scaled_dot_product_attention
-    if not isinstance(attention, WindowedAttention):
-        return layer(x)
-    attention.grid = grid
+    attention: Any = layer.attn
+    windows = [m for m in attention.children() if isinstance(m, WindowedAttention)]
+    for window in windows:
+        window.grid = grid
     x = layer(x)
-    attention.grid = None
+    for window in windows:
+        window.grid = None
     return x
 
 
