@@ -13,10 +13,17 @@ from mmengine.config import Config
 
 from mmmask3d.models.encoder_record import is_timm
 from mmmask3d.models.timm_vit import has_rotary_code
-from mmmask3d.swap.backbone import Levels, SwapError, bare, find_backbone, measure_levels
+from mmmask3d.swap.backbone import (
+    Levels,
+    SwapError,
+    bare,
+    find_backbone,
+    measure_levels,
+    nested_backbones,
+)
 from mmmask3d.swap.encoder_file import check_arch, encoder_settings
 from mmmask3d.swap.proof import Proof
-from mmmask3d.weights.export import architecture, architecture_entries
+from mmmask3d.weights.export import without_memory
 
 #: ImageNet's statistics of RGB in 0..255, with which the encoder is pre-trained.
 MEAN = [123.675, 116.28, 103.53]
@@ -101,12 +108,13 @@ def plan_swap(cfg: Config, options: SwapOptions) -> Swap:
     """
     old = find_backbone(cfg, options.path)
     swap = Swap(measure_levels(old, cfg.get('default_scope')), old)
-    encoder = _plan_backbone(cfg, options, swap)
-    arch = architecture(encoder)
+    settings = _encoder_settings(options, swap)
+    encoder = without_memory(settings)
+    _plan_backbone(cfg, options, settings, encoder, swap)
     others = [
         *_pretrained_changes(cfg, options.path),
-        *_normalisation_changes(cfg, options.path, encoder),
-        *_optimiser_changes(cfg, options, arch, swap.notes),
+        *_normalisation_changes(cfg, options.path, settings, encoder),
+        *_optimiser_changes(cfg, options, encoder, swap.notes),
     ]
     if options.backbone_only:
         swap.notes += [
@@ -189,8 +197,8 @@ def brief(value: Any, most: int = 160) -> str:
 # ------------------------------------------------------------------------------ the backbone
 
 
-def _plan_backbone(cfg: Config, options: SwapOptions, swap: Swap) -> dict:
-    """Add the backbone itself; returns the settings of its encoder."""
+def _encoder_settings(options: SwapOptions, swap: Swap) -> dict[str, Any]:
+    """Config of the encoder, with patches from which the strides of a ResNet can be made."""
     if options.checkpoint:
         encoder = encoder_settings(options.checkpoint, options.arch)
     else:
@@ -201,8 +209,6 @@ def _plan_backbone(cfg: Config, options: SwapOptions, swap: Swap) -> dict:
             'its weights with --encoder, which is the point of the swap; if a random start is '
             'what you want, set layer_decay_rate=1, as its early layers have to learn too.'
         )
-    arch, timm = architecture(encoder), is_timm(encoder)
-    levels = swap.levels
     own = encoder['patch_size']
     if own & (own - 1):  # strides are powers of two, and maps are doubled or halved
         encoder['patch_size'] = _PATCH
@@ -212,36 +218,48 @@ def _plan_backbone(cfg: Config, options: SwapOptions, swap: Swap) -> dict:
             f'strides can be made, become {_PATCH}: the patch embedding is resampled when it is '
             f'loaded (FlexiViT), on the same grid of patches.'
         )
+    return encoder
+
+
+def _plan_backbone(
+    cfg: Config, options: SwapOptions, settings: dict[str, Any], encoder: Any, swap: Swap
+) -> None:
+    """Add the backbone itself."""
+    levels = swap.levels
     maps = dict(
         out_strides=levels.strides, out_channels=levels.channels, out_indices=levels.indices
     )
-    new: dict[str, Any] = dict(drop_path_rate=_drop_path(arch, options))
+    drop_path = options.drop_path_rate
+    if drop_path is None:  # that of ViTDet's configs in detectron2 (projects/ViTDet)
+        drop_path = 0.1 if encoder.embed_dims < 1024 else 0.4
+    new: dict[str, Any] = dict(drop_path_rate=drop_path)
     window, why = options.window_size, 'as you asked'
     if window is None:
-        patches = _patches(cfg, encoder['patch_size'])
+        patches = _patches(cfg, settings['patch_size'])
         window = _WINDOW if patches is None or patches > _MAX_GLOBAL_PATCHES else 0
         why = (
             'as the pipelines do not tell how large images are'
             if patches is None
             else f'as images have up to {patches} patches'
         )
-    if window and timm and has_rotary_code(encoder['model']):
-        rotary = f'{encoder["model"]} has rotary positions, with which there are no windows'
+    timm = is_timm(settings)
+    if window and timm and has_rotary_code(settings['model']):
+        rotary = f'{settings["model"]} has rotary positions, with which there are no windows'
         if options.window_size:
             raise SwapError(f'{rotary}: leave --window-size out.')
         swap.notes.append(f'{rotary}, and {why}: attention is global, which takes memory and time.')
         window = 0
     if window:
         new['window_size'] = window
-        if arch['num_layers'] <= 4:
+        if encoder.num_layers <= 4:
             # ViTDet's choice, the last layer of each quarter, is every layer of these.
             new['global_attn_indexes'] = (-1,)
     if swap.old_backbone.get('with_cp'):
         new['with_cp'] = True
     if timm:
-        new = dict(type='mmmask3d.Mask3DPyramid', encoder={**encoder, **new}, **maps)
+        new = dict(type='mmmask3d.Mask3DPyramid', encoder={**settings, **new}, **maps)
     else:
-        new = dict(type='mmmask3d.Mask3DPyramid', **encoder, **maps, **new)
+        new = dict(type='mmmask3d.Mask3DPyramid', **settings, **maps, **new)
         if options.checkpoint:
             new['init_cfg'] = dict(type='Pretrained', checkpoint=options.checkpoint)
     reason = f'The encoder with the maps of {swap.old_backbone["type"]}: {levels}.'
@@ -255,14 +273,6 @@ def _plan_backbone(cfg: Config, options: SwapOptions, swap: Swap) -> dict:
             'of a ResNet, whose batch norms suffer from small batches. Layer decay keeps the '
             'early layers near their pre-training.'
         )
-    return encoder
-
-
-def _drop_path(arch: Mapping, options: SwapOptions) -> float:
-    """That of ViTDet's configs in detectron2 (projects/ViTDet): 0.1 for ViT-B, 0.4 for ViT-L."""
-    if options.drop_path_rate is not None:
-        return options.drop_path_rate
-    return 0.1 if arch['embed_dims'] < 1024 else 0.4
 
 
 def _patches(cfg: Config, patch_size: int) -> int | None:
@@ -300,29 +310,23 @@ def _pixels_after(value: Any, pixels: float = 0) -> float:
 def _pixels_of(step: Mapping, pixels: float) -> float:
     """Pixels after one transform that gets images of ``pixels``."""
     kind = str(step.get('type', ''))
-    crop = _as_size(step.get('crop_size'))
-    if 'Crop' in kind and crop and min(crop) > 1:  # else a share of the image
-        return crop[0] * crop[1]
-    sizes = []
-    for key in ('scale', 'scales', 'img_scale'):
-        value = step.get(key)
-        size = _as_size(value)
-        entries = [size] if size else map(_as_size, value) if isinstance(value, list) else []
-        sizes += [height * width for height, width in filter(None, entries) if height > 1]
-    if not sizes:
-        return pixels
+    crop = _areas(step.get('crop_size')) if 'Crop' in kind else []
+    if crop:
+        return crop[0]
+    sizes = [area for key in ('scale', 'scales', 'img_scale') for area in _areas(step.get(key))]
     factor = max(step.get('ratio_range') or [1]) if 'Resize' in kind else 1
-    return max(sizes) * factor**2
+    return max(sizes) * factor**2 if sizes else pixels
 
 
-def _as_size(value: Any) -> tuple[float, float] | None:
-    """Two sides, of which one number is both; None for anything else."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return (value, value) if value > 0 else None
-    pair = isinstance(value, list | tuple) and len(value) == 2
-    if pair and all(isinstance(side, int | float) and side > 0 for side in value):
-        return tuple(value)
-    return None
+def _areas(value: Any) -> list[float]:
+    """Pixels of a size (one number, or two), or of each in a list; none of a share of the image."""
+    if isinstance(value, int | float):
+        return [value**2] if value > 1 else []
+    if not isinstance(value, list | tuple):
+        return []
+    if len(value) == 2 and all(isinstance(side, int | float) for side in value):
+        return [value[0] * value[1]] if min(value) > 1 else []
+    return [area for one in value for area in _areas(one)]
 
 
 # -------------------------------------------------------------------- around the backbone
@@ -350,7 +354,7 @@ def _pretrained_changes(cfg: Config, path: str) -> list[Change]:
     ]
 
 
-def _normalisation_changes(cfg: Config, path: str, encoder: Mapping) -> list[Change]:
+def _normalisation_changes(cfg: Config, path: str, settings: Mapping, encoder: Any) -> list[Change]:
     """Ours, in every preprocessor that an image passes on its way to the backbone."""
     places = _reidentification(cfg, path)
     for where, holder in [] if places else _ancestors(cfg, path):
@@ -358,9 +362,9 @@ def _normalisation_changes(cfg: Config, path: str, encoder: Mapping) -> list[Cha
     if not places:  # mmpretrain's configs have it next to the model
         places = _preprocessors(cfg.get('data_preprocessor'), 'data_preprocessor')
     wanted, whose = {'mean': MEAN, 'std': STD}, 'ImageNet'
-    if is_timm(encoder):
-        own = architecture_entries(encoder)['normalisation']
-        wanted, whose = {key: list(value) for key, value in own.items()}, encoder['model']
+    if encoder.normalisation is not None:
+        wanted = {key: list(value) for key, value in encoder.normalisation.items()}
+        whose = settings['model']
     changes = []
     for where, old in places:
         flag = 'to_rgb' if _takes_to_rgb(old) else 'bgr_to_rgb'
@@ -419,7 +423,7 @@ def _plain(value: Any) -> Any:
 
 
 def _optimiser_changes(
-    cfg: Config, options: SwapOptions, arch: Mapping, notes: list[str]
+    cfg: Config, options: SwapOptions, encoder: Any, notes: list[str]
 ) -> list[Change]:
     old = cfg.get('optim_wrapper')
     if old is None:
@@ -447,9 +451,10 @@ def _optimiser_changes(
                 )
         new_optimizer = {**new_optimizer, **kept, 'lr': lr}
     decay = options.layer_decay
-    paramwise: dict[str, Any] = dict(
-        layer_decay_rate=_layer_decay(arch) if decay is None else decay
-    )
+    if decay is None:  # ViTDet's, as above, for ViT-B and the deeper ViT-L; milder for small ones
+        small = 0.7 if encoder.embed_dims >= 768 else 0.75
+        decay = 0.8 if encoder.num_layers > 12 else small
+    paramwise: dict[str, Any] = dict(layer_decay_rate=decay)
     custom, dropped = _custom_keys(old.get('paramwise_cfg') or {})
     if custom:
         paramwise['custom_keys'] = custom
@@ -483,13 +488,6 @@ def _optimiser_changes(
     return changes
 
 
-def _layer_decay(arch: Mapping) -> float:
-    """ViTDet's, as above: 0.7 for ViT-B, 0.8 for the deeper ViT-L; milder for small encoders."""
-    if arch['num_layers'] > 12:
-        return 0.8
-    return 0.7 if arch['embed_dims'] >= 768 else 0.75
-
-
 def _custom_keys(paramwise: Mapping) -> tuple[dict, list[str]]:
     """What of the old settings by name still applies, and what does not."""
     kept, dropped = {}, []
@@ -513,7 +511,8 @@ def _schedule_changes(
     old = [schedule] if isinstance(schedule, Mapping) else list(schedule or [])
     new: list[Any] = copy.deepcopy(old)
     reasons = []
-    absolute = [entry for entry in new if entry.get('eta_min') and not _is_of_momentum(entry)]
+    rates = [entry for entry in new if not str(entry.get('type')).endswith('Momentum')]
+    absolute = [entry for entry in rates if entry.get('eta_min')]
     if absolute:
         for entry in absolute:
             entry['eta_min'] = 0.0
@@ -532,10 +531,6 @@ def _schedule_changes(
     if not reasons:
         return []
     return [Change('param_scheduler', old, new, ' '.join(reasons), replaces=True)]
-
-
-def _is_of_momentum(entry: Mapping) -> bool:
-    return str(entry.get('type')).endswith('Momentum')
 
 
 def _warms_up(entry: Mapping) -> bool:
@@ -572,13 +567,9 @@ def _remaining_notes(cfg: Config, options: SwapOptions, swap: Swap) -> None:
                 'with its old backbone. Neck and heads take them, the new backbone does not; they '
                 'were trained on other maps, so retrain them.'
             )
-        for name, entry in holder.items():
-            backbone = entry.get('backbone') if isinstance(entry, Mapping) else None
-            path = f'{where}.{name}' + ('.backbone' if isinstance(backbone, Mapping) else '')
-            other = backbone if isinstance(backbone, Mapping) else entry
-            named = 'backbone' in path.rsplit('.', 1)[-1]
-            if named and isinstance(other, Mapping) and not options.path.startswith(path):
-                swap.notes.append(
-                    f'{path} ({other.get("type")}) stays, and sees images of the same '
-                    'normalisation as the new backbone.'
-                )
+    for path, other in nested_backbones(cfg.model):
+        if not options.path.startswith(path):
+            swap.notes.append(
+                f'{path} ({other["type"]}) stays, and sees images of the same normalisation as the '
+                'new backbone.'
+            )

@@ -129,7 +129,7 @@ def _position_tokens(backbone: Mapping) -> int:
     """Extra tokens that have a position of their own."""
     if not is_timm(backbone):
         return int(backbone.get('with_cls_token', True))
-    encoder = _without_memory(backbone)
+    encoder = without_memory(backbone)
     return encoder.trunk.pos_embed.shape[1] - encoder.grid_size[0] * encoder.grid_size[1]
 
 
@@ -311,18 +311,11 @@ def encoder_metadata(
     Only strings, numbers, lists and dicts, so that it survives both ``weights_only`` loading and
     JSON.
     """
-    meta = read_meta(checkpoint)
-    patch_size = as_pair(backbone.get('patch_size', 16))
-    keep = {k: v for k, v in backbone.items() if k not in ('init_cfg', 'pretrained', 'img_size')}
-    keep['img_size'] = (grid[0] * patch_size[0], grid[1] * patch_size[1])
     return plain_values(
         {
             'format': FORMAT,
-            **provenance(meta, config),
-            'backbone': keep,
-            **architecture_entries(backbone),
-            'patch_size': patch_size,
-            GRID_KEY: grid,
+            **provenance(read_meta(checkpoint), config),
+            **encoder_entries(backbone, grid),
             'exported_by': f'mmmask3d {package_version()}',
             'tensors_sha256': tensors_sha256(state_dict),
             'source_file': os.path.basename(str(source)),
@@ -368,30 +361,27 @@ def with_weights(backbone: Mapping, location: str, **options: Any) -> dict:
     return {**kept, 'init_cfg': dict(type='Pretrained', checkpoint=location, **options)}
 
 
-def architecture(backbone: Mapping) -> dict:
-    """Widths and depths of an encoder, from its config."""
+def encoder_entries(backbone: Mapping, grid: tuple[int, int]) -> dict:
+    """What metadata say of an encoder: how to build it, its sizes, and timm's normalisation."""
+    patch_size = as_pair(backbone.get('patch_size', 16))
+    config = {k: v for k, v in backbone.items() if k not in ('init_cfg', 'pretrained')}
+    config['img_size'] = (grid[0] * patch_size[0], grid[1] * patch_size[1])
+    entries = {'backbone': config, 'patch_size': patch_size, GRID_KEY: grid}
     if not is_timm(backbone):
-        return arch_settings(backbone)
-    encoder = _without_memory(backbone)
-    return {key: getattr(encoder, key) for key in ('embed_dims', 'num_layers', 'num_heads')}
-
-
-def architecture_entries(backbone: Mapping) -> dict:
-    """What the metadata say of an encoder: its ``arch``, and the ``normalisation`` of timm's."""
-    entries = {'arch': architecture(backbone)}
-    if is_timm(backbone):
-        entries['normalisation'] = _without_memory(backbone).normalisation
-    return entries
+        return {**entries, 'arch': arch_settings(backbone)}
+    encoder = without_memory(backbone)
+    arch = {key: getattr(encoder, key) for key in ('embed_dims', 'num_layers', 'num_heads')}
+    return {**entries, 'arch': arch, 'normalisation': encoder.normalisation}
 
 
 def described(backbone: Mapping) -> dict:
     """The config, with the patch size that a model of timm brings by itself."""
     if not is_timm(backbone) or backbone.get('patch_size'):
         return dict(backbone)
-    return {**backbone, 'patch_size': _without_memory(backbone).patch_size}
+    return {**backbone, 'patch_size': without_memory(backbone).patch_size}
 
 
-def _without_memory(backbone: Mapping) -> Any:
+def without_memory(backbone: Mapping) -> Any:
     """The encoder on the meta device: sizes and settings, no numbers."""
     with torch.device('meta'):
         return build_encoder(backbone)
@@ -427,7 +417,7 @@ def load_strictly(model: torch.nn.Module, state_dict: Mapping[str, Tensor], name
 
 def load_everywhere(
     state_dict: Mapping[str, Tensor], backbone: Mapping, grid: tuple[int, int] | None = None
-) -> list[str]:
+) -> dict[str, torch.nn.Module]:
     """Load into the package's encoder and, of a plain ViT, into mmpretrain's too.
 
     Args:
@@ -436,7 +426,7 @@ def load_everywhere(
         grid: see :func:`build_encoder`; not None for a plain ViT.
 
     Returns:
-        The names of the models that take it.
+        The models that take it, filled, by name.
 
     Raises:
         ValueError: see :func:`load_strictly`.
@@ -447,7 +437,7 @@ def load_everywhere(
         takers['mmpretrain.VisionTransformer'] = build_plain_vit(backbone, grid)
     for name, model in takers.items():
         load_strictly(model, state_dict, name)
-    return list(takers)
+    return takers
 
 
 def write_encoder(path: str | Path, state_dict: Mapping[str, Tensor], meta: Mapping) -> None:

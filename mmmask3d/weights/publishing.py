@@ -131,8 +131,8 @@ def _model_state(checkpoint: Mapping, config: Mapping, source: str) -> tuple[dic
     if str(backbone.get('type')).endswith(('Mask3DViT', 'TimmViT')):
         backbone = export.described(backbone)
         encoder = export.encoder_state_dict(checkpoint, source)
-        meta[GRID_KEY] = export.source_grid(encoder, checkpoint, backbone, source)
-        meta |= {'backbone': backbone, **export.architecture_entries(backbone)}
+        grid = export.source_grid(encoder, checkpoint, backbone, source)
+        meta |= export.encoder_entries(backbone, grid)
     return state, meta
 
 
@@ -207,9 +207,7 @@ def publish(
         backbone = export.described(record.encoder_config(checkpoint, config, name))
         state = export.encoder_state_dict(checkpoint, name)
         grid = export.source_grid(state, checkpoint, backbone, name)
-        head = without_init(backbone)
-        out = {'format': export.FORMAT, 'backbone': head, **export.architecture_entries(head)}
-        out |= {'patch_size': record.as_pair(backbone.get('patch_size', 16)), GRID_KEY: grid}
+        out = {'format': export.FORMAT, **export.encoder_entries(backbone, grid)}
     elif config is None:
         raise PublishingError(f'{name}: does not hold the config of its model. Pass --config.')
     else:
@@ -291,12 +289,6 @@ def upload(published: Mapping[str, str], repository: str) -> str:
     return upload_files(repository, files, f'{weights.name}, {card["published_by"]}')
 
 
-def _started_from(names: list[str] | None) -> str:
-    if names is None:
-        return 'not recorded'
-    return '; '.join(names) or 'random weights'
-
-
 def card_text(card: Mapping) -> str:
     """The model card for people: Markdown from the same entries."""
 
@@ -307,6 +299,7 @@ def card_text(card: Mapping) -> str:
             return '; '.join(plain(v) for v in value)
         return str(value)
 
+    names = card['initialised_from']
     rows = {
         'File': f'`{card["file"]}`, {card["bytes"]:,} bytes, {card["dtype"]}',
         'sha256': f'`{card["sha256"]}`',
@@ -317,7 +310,7 @@ def card_text(card: Mapping) -> str:
         'Terms of the data': card['data_license'],
         'Terms of the weights': card['terms'],
         'Belongs to': plain(card.get('base')),
-        'Started from': _started_from(card['initialised_from']),
+        'Started from': 'not recorded' if names is None else plain(names) or 'random weights',
         'Terms of those': card['init_license'],
         'Schedule': plain(card['schedule']),
         'Trained for': plain({k: card[k] for k in ('epoch', 'iter')}),
