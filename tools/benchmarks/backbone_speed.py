@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -45,32 +46,51 @@ BASE_MODELS = Path(__file__).resolve().parents[2] / 'configs/_base_/models'
 ARCHITECTURES = ('deit-tiny', 'deit-small', 'base', 'large')
 
 
-def _vit(kind: str, **options) -> Callable[[argparse.Namespace], nn.Module]:
-    """What makes a ViT of a registered class."""
+def _vit(kind: str, **options) -> Callable[[argparse.Namespace], dict]:
+    """Config of a ViT of a registered class."""
+    return lambda args: dict(type=kind, arch=args.arch, img_size=PRETRAINING_SIZE, **options)
 
-    def make(args: argparse.Namespace) -> nn.Module:
-        from mmengine.registry import MODELS
 
-        import mmmask3d.models  # noqa: F401
+def _timm(args: argparse.Namespace) -> dict:
+    name = f'vit_{args.arch.removeprefix("deit-")}_patch16_224'
+    return dict(type='mmmask3d.TimmViT', model=name, img_size=tuple(args.size))
 
-        return MODELS.build(dict(type=kind, arch=args.arch, img_size=PRETRAINING_SIZE, **options))
 
-    return make
+def _timm_own(args: argparse.Namespace) -> nn.Module:
+    encoder = build_config(_timm(args))
+    encoder.forward = encoder.trunk.forward_features
+    return encoder
+
+
+def _timm_masked(args: argparse.Namespace) -> nn.Module:
+    """The tokens of every fifth patch, as in masked pre-training."""
+    import torch
+
+    encoder = build_config(_timm(args))
+    rows, columns = encoder.grid_size
+    ids = torch.arange(0, rows * columns, 5, device=args.device).expand(args.batch, -1)
+    encoder.forward = partial(encoder.forward, keep_ids=ids)
+    return encoder
+
+
+def _clone(args: argparse.Namespace, option: str) -> Path:
+    """A clone of others' code, put on Python's path."""
+    path = getattr(args, option)
+    if path is None or not (path / option).is_dir():
+        raise SystemExit(
+            f'--models: {option} needs --{option}, the path of a clone with the folder {option}/ '
+            f'in it; got {path}.'
+        )
+    if str(path) not in sys.path:
+        sys.path.insert(0, str(path))
+    return path
 
 
 def _vitdet(args: argparse.Namespace, use_rel_pos: bool) -> nn.Module:
     """mmdet's ViTDet transformer of the same size, with the settings of its own configs."""
     from mmpretrain.models import VisionTransformer
 
-    if args.vitdet is None:
-        raise SystemExit('--models: vitdet needs --vitdet, the path of mmdet projects/ViTDet.')
-    if not (args.vitdet / 'vitdet').is_dir():
-        raise SystemExit(
-            f'--vitdet {args.vitdet}: no folder vitdet/ there; expected the folder '
-            'projects/ViTDet of the mmdetection repository.'
-        )
-    if str(args.vitdet) not in sys.path:
-        sys.path.insert(0, str(args.vitdet))
+    _clone(args, 'vitdet')
     arch = VisionTransformer.arch_zoo[args.arch]
     return importlib.import_module('vitdet').ViT(
         img_size=max(args.size),  # of its relative positions
@@ -85,59 +105,16 @@ def _vitdet(args: argparse.Namespace, use_rel_pos: bool) -> nn.Module:
     )
 
 
-def _running(module: nn.Module, run: Callable[[Tensor], Tensor]) -> nn.Module:
-    """A module whose forward is ``run``, another way through it than its own."""
-    from torch.nn import Module
-
-    class Running(Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = module
-
-        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-            return (run(x),)
-
-    return Running()
-
-
-def _of_timm(
-    args: argparse.Namespace, run: Callable[[nn.Module, Tensor], Tensor] | None = None
-) -> nn.Module:
-    """A ViT of timm of the same size, whose layers ``run`` by another way than its maps."""
-    from mmmask3d.models import TimmViT
-
-    size = args.arch.removeprefix('deit-')
-    encoder = TimmViT(f'vit_{size}_patch16_224', img_size=tuple(args.size))
-    return encoder if run is None else _running(encoder, lambda x: run(encoder, x))
-
-
-def _kept(encoder: nn.Module, x: Tensor) -> Tensor:
-    """The tokens of every fifth patch, as in masked pre-training."""
-    import torch
-
-    rows, columns = encoder.grid_size
-    ids = torch.arange(0, rows * columns, 5, device=x.device)
-    return encoder(x, ids.expand(len(x), -1))
-
-
-def _resnet(args: argparse.Namespace) -> nn.Module:
-    from mmengine.registry import MODELS
-
-    return MODELS.build(dict(type='mmpretrain.ResNet', depth=50, out_indices=(0, 1, 2, 3)))
-
-
 def _mask3d(args: argparse.Namespace, **decoder) -> nn.Module:
     """The pre-trainer of the base config of this size, with a fifth of the patches kept."""
     import torch
     from mmengine.config import Config
 
-    from mmmask3d.registry import MODELS
-
     cfg = Config.fromfile(BASE_MODELS / f'mask3d_vit-{args.arch.removeprefix("deit-")}.py').model
     cfg.backbone.img_size = args.size
     if decoder:
         cfg.decoders.depth = decoder
-    model = MODELS.build({**cfg, 'type': 'mmmask3d.MaskedRGBD'})
+    model = build_config({**cfg, 'type': 'mmmask3d.MaskedRGBD'})
     model.init_weights()
     patches = args.size[0] * args.size[1] // model.backbone.patch_size**2
     masks = torch.rand(2, args.batch, patches).argsort(dim=2) >= patches // 5
@@ -148,63 +125,59 @@ def _mask3d(args: argparse.Namespace, **decoder) -> nn.Module:
     )  # fmt: skip
     model.to(args.device)
     inputs = model.data_preprocessor(dict(inputs=batch))['inputs']
-    return _running(model, lambda x: sum(model.loss({**inputs, 'img': x}).values()))
+    model.forward = lambda x: sum(model.loss({**inputs, 'img': x}).values())
+    return model
 
 
 def _mae(args: argparse.Namespace) -> nn.Module:
     """mmpretrain's MAE with the decoder of its configs, for square images."""
     from mmengine.hub import get_config
-    from mmengine.registry import MODELS
     from mmpretrain.models import VisionTransformer
 
     cfg = get_config('mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py').model
     cfg.backbone.update(arch=args.arch, img_size=tuple(args.size))
     width = VisionTransformer.arch_zoo[args.arch]['embed_dims']
     cfg.neck.update(embed_dim=width, num_patches=args.size[0] * args.size[1] // 16**2)
-    with MODELS.switch_scope_and_registry('mmpretrain') as registry:
-        model = registry.build(cfg)
+    model = build_config(cfg, 'mmpretrain')
     model.init_weights()
-    return _running(model, lambda x: model.loss(x, [])['loss'])
+    model.forward = lambda x: model.loss(x, [])['loss']
+    return model
 
 
 def _multimae(args: argparse.Namespace) -> nn.Module:
     """MultiMAE's own ViT-B for RGB and depth: half as many tokens as an image has, two decoders."""
-    if args.multimae is None or not (args.multimae / 'multimae').is_dir():
-        raise SystemExit(
-            f'--models: multimae needs --multimae, the MultiMAE repository with its folder '
-            f'multimae/; got {args.multimae}.'
-        )
-    sys.path.insert(0, str(args.multimae))
+    path = _clone(args, 'multimae')
     # Its utils/__init__.py imports what current versions of torch have no more.
     utils = sys.modules['utils'] = ModuleType('utils')
-    utils.__path__ = [str(args.multimae / 'utils')]
+    utils.__path__ = [str(path / 'utils')]
     theirs = importlib.import_module('multimae')
     spatial = dict(stride_level=1, patch_size_full=16, image_size=tuple(args.size))
     channels = dict(rgb=3, depth=1)
+    decoder = dict(dim_tokens=256, depth=2, num_heads=8)  # of its run_pretraining_multimae.py
     model = importlib.import_module('multimae.multimae').pretrain_multimae_base(
         {k: theirs.PatchedInputAdapter(num_channels=n, **spatial) for k, n in channels.items()},
         {
-            # the defaults of its run_pretraining_multimae.py
             k: theirs.SpatialOutputAdapter(
-                num_channels=n, dim_tokens=256, depth=2, num_heads=8, task=k,
-                context_tasks=list(channels), **spatial,
+                num_channels=n, task=k, context_tasks=list(channels), **decoder, **spatial
             )
             for k, n in channels.items()
         },
-    )  # fmt: skip
+    )
     losses = dict(rgb=theirs.MaskedMSELoss(), depth=theirs.MaskedL1Loss())
     tokens = args.size[0] * args.size[1] // 16**2 // 2
+    predict = model.forward
 
     def loss(x: Tensor) -> Tensor:
         inputs = dict(rgb=x, depth=x[:, :1])
-        preds, masks = model(inputs, num_encoded_tokens=tokens)
+        preds, masks = predict(inputs, num_encoded_tokens=tokens)
         return sum(losses[k](preds[k], inputs[k], mask=masks[k]) for k in channels)
 
-    return _running(model, loss)
+    model.forward = loss
+    return model
 
 
-#: Name on the command line, name in the table, how to make it.
-BACKBONES: dict[str, tuple[str, Callable[[argparse.Namespace], nn.Module]]] = {
+#: Name on the command line, name in the table, and its config or the module itself.
+BACKBONES: dict[str, tuple[str, Callable[[argparse.Namespace], dict | nn.Module]]] = {
     REFERENCE: (
         'mmpretrain VisionTransformer',
         _vit('mmpretrain.VisionTransformer', out_type='featmap'),
@@ -220,13 +193,13 @@ BACKBONES: dict[str, tuple[str, Callable[[argparse.Namespace], nn.Module]]] = {
         'Mask3DPyramid, windows, strides 4, 8, 8, 8',
         _vit('mmmask3d.Mask3DPyramid', window_size=WINDOW, out_strides=(4, 8, 8, 8)),
     ),
-    'timm-own': (
-        "timm's own forward",
-        lambda a: _of_timm(a, lambda encoder, x: encoder.trunk.forward_features(x)),
+    'timm-own': ("timm's own forward", _timm_own),
+    'timm': ('TimmViT', _timm),
+    'timm-masked': ('TimmViT, a fifth of the patches kept', _timm_masked),
+    'resnet50': (
+        'mmpretrain ResNet-50',
+        lambda args: dict(type='mmpretrain.ResNet', depth=50, out_indices=(0, 1, 2, 3)),
     ),
-    'timm': ('TimmViT', _of_timm),
-    'timm-masked': ('TimmViT, a fifth of the patches kept', lambda a: _of_timm(a, _kept)),
-    'resnet50': ('mmpretrain ResNet-50', _resnet),
     'vitdet': ('mmdet ViTDet ViT, as configured', lambda a: _vitdet(a, True)),
     'vitdet-norelpos': (
         'mmdet ViTDet ViT, without relative positions',
@@ -280,12 +253,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def build_config(config: dict, scope: str = 'mmmask3d') -> nn.Module:
+    """Build a registered model."""
+    from mmengine.registry import MODELS
+
+    with MODELS.switch_scope_and_registry(scope) as registry:
+        return registry.build(config)
+
+
 def build(name: str, args: argparse.Namespace) -> nn.Module:
-    """Make one backbone, with random weights."""
+    """Make one backbone or pre-trainer, with random weights."""
     import torch
 
     torch.manual_seed(0)
-    return BACKBONES[name][1](args).to(args.device)
+    made = BACKBONES[name][1](args)
+    return (build_config(made) if isinstance(made, dict) else made).to(args.device)
 
 
 def images(args: argparse.Namespace) -> Tensor:
@@ -313,15 +295,14 @@ def seconds(model: nn.Module, x: Tensor, training: bool) -> float:
     import torch
 
     model.train(training)
-    if x.device.type == 'cpu':
-        start = time.process_time()
-        step(model, x, training)
-        return time.process_time() - start
-    torch.cuda.synchronize(x.device)
-    start = time.perf_counter()
+    clock, finish = time.process_time, int
+    if x.device.type != 'cpu':
+        clock, finish = time.perf_counter, torch.cuda.synchronize
+    finish()
+    start = clock()
     step(model, x, training)
-    torch.cuda.synchronize(x.device)
-    return time.perf_counter() - start
+    finish()
+    return clock() - start
 
 
 def measure_speed(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:

@@ -80,20 +80,16 @@ def pretraining_configs(methods: Sequence[str]) -> dict[str, Path | None]:
     Raises:
         ValueError: A name without a config is not known.
     """
+    known: dict[str, Path | None] = {**METHODS, SCRATCH: None}
     configs: dict[str, Path | None] = {}
     for item in methods:
         name, _, path = item.partition('=')
-        if path:
-            configs[name] = Path(path)
-        elif name == SCRATCH:
-            configs[name] = None
-        elif name in METHODS:
-            configs[name] = METHODS[name]
-        else:
+        if not path and name not in known:
             raise ValueError(
-                f'--methods {item}: unknown. Known are {", ".join(METHODS)} and {SCRATCH}; give '
-                f'another one with its config: {item}=path/to/config.py'
+                f'--methods {item}: unknown. Known are {", ".join(known)}; give another one with '
+                f'its config: {item}=path/to/config.py'
             )
+        configs[name] = Path(path) if path else known[name]
     return configs
 
 
@@ -119,12 +115,9 @@ def without_pipelines(value: Any) -> Any:
 
 def architecture(backbone: dict) -> dict[str, Any]:
     """What an encoder file has to agree with; names of mmpretrain's zoo are resolved."""
-    from mmpretrain.models import VisionTransformer
+    from mmmask3d.models.encoder_record import arch_settings
 
-    arch = backbone.get('arch', 'base')
-    if not isinstance(arch, dict):
-        arch = VisionTransformer.arch_zoo[arch]
-    return {**arch, 'patch_size': backbone.get('patch_size', 16)}
+    return {**arch_settings(backbone), 'patch_size': backbone.get('patch_size', 16)}
 
 
 def check_comparable(pretrain: dict[str, Config], downstream: Config, downstream_name: str) -> None:
@@ -141,16 +134,16 @@ def check_comparable(pretrain: dict[str, Config], downstream: Config, downstream
             'mmmask3d.Mask3DPyramid or mmpretrain.VisionTransformer, which the exported encoder '
             'fits. How to put one into an existing config is described in docs/transfer.md.'
         )
-    first = next(iter(pretrain), None)
+    ours, first = architecture(downstream.model.backbone), next(iter(pretrain), None)
     for name, cfg in pretrain.items():
+        expected = budget(pretrain[first])
         for key, value in budget(cfg).items():
-            expected = budget(pretrain[first])[key]
-            if value != expected:
+            if value != expected[key]:
                 raise ValueError(
-                    f'{key} is {value} for {name} and {expected} for {first}: not an equal '
+                    f'{key} is {value} for {name} and {expected[key]} for {first}: not an equal '
                     'budget. Make them equal in the configs or with --pretrain-cfg-options.'
                 )
-        theirs, ours = architecture(cfg.model.backbone), architecture(downstream.model.backbone)
+        theirs = architecture(cfg.model.backbone)
         if theirs != ours:
             raise ValueError(
                 f'{downstream_name}: model.backbone has arch and patch size {ours}, the '
@@ -177,21 +170,17 @@ def plan(args: argparse.Namespace) -> list[Measurement]:
     from mmmask3d.steps import evaluation_step, export_step, resolve_config, training_step
 
     configs = pretraining_configs(args.methods)
-    check_comparable(
-        {
-            name: resolve_config(path, args.pretrain_cfg_options)
-            for name, path in configs.items()
-            if path is not None
-        },
-        resolve_config(args.downstream, args.downstream_cfg_options),
-        args.downstream,
-    )
+    pretrain = {k: resolve_config(v, args.pretrain_cfg_options) for k, v in configs.items() if v}
+    downstream = resolve_config(args.downstream, args.downstream_cfg_options)
+    check_comparable(pretrain, downstream, args.downstream)
     settings = [('fine-tuned', 'finetune', [])]
     if args.probe:
-        cfg = resolve_config(args.downstream, args.downstream_cfg_options)
-        settings.append(
-            ('frozen', 'probe', [*freezing_overrides(cfg), *args.probe_cfg_options]),
-        )
+        frozen = [
+            f'model.backbone.frozen_stages={architecture(downstream.model.backbone)["num_layers"]}',
+            'model.backbone.drop_path_rate=0.0',
+            'model.backbone.drop_rate=0.0',
+        ]
+        settings.append(('frozen', 'probe', [*frozen, *args.probe_cfg_options]))
     measurements = []
     # Seeds outside: after the first round there is a table with every method in it.
     for seed in args.seeds:
@@ -200,10 +189,9 @@ def plan(args: argparse.Namespace) -> list[Measurement]:
             seeded = f'randomness.seed={seed}'
             before: tuple[Step, ...] = ()
             if config is not None:
-                pretrain = training_step(
-                    root, 'pretrain', config, [*args.pretrain_cfg_options, seeded], TOOLS
-                )
-                before = (pretrain, export_step(root, pretrain.products[0], TOOLS))
+                overrides = [*args.pretrain_cfg_options, seeded]
+                training = training_step(root, 'pretrain', config, overrides, TOOLS)
+                before = (training, export_step(root, training.products[0], TOOLS))
             encoder = before[-1].products[0] if before else None
             for setting, name, extra in settings:
                 overrides = [*args.downstream_cfg_options, *extra, seeded]
@@ -217,15 +205,6 @@ def plan(args: argparse.Namespace) -> list[Measurement]:
     return measurements
 
 
-def freezing_overrides(cfg: Config) -> list[str]:
-    """Overrides that freeze all layers of the backbone and switch its random parts off."""
-    return [
-        f'model.backbone.frozen_stages={architecture(cfg.model.backbone)["num_layers"]}',
-        'model.backbone.drop_path_rate=0.0',
-        'model.backbone.drop_rate=0.0',
-    ]
-
-
 def collect(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
     """Rows of the table from the measurements that are finished, in order of appearance.
 
@@ -235,14 +214,15 @@ def collect(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
     """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for item in measurements:
-        if not item.steps[-1].finished:
+        last = item.steps[-1]
+        if not last.finished:
             continue
-        figures = json.loads(item.steps[-1].products[0].read_text())
+        figures = json.loads(last.products[0].read_text())
         known = [name for name in METRICS if name in figures]
         if not known:
             raise ValueError(
-                f'{item.steps[-1].products[0]}: holds none of {", ".join(METRICS)}; found '
-                f'{", ".join(figures)}. The evaluator of the downstream config has to report one.'
+                f'{last.products[0]}: the evaluator of the downstream config has to report one of '
+                f'{", ".join(METRICS)}; found {", ".join(figures)}.'
             )
         row = rows.setdefault(
             (item.method, item.setting),

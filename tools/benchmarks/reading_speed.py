@@ -24,20 +24,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mmmask3d.cli.options import add_config_overrides, read_overrides
 from mmmask3d.cli.start import start
 from mmmask3d.conversion.options import at_least_one
 
 DECODING, PIPELINE, PACKED = 'decoding alone', 'pipeline', 'pipeline from LMDB'
-
-
-class Pass(NamedTuple):
-    """Seconds per frame of one pass."""
-
-    cpu: float
-    wall: float
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -91,22 +84,21 @@ def decode(paths: Sequence[tuple[str, str]]) -> None:
             raise ValueError(f'OpenCV cannot decode {img_path} or {depth_path} (only images count)')
 
 
-def timed(function: Callable[[], None], frames: int) -> Pass:
-    """Time one pass over the frames."""
+def timed(function: Callable[[], None], frames: int) -> float:
+    """CPU seconds per frame of one pass over the frames."""
     gc.collect()
     gc.disable()
     try:
-        wall, cpu = time.perf_counter(), time.process_time()
+        begun = time.process_time()
         function()
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        return (time.process_time() - begun) / frames
     finally:
         gc.enable()
-    return Pass(cpu / frames, wall / frames)
 
 
 def measure(
     variants: dict[str, Callable[[int], None]], frames: int, passes: int
-) -> dict[str, list[Pass]]:
+) -> dict[str, list[float]]:
     """Run the variants in turn, each pass beginning with another one; the first pass is dropped."""
     found = {name: [] for name in variants}
     names = list(variants)
@@ -122,19 +114,16 @@ def measure(
 # ---------------------------------------------------------------- report
 
 
-def table(found: dict[str, list[Pass]]) -> str:
+def table(found: dict[str, list[float]]) -> str:
     """Times, and speed relative to decoding in the same pass: medians, with ranges over passes."""
-    lines = [
-        '| | CPU ms/frame | wall ms/frame | frames/s | relative speed |',
-        '|---|---|---|---|---|',
-    ]
+    lines = ['| | ms/frame | frames/s | relative speed |', '|---|---|---|---|']
     for name, passes in found.items():
-        cpu, wall = ([1000 * seconds for seconds in of] for of in zip(*passes, strict=True))
-        ratios = [d.cpu / p.cpu for d, p in zip(found[DECODING], passes, strict=True)]
+        cpu = [1000 * seconds for seconds in passes]
+        ratios = [d / p for d, p in zip(found[DECODING], passes, strict=True)]
         middle = statistics.median
         lines.append(
             f'| {name} | {middle(cpu):.3f} ({min(cpu):.3f} to {max(cpu):.3f}) '
-            f'| {middle(wall):.3f} | {1000 / middle(cpu):.0f} '
+            f'| {1000 / middle(cpu):.0f} '
             f'| {middle(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |'
         )
     return '\n'.join(lines)
