@@ -3,31 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 DRAWS = 2000
 LEVEL = 0.95
-
-
-class Scores(Protocol):
-    """Scores of an encoder whose figures can be taken over any frames."""
-
-    @property
-    def units(self) -> Tensor:
-        """Frames behind each row ``(R, U)`` int64: one, or the two of a pair."""
-
-    def figures(self, weights: Tensor | None = None) -> dict[str, Tensor]:
-        """Figures by name, ``(B,)`` each.
-
-        Args:
-            weights: of the rows ``(B, R)``; None counts each row once, B = 1.
-        """
-
-    def by_row(self) -> dict[str, Any]:
-        """What each row contributes, as plain values for a JSON file."""
 
 
 def _rows(count: int) -> Tensor:
@@ -42,11 +24,18 @@ class LabelScores:
 
     @property
     def units(self) -> Tensor:
-        """See :class:`Scores`: a row is a frame."""
+        """Frames behind each row ``(R, U)`` int64: a row is a frame, U = 1."""
         return _rows(len(self.counts))
 
     def figures(self, weights: Tensor | None = None) -> dict[str, Tensor]:
-        """``mIoU`` and ``aAcc`` in percent, pooled over pixels as mmseg's ``IoUMetric`` does."""
+        """``mIoU`` and ``aAcc`` in percent, pooled over pixels as mmseg's ``IoUMetric`` does.
+
+        Args:
+            weights: of the rows ``(B, R)``; None counts each row once, B = 1.
+
+        Returns:
+            Figures by name, ``(B,)`` each.
+        """
         flat = self.counts.double().flatten(1)
         total = flat.sum(0, keepdim=True) if weights is None else weights.double() @ flat
         hits, found, true = total.unflatten(1, (3, -1)).unbind(1)
@@ -79,11 +68,11 @@ class MeanScores:
 
     @property
     def units(self) -> Tensor:
-        """See :class:`Scores`."""
+        """Frames behind each row ``(R, U)`` int64: one, or the two of a pair."""
         return _rows(len(next(iter(self.values.values())))) if self.pairs is None else self.pairs
 
     def figures(self, weights: Tensor | None = None) -> dict[str, Tensor]:
-        """Means over the rows that have the figure."""
+        """Means over the rows that have the figure; see :meth:`LabelScores.figures`."""
         found = {}
         for name, values in self.values.items():
             known = (~values.isnan()).double()
@@ -97,6 +86,10 @@ class MeanScores:
             name: [None if math.isnan(v) else float(f'{v:.6g}') for v in values.tolist()]
             for name, values in self.values.items()
         }
+
+
+#: Scores of an encoder whose figures can be taken over any frames.
+Scores = LabelScores | MeanScores
 
 
 def columns(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, Tensor]:

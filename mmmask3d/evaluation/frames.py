@@ -54,9 +54,7 @@ class Frame:
         return math.degrees(2 * math.atan(0.5 * self.image.shape[-1] / focal))
 
 
-def read_frames(
-    datasets: Sequence[Sequence[dict]], limit: int | None = None, ignore_index: int = 255
-) -> list[Frame]:
+def read_frames(datasets: Sequence[Sequence[dict]], limit: int | None = None) -> list[Frame]:
     """Read the frames of one or several data sets; a frame that is in several is read together.
 
     Labels and depth of a frame may so come from two data sets: that of segmentation, and that of
@@ -66,7 +64,6 @@ def read_frames(
         datasets: of samples packed by mmseg's ``PackSegInputs`` (with ``gt_sem_seg``, or
             ``gt_depth_map`` in metres, 0 = no reading) or by ``PackRGBDInputs``.
         limit: at most so many frames of each, spread evenly.
-        ignore_index: label of unlabelled pixels.
 
     Raises:
         ValueError: no frame, a sample without a target, or pictures of one frame that differ in
@@ -76,7 +73,7 @@ def read_frames(
     for dataset in datasets:
         classes = tuple(getattr(dataset, 'metainfo', {}).get('classes') or ())
         for sample in _chosen(dataset, limit):
-            frame = _frame(sample, ignore_index, len(found), classes)
+            frame = _frame(sample, len(found), classes)
             known = found.setdefault(frame.path, frame)
             if known is frame:
                 continue
@@ -105,7 +102,7 @@ def _check_shapes(known: Frame, frame: Frame) -> None:
         )
 
 
-def _frame(sample: Mapping, ignore_index: int, number: int, classes: Classes) -> Frame:
+def _frame(sample: Mapping, number: int, classes: Classes) -> Frame:
     inputs, info = sample['inputs'], sample['data_samples']
     path = info.metainfo.get('img_path')
     packed = isinstance(inputs, dict)
@@ -119,8 +116,7 @@ def _frame(sample: Mapping, ignore_index: int, number: int, classes: Classes) ->
         frame.depth_kind = info.metainfo['depth_kind']
     elif 'gt_sem_seg' in info or 'gt_depth_map' in info:
         if 'gt_sem_seg' in info:
-            labels = info.gt_sem_seg.data[0]
-            frame.labels[classes] = labels.masked_fill(labels == ignore_index, 255).byte()
+            frame.labels[classes] = info.gt_sem_seg.data[0].byte()
         if 'gt_depth_map' in info:
             frame.depth = info.gt_depth_map.data[0]
     else:

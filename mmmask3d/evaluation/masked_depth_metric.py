@@ -59,20 +59,8 @@ def comparable_depth(sample: dict) -> ComparableDepth:
 
     Returns:
         Prediction, evaluated and known pixels. NaN in the prediction stays NaN.
-
-    Raises:
-        KeyError: If the sample lacks a field.
     """
-    missing = [key for key in ('depth', 'valid', 'depth_mask', 'grid') if key not in sample]
     has_depth = sample.get('pred_depth') is not None
-    if not has_depth:
-        missing += [key for key in ('pred_target', 'target_mode') if key not in sample]
-    if missing:
-        raise KeyError(
-            f'{_frame_name(sample)}: the predicted sample lacks {", ".join(missing)}; depth is '
-            'evaluated on samples of MaskedRGBD.predict with a depth head (and pred_depth, or '
-            'pred_target with target_mode)'
-        )
     depth, valid = sample['depth'], sample['valid'].bool()
     grid = tuple(sample['grid'])
     mask, patch_size = sample['depth_mask'].bool(), depth.shape[0] // grid[0]
@@ -164,10 +152,6 @@ class MaskedDepthMetric(BaseMetric):
 
     def _evaluate_frame(self, sample: dict) -> dict:
         kind = sample.get('depth_kind', 'metric')
-        if kind not in ('metric', 'relative'):
-            raise ValueError(
-                f"{_frame_name(sample)}: depth_kind is {kind!r}, expected 'metric' or 'relative'"
-            )
         metric = kind == 'metric'
         found = comparable_depth(sample)
         depth, valid = sample['depth'].double(), sample['valid'].bool()
@@ -178,8 +162,8 @@ class MaskedDepthMetric(BaseMetric):
         readings = depth[valid]
         if metric and bool((readings <= 0).any()):
             raise ValueError(
-                f'{_frame_name(sample)}: valid depth of {float(readings.min())} m, expected more '
-                'than 0; add the stored value to depth_invalid of the data set'
+                f'frame {sample.get("frame")}: valid depth of {float(readings.min())} m, expected '
+                'more than 0; add the stored value to depth_invalid of the data set'
             )
         spread = float(readings.std(correction=0))
         if spread <= _FLAT * float(readings.abs().mean()):
@@ -276,24 +260,22 @@ def format_table(metrics: dict[str, float]) -> str:
         'delta1': 'delta < 1.25',
         'std_rmse': 'RMSE / std of frame',
     }
-    parts = [
-        (
-            'Depth of removed patches',
-            [('model', ''), ('interpolation', 'interp_'), ('mean of kept', 'mean_')],
-        ),
-        (
-            'Depth of removed patches, aligned to the ground truth by scale and shift',
-            [('model', 'aligned_'), ('constant', 'aligned_mean_')],
-        ),
-    ]
+    title = 'Depth of removed patches'
+    parts = {
+        title: {'model': '', 'interpolation': 'interp_', 'mean of kept': 'mean_'},
+        f'{title}, aligned to the ground truth by scale and shift': {
+            'model': 'aligned_',
+            'constant': 'aligned_mean_',
+        },
+    }
     lines = []
-    for title, columns in parts:
-        rows = [name for name in labels if columns[0][1] + name in metrics]
+    for title, columns in parts.items():
+        rows = [name for name in labels if columns['model'] + name in metrics]
         if not rows:
             continue
-        lines += [title, ' ' * 20 + ''.join(f'{column:>15}' for column, _ in columns)]
+        lines += [title, ' ' * 20 + ''.join(f'{column:>15}' for column in columns)]
         for name in rows:
-            values = [metrics[prefix + name] for _, prefix in columns]
+            values = [metrics[prefix + name] for prefix in columns.values()]
             best = max(values) if name == 'delta1' else min(values)
             cells = ''.join(f'{v:>14.4f}' + ('*' if v == best else ' ') for v in values)
             lines.append(f'{labels[name]:<20}{cells}'.rstrip())
@@ -315,8 +297,3 @@ def _digest(*tensors: Tensor) -> bytes:
         digest.update(str(tuple(tensor.shape)).encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.digest()
-
-
-def _frame_name(sample: dict) -> str:
-    name = sample.get('frame') or sample.get('img_path')
-    return f'frame {name}' if name else 'a frame without a name'

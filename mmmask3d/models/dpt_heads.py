@@ -48,14 +48,4 @@ class PlainMapsDPTHead(DPTHead):
 
 @MODELS.register_module()
 class DPTSegHead(PlainMapsDPTHead):
-    """Semantic segmentation with DPT's blocks.
-
-    With a patch of 16 the logits have about half the input's resolution.
-
-    Args:
-        in_channels: channels of the four maps, as the backbone gives them; equal for a ViT.
-        **kwargs: arguments of mmseg's ``DPTHead``, ``num_classes`` among them.
-
-    Raises:
-        ValueError: the maps differ in channels, or ``readout_type`` asks for a class token.
-    """
+    """Semantic segmentation; with a patch of 16 the logits have about half the resolution."""

@@ -109,12 +109,8 @@ def load_encoder(
         load_adapter(model, loaded, checkpoint, base, partial(_load_base, model))
         return
     state = encoder_state(loaded, prefix, checkpoint)
-    hint = (
-        _other_encoder(loaded)
-        or conversion_hint(loaded, checkpoint)
-        or 'Build the model with the architecture and patch size of the checkpoint'
-        f'{_described(loaded)}, or give the right prefix.'
-    ).strip()
+    hint = _described(loaded) or conversion_hint(loaded, checkpoint).strip()
+    hint = hint or 'Build the model as the checkpoint was trained, or give the right prefix.'
     _fit_patches(model, state, checkpoint)
     check_tensors(model, state, checkpoint, hint, resampled=('pos_embed',))
     check_settings(model, loaded, checkpoint)
@@ -184,20 +180,14 @@ def check_tensors(
         )
 
 
-def _other_encoder(checkpoint: Mapping) -> str:
-    """What to do with a file that records a ``TimmViT``."""
-    backbone = read_meta(checkpoint).get('backbone')
-    if not isinstance(backbone, Mapping) or not is_timm(backbone):
-        return ''
-    return f'Build a mmmask3d.TimmViT with model={backbone["model"]!r}, which the file was made by.'
-
-
 def _described(checkpoint: Mapping) -> str:
-    """The arguments that the file says its encoder needs, for a message."""
+    """What the file says of its encoder, for a message."""
     backbone = read_meta(checkpoint).get('backbone')
     if not isinstance(backbone, Mapping):
         return ''
-    return ', that is ' + ', '.join(f'{k}={v!r}' for k, v in backbone.items() if k != 'type')
+    kind = 'TimmViT' if is_timm(backbone) else 'Mask3DViT'
+    settings = ', '.join(f'{k}={v!r}' for k, v in backbone.items() if k != 'type')
+    return f'Build mmmask3d.{kind}({settings}), which the file was made by, or give a prefix.'
 
 
 def check_settings(model: nn.Module, checkpoint: Mapping, source: str) -> None:
@@ -216,13 +206,39 @@ def check_settings(model: nn.Module, checkpoint: Mapping, source: str) -> None:
         backbone = encoder_config(checkpoint, None, source)
     except ValueError:  # nothing is recorded, or nothing that can be read without running it
         return
+    arch: Mapping
+    ours: Any
     if is_timm(backbone):
-        _check_timm_settings(model, backbone, read_meta(checkpoint), source)
-        return
-    name = type(model).__name__
-    ours = getattr(model, 'arch_settings', {}).get('num_heads')
-    theirs = arch_settings(backbone).get('num_heads')
-    _compare(source, name, '{} attention heads', theirs, ours, f'num_heads={theirs} in its arch')
+        meta, name = read_meta(checkpoint), getattr(model, 'model_name', type(model).__name__)
+        built_by, heads = backbone['model'].split('.')[0], getattr(model, 'num_heads', None)
+        arch = meta.get('arch') or backbone.get('model_args') or {}
+        ours = getattr(model, 'normalisation', None)
+        ours = ours and {k: list(v) for k, v in ours.items()}
+        settings = [
+            ('the layers of {}', built_by, name.split('.')[0], f'model={built_by!r}'),
+            ('images normalised with {}', meta.get('normalisation'), ours, f'model={built_by!r}'),
+        ]
+    else:
+        arch, name = arch_settings(backbone), type(model).__name__
+        heads = getattr(model, 'arch_settings', {}).get('num_heads')
+        norm_cfg = backbone.get('norm_cfg', {})
+        eps = {m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)}
+        theirs = norm_cfg.get('eps')
+        ours = theirs if theirs in eps else next(iter(eps), None)
+        settings = [('norms with eps={}', theirs, ours, f'{norm_cfg=!r}')]
+        _compare_resize(model, backbone, source)
+    heads_of = arch.get('num_heads')
+    settings.append(('{} attention heads', heads_of, heads, f'num_heads={heads_of} in its arch'))
+    for what, theirs, ours, remedy in settings:
+        if theirs and ours and theirs != ours:
+            raise RuntimeError(
+                f'{source}: its encoder has {what.format(theirs)}, this {name} has '
+                f'{what.format(ours)}. The features would be others. Build it with {remedy}.'
+            )
+
+
+def _compare_resize(model: nn.Module, backbone: Mapping, source: str) -> None:
+    """Say so where positions are resampled in another way."""
     resize = getattr(model, 'pos_embed_resize', None)
     if resize is not None and (backbone.get('pos_embed_resize') or {}) != resize:
         print_log(
@@ -231,35 +247,4 @@ def check_settings(model: nn.Module, checkpoint: Mapping, source: str) -> None:
             'those of the file the features differ a little.',
             logger='current',
             level=logging.WARNING,
-        )
-    norm_cfg = backbone.get('norm_cfg', {})
-    found = {m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)}
-    if norm_cfg.get('eps') not in found:
-        ours = found.pop() if found else None
-        _compare(source, name, 'norms with eps={}', norm_cfg.get('eps'), ours, f'{norm_cfg=!r}')
-
-
-def _check_timm_settings(model: nn.Module, backbone: Mapping, meta: Mapping, source: str) -> None:
-    """As :func:`check_settings`, of a file that records a ``TimmViT``."""
-    name = getattr(model, 'model_name', type(model).__name__)
-    theirs = backbone['model'].split('.')[0]
-    _compare(source, name, 'the layers of {}', theirs, name.split('.')[0], f'model={theirs!r}')
-    theirs = (meta.get('arch') or backbone.get('model_args') or {}).get('num_heads')
-    ours = getattr(model, 'num_heads', None)
-    remedy = f'model_args=dict(num_heads={theirs})'
-    _compare(source, name, '{} attention heads', theirs, ours, remedy)
-    ours = getattr(model, 'normalisation', None)
-    ours = ours and {k: list(v) for k, v in ours.items()}
-    theirs = meta.get('normalisation')
-    _compare(
-        source, name, 'images normalised with {}', theirs, ours, f'model={backbone["model"]!r}'
-    )
-
-
-def _compare(source: str, name: str, what: str, theirs: Any, ours: Any, remedy: str) -> None:
-    """Refuse a setting that differs where both are known."""
-    if theirs and ours and theirs != ours:
-        raise RuntimeError(
-            f'{source}: its encoder has {what.format(theirs)}, this {name} has '
-            f'{what.format(ours)}. The features would be others. Build it with {remedy}.'
         )

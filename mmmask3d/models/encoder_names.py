@@ -120,22 +120,13 @@ def detect(tensors: Mapping[str, Tensor], source: str, prefix: str | None = None
     return kind, prefix
 
 
-def foreign_source(checkpoint: Mapping) -> str | None:
-    """Name of the source whose names a checkpoint has, or None if they are mmpretrain's or unknown.
-
-    For messages of those who can load mmpretrain's names only.
-    """
+def conversion_hint(checkpoint: Mapping, source: str) -> str:
+    """A sentence on how to convert weights of another project; empty for any other file."""
     try:
         kind, _ = detect(find_tensors(checkpoint, ''), '')
     except WeightFormatError:
-        return None
-    return None if kind == 'mmpretrain' else kind
-
-
-def conversion_hint(checkpoint: Mapping, source: str) -> str:
-    """A sentence on how to convert weights of another project; empty for any other file."""
-    kind = foreign_source(checkpoint)
-    if kind is None:
+        return ''
+    if kind == 'mmpretrain':
         return ''
     return (
         f' The file has the names of {kind}. Convert it once, and load the result: '

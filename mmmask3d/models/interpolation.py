@@ -163,22 +163,15 @@ def _direct_fill(deviation: Tensor, known: Tensor, wanted: Tensor, power: float)
     Returns:
         The interpolated deviations, in the order of ``wanted.nonzero()``.
     """
-    frame, _, row, column = wanted.nonzero(as_tuple=True)
-    known_frame, _, known_row, known_column = known.nonzero(as_tuple=True)
-    value = deviation[known]
-    block = max(1, _DIRECT_PAIRS // max(1, value.numel()))
     out = []
-    for start in range(0, frame.numel(), block):
-        part = slice(start, start + block)
-        dy = (row[part, None] - known_row[None, :]).double()
-        dx = (column[part, None] - known_column[None, :]).double()
-        # Distances relative to the nearest reading: weights then lie in (0, 1], for any power.
-        squared = dy**2 + dx**2
-        same = frame[part, None] == known_frame[None, :]
-        squared = squared.masked_fill(~same, torch.inf)
-        nearest = squared.min(dim=1, keepdim=True).values
-        weights = (squared / nearest) ** (-power / 2)
-        out.append((weights @ value) / weights.sum(dim=1))
+    frames = zip(deviation[:, 0], known[:, 0], wanted[:, 0], strict=True)
+    for values, there, pixels in ((v, k, p) for v, k, p in frames if p.any()):
+        readings = there.nonzero().double()
+        for block in pixels.nonzero().double().split(max(1, _DIRECT_PAIRS // len(readings))):
+            distance = torch.cdist(block, readings)
+            # Relative to the nearest reading: weights then lie in (0, 1], for any power.
+            weights = (distance / distance.min(dim=1, keepdim=True).values) ** -power
+            out.append((weights @ values[there]) / weights.sum(dim=1))
     return torch.cat(out)
 
 

@@ -1,33 +1,20 @@
 """The encoder as a drop-in for a ResNet: its strides, its channels, its sizes, its arguments."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 from mmengine.model import BaseModule
+from mmpretrain.models import VisionTransformer
 from torch import Tensor
 
+from mmmask3d.models.mask3d_vit import Mask3DViT
 from mmmask3d.models.simple_pyramid import SimplePyramid
 from mmmask3d.registry import MODELS
 
-# Arguments of the ResNets of mmdet, mmseg and mmpretrain that mean nothing to a transformer.
-_RESNET_ONLY = {
-    'avg_down',
-    'base_channels',
-    'contract_dilation',
-    'conv_cfg',
-    'dcn',
-    'deep_stem',
-    'depth',
-    'dilations',
-    'multi_grid',
-    'norm_eval',
-    'num_stages',
-    'plugins',
-    'stage_with_dcn',
-    'stem_channels',
-    'strides',
-    'style',
-    'zero_init_residual',
+_ARGUMENTS = {
+    *inspect.signature(Mask3DViT.__init__).parameters,
+    *inspect.signature(VisionTransformer.__init__).parameters,
 }
 
 
@@ -41,12 +28,8 @@ class Mask3DPyramid(BaseModule):
 
     Args:
         encoder: config of the transformer: a :class:`Mask3DViT` or a :class:`TimmViT`, without
-            ``out_indices``. None builds a ``Mask3DViT`` from ``arch``, ``img_size``,
-            ``patch_size``, ``pretrained``, ``init_cfg`` and ``**kwargs``.
-        arch: as in :class:`Mask3DViT`.
-        img_size: as in :class:`Mask3DViT`.
-        patch_size: as in :class:`Mask3DViT`; the strides must be this times a power of two.
-        out_strides: stride of each stage.
+            ``out_indices``. None builds a ``Mask3DViT`` from ``pretrained`` and ``**kwargs``.
+        out_strides: stride of each stage: the patch size times a power of two.
         out_channels: channels of each stage.
         out_indices: stages that are returned, in ascending order; only these are built.
         feature_indices: layer of the transformer that feeds the stages, by default the last, as in
@@ -56,41 +39,34 @@ class Mask3DPyramid(BaseModule):
             safe for a batch of one.
         pretrained: as in :class:`Mask3DViT`: the name of a ResNet, which mmseg injects, is ignored
             with a warning.
-        init_cfg: goes to the transformer: ``dict(type='Pretrained', checkpoint=..., prefix=...)``
-            fills the whole encoder or raises. The pyramid's own layers start at random.
-        **kwargs: other arguments of :class:`Mask3DViT`: ``frozen_stages``, ``with_cp``,
-            ``window_size``, ``global_attn_indexes``, ``drop_path_rate`` and so on.
+        **kwargs: arguments of :class:`Mask3DViT`: ``arch``, ``img_size``, ``patch_size``,
+            ``frozen_stages``, ``window_size``, ``init_cfg`` and so on. Weights that ``init_cfg``
+            names fill the whole encoder or raise; the pyramid's own layers start at random.
 
     Raises:
-        TypeError: an argument that only a ResNet has.
+        TypeError: an argument that ``Mask3DViT`` has not, such as those of a ResNet.
         ValueError: strides, channels and indices do not fit together.
     """
 
     def __init__(
         self,
-        arch: str | dict = 'base',
-        img_size: int | Sequence[int] = 224,
-        patch_size: int = 16,
         out_strides: Sequence[int] = (4, 8, 16, 32),
         out_channels: Sequence[int] = (256, 512, 1024, 2048),
         out_indices: Sequence[int] = (0, 1, 2, 3),
         feature_indices: int | Sequence[int] = -1,
         norm_cfg: dict | None = None,
         pretrained: str | None = None,
-        init_cfg: dict | list | None = None,
         encoder: dict | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        foreign = sorted(_RESNET_ONLY & set(kwargs))
+        foreign = sorted(set(kwargs) - _ARGUMENTS)
         if foreign:
             raise TypeError(
                 f'{type(self).__name__} is no ResNet and has no {", ".join(foreign)}. In a config '
                 f'that inherits from one, write _delete_=True into the backbone; for a dilated '
                 f'ResNet set out_strides.'
             )
-        if 'out_type' in kwargs:
-            raise TypeError(f'{type(self).__name__} always returns feature maps: leave out_type.')
         stages = len(out_strides)
         if len(out_channels) != stages:
             raise ValueError(
@@ -114,19 +90,10 @@ class Mask3DPyramid(BaseModule):
             )
         wanted = [feature_indices[stage] for stage in self.out_indices]
         if encoder is None:
-            encoder = dict(
-                type='mmmask3d.Mask3DViT',
-                arch=arch,
-                img_size=img_size,
-                patch_size=patch_size,
-                out_type='featmap',
-                pretrained=pretrained,
-                init_cfg=init_cfg,
-                **kwargs,
-            )
-        elif kwargs or init_cfg is not None:
-            given = sorted({**kwargs, **({'init_cfg': init_cfg} if init_cfg else {})})
-            raise ValueError(f'{", ".join(given)} belong into encoder=dict(...), which is given.')
+            maps = dict(type='mmmask3d.Mask3DViT', out_type='featmap', pretrained=pretrained)
+            encoder = dict(**maps, **kwargs)
+        elif kwargs:
+            raise ValueError(f'{", ".join(kwargs)} belong into encoder=dict(...), which is given.')
         elif pretrained is not None:
             # mmseg injects the name of a ResNet, which the encoder ignores with a warning.
             encoder = {'pretrained': pretrained, **encoder}

@@ -291,11 +291,5 @@ def test_table_shows_model_and_baselines():
 
 def test_errors_name_the_frame():
     sample = make_sample(7)
-    with pytest.raises(KeyError, match=r'frame7.*depth_mask'):
-        run([{k: v for k, v in sample.items() if k != 'depth_mask'}])
-    with pytest.raises(KeyError, match=r'frame7.*target_mode'):
-        run([{k: v for k, v in sample.items() if k not in ('pred_depth', 'target_mode')}])
-    with pytest.raises(ValueError, match=r'frame7.*depth_kind'):
-        run([dict(sample, depth_kind='disparity')])
     with pytest.raises(ValueError, match=r'frame7.*depth_invalid'):
         run([dict(sample, valid=torch.ones(SIZE, dtype=torch.bool))])

@@ -15,7 +15,12 @@ from mmengine.registry import DefaultScope
 from mmpretrain.models import MAE
 from mmpretrain.models import VisionTransformer as MMViT
 
-from mmmask3d.models.encoder_names import WeightFormatError, detect, find_tensors, foreign_source
+from mmmask3d.models.encoder_names import (
+    WeightFormatError,
+    conversion_hint,
+    detect,
+    find_tensors,
+)
 from mmmask3d.weights import export
 from mmmask3d.weights.formats import IMAGENET_MEAN, IMAGENET_STD, convert, to_timm
 
@@ -493,8 +498,8 @@ def test_another_source_than_was_said():
 
 
 def test_foreign_names_are_recognised_for_messages():
-    assert foreign_source({'model': timm_weights()}) == 'timm'
-    assert foreign_source(multimae_weights()) == 'multimae'
+    assert 'has the names of timm.' in conversion_hint({'model': timm_weights()}, 'a.pth')
+    assert 'has the names of multimae.' in conversion_hint(multimae_weights(), 'a.pth')
     encoder = convert(timm_weights(), 'file', num_heads=HEADS)
-    assert foreign_source({'state_dict': copy.copy(encoder.state)}) is None
-    assert foreign_source({'epoch': 1}) is None
+    assert conversion_hint({'state_dict': copy.copy(encoder.state)}, 'a.pth') == ''
+    assert conversion_hint({'epoch': 1}, 'a.pth') == ''
