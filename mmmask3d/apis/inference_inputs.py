@@ -144,25 +144,23 @@ class InputFrame:
     def _image(self) -> np.ndarray:
         if not isinstance(self.img, np.ndarray):
             return decode_colour(self._read(self.img), os.fspath(self.img))
-        if self.img.dtype != np.uint8 or self.img.ndim != 3 or self.img.shape[2] != 3:
-            raise FrameError(
-                f'{self.label}: img is {self.img.dtype} of shape {self.img.shape}, expected uint8 '
-                f'of shape (H, W, 3), in BGR order.'
-            )
-        if not self.img.size:
-            raise FrameError(f'{self.label}: img has no pixel, its shape is {self.img.shape}.')
-        return np.ascontiguousarray(self.img)
+        fits = self.img.dtype == np.uint8 and self.img.ndim == 3 and self.img.shape[2] == 3
+        return self._array('img', self.img, fits, 'uint8 of shape (H, W, 3), in BGR order')
 
     def _stored_depth(self) -> np.ndarray:
         if isinstance(self.depth, str | os.PathLike):
             return decode_depth(self._read(self.depth), os.fspath(self.depth))
         assert self.depth is not None
-        if self.depth.dtype.kind not in 'uif' or self.depth.ndim != 2:
+        fits = self.depth.dtype.kind in 'uif' and self.depth.ndim == 2
+        return self._array('depth', self.depth, fits, 'numbers of shape (H, W)')
+
+    def _array(self, name: str, array: np.ndarray, fits: bool, expected: str) -> np.ndarray:
+        if not fits or not array.size:
             raise FrameError(
-                f'{self.label}: depth is {self.depth.dtype} of shape {self.depth.shape}, expected '
-                f'numbers of shape (H, W).'
+                f'{self.label}: {name} is {array.dtype} of shape {array.shape}, expected '
+                f'{expected}.'
             )
-        return np.ascontiguousarray(self.depth)
+        return np.ascontiguousarray(array)
 
     def _read(self, path: str | os.PathLike) -> bytes:
         path = os.fspath(path)

@@ -107,8 +107,18 @@ def write_onnx(
         raise OnnxExportError(f'{out}: the suffix must be .onnx.')
     wrapped = _Outputs(model).eval()
     images = _images(2 if dynamic_batch else 1, size)  # a batch of 1 would be taken as fixed
-    expected = wrapped.run(images)
-    names = wrapped.names(len(expected))
+    with torch.no_grad():
+        expected = wrapped(images)
+    other = [type(value).__name__ for value in expected if not isinstance(value, Tensor)]
+    if other:
+        raise OnnxExportError(
+            f'{type(model).__name__} gives a {other[0]}, expected a map: its head has no logits '
+            f'for every place, or the backbone returns class tokens too. Of a segmentor export the '
+            f'backbone (--backbone); of a backbone set out_type="featmap".'
+        )
+    names = [f'map{i}' for i in range(len(expected))]
+    if wrapped.segmentor:
+        names = ['depth' if isinstance(model, DepthEstimator) else 'logits']
     shapes = ', '.join(f'{n} {tuple(t.shape[1:])}' for n, t in zip(names, expected, strict=True))
     with replacing(out) as temporary:
         _write(wrapped, images, str(temporary), names, dynamic_batch)
@@ -130,33 +140,8 @@ class _Outputs(nn.Module):
         self.model = model
         self.segmentor = isinstance(model, BaseSegmentor)
 
-    def names(self, count: int) -> list[str]:
-        """Names of the outputs."""
-        if self.segmentor:
-            return ['depth' if isinstance(self.model, DepthEstimator) else 'logits']
-        return [f'map{i}' for i in range(count)]
-
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return (self.model(images, mode='tensor'),) if self.segmentor else tuple(self.model(images))
-
-    def run(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The outputs of torch, after a look at what they are."""
-        try:
-            with torch.no_grad():
-                found = self(images)
-        except Exception as error:  # whatever the model's parts raise
-            raise OnnxExportError(
-                f'{type(self.model).__name__} fails on images of {tuple(images.shape)} '
-                f'({type(error).__name__}: {error}).'
-            ) from error
-        other = [type(value).__name__ for value in found if not isinstance(value, Tensor)]
-        if other:
-            raise OnnxExportError(
-                f'{type(self.model).__name__} gives a {other[0]}, expected a map: its head has no '
-                f'logits for every place, or the backbone returns class tokens too. Of a segmentor '
-                f'export the backbone (--backbone); of a backbone set out_type="featmap".'
-            )
-        return found
 
 
 def _class_of(settings: Mapping, scope: str) -> type:
@@ -197,7 +182,8 @@ def _difference(model: _Outputs, path: str, images: Tensor, names: list[str]) ->
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
-    expected = model.run(images)
+    with torch.no_grad():
+        expected = model(images)
     worst = 0.0
     found: Any = session.run(names, {'images': images.numpy()})
     for name, ours, theirs in zip(names, expected, found, strict=True):

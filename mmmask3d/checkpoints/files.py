@@ -62,14 +62,11 @@ def _read_torch_file(path: str, map_location: Any, mmap: bool) -> Any:
     with open(path, 'rb') as file:
         head = file.read(4)
     is_zip = head == b'PK\x03\x04'  # torch's own test
-    if not head:
-        raise CheckpointError(
-            f'{path}: the file is empty. Expected a checkpoint; copy or download it again.'
-        )
     if not is_zip and head[:1] != b'\x80':
+        found = f'a file that starts with {head!r}' if head else 'an empty file'
         raise CheckpointError(
-            f'{path}: not a checkpoint. Found a file that starts with {head!r}; expected one '
-            'written by torch.save, or a .safetensors file. (A downloaded web page or a Git LFS '
+            f'{path}: not a checkpoint. Found {found}; expected one written by torch.save, or a '
+            '.safetensors file. Copy or download it again. (A downloaded web page or a Git LFS '
             'pointer looks like this.)'
         )
     try:

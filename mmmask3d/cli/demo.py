@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 import sys
 import time
@@ -88,9 +87,6 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser.add_argument('--data', type=Path, help='generated rooms; data/rooms_demo by default')
     parser.add_argument('--seed', type=int, default=0, help='the first one; the data stay')
     parser.add_argument(
-        '--fresh', action='store_true', help='remove the results of earlier calls first'
-    )
-    parser.add_argument(
         '--tiny', action='store_true', help='a few frames and steps, to see that everything runs'
     )
     args = parser.parse_args(argv)
@@ -149,13 +145,6 @@ def plan(out: Path, data: Path, seed: int, budget: Budget) -> Steps:
         tuple(finetuning('encoder', WEIGHTS, number) for number in seeds),
         tuple(finetuning('scratch', None, number) for number in seeds),
     )
-
-
-def remove_results(out: Path) -> None:
-    """Remove the folders of the demo's steps below ``out``, and nothing else."""
-    for folder in out.glob('*-' + '[0-9a-f]' * 8):
-        if (folder / 'log.txt').exists():
-            shutil.rmtree(folder)
 
 
 def run(steps: Steps, say: Callable[[str], None]) -> int:
@@ -223,8 +212,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
     from mmmask3d.steps import StepFailed
 
-    if args.fresh:
-        remove_results(args.out)
     begin = time.monotonic()
     steps = plan(args.out, args.data, args.seed, TINY if args.tiny else FULL)
     try:
@@ -236,5 +223,5 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     if done:
         print(f'{done} steps in {(time.monotonic() - begin) / 60:.1f} minutes.')
     else:
-        print('Everything was there already; --fresh starts over.')
+        print(f'Everything was there already; remove {args.out} to start over.')
     return 0

@@ -1,31 +1,16 @@
 """Epoch loop that continues an interrupted run exactly where it stopped, also within an epoch."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import torch
 from mmengine.dist import get_rank
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import BatchSampler
 
+from mmmask3d.datasets.sampling import sample_rng
 from mmmask3d.engine.resume_hook import RNGStateHook, restore_rng_state, sampler_of
 from mmmask3d.engine.resumed_config import ResumedConfigHook
 from mmmask3d.registry import LOOPS
-
-
-@contextmanager
-def _torch_seeded(*numbers: int) -> Iterator[None]:
-    """Draw from a generator seeded by ``numbers``; leave the global CPU generator untouched."""
-    state = torch.get_rng_state()
-    seed = 0
-    for number in numbers:
-        seed = (seed * 1_000_003 + number + 1) % (2**63 - 1)
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
 
 
 @LOOPS.register_module()
@@ -126,7 +111,7 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
             sampler.set_start(min(skip * loader.batch_size, sampler.num_samples))
             to_drop = 0
         # the data loader draws the seed of its workers from the global generator
-        with _torch_seeded(self.runner.seed, get_rank(), self._epoch):
+        with sample_rng(self.runner.seed, get_rank(), self._epoch):
             iterator = iter(loader)
         if to_drop:
             self.runner.logger.info(

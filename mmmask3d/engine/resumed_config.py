@@ -90,9 +90,7 @@ class ResumedConfigHook(Hook):
         """
         if not getattr(runner, '_resume', False):
             return
-        old, new = stored_config(checkpoint), _plain_config(runner.cfg.pretty_text)
-        changed = {} if old is None or new is None else differences(old, new)
-        _report(runner, changed, comparable=old is not None)
+        changed = _reported_differences(runner, checkpoint)
         if not _has_one_optimizer(runner):
             if any(key.startswith(('optim_wrapper', 'param_scheduler')) for key in changed):
                 runner.logger.warning(
@@ -165,22 +163,6 @@ def replay(schedulers: Sequence[Any], epochs: int, iterations: int, epoch_length
 # ------------------------------------------------------------------------------ configs
 
 
-def stored_config(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the config in a checkpoint of mmengine; None where there is none that can be read.
-
-    It is stored as Python, which is read here and never run.
-    """
-    text = (checkpoint.get('meta') or {}).get('cfg')
-    return _plain_config(text) if isinstance(text, str) else None
-
-
-def _plain_config(text: str) -> dict[str, Any] | None:
-    try:
-        return parse_config_text(text)
-    except (SyntaxError, ValueError):
-        return None
-
-
 def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
     """Compare two configs where they decide what is trained.
 
@@ -210,14 +192,19 @@ def _flattened(value: Any, key: str = '') -> Iterator[tuple[str, Any]]:
         yield from _flattened(entry, f'{key}.{name}' if key else str(name))
 
 
-def _report(runner: Any, changed: Mapping[str, tuple[Any, Any]], comparable: bool) -> None:
-    if not comparable:
+def _reported_differences(runner: Any, checkpoint: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What the config says otherwise than that in the checkpoint, which is read and never run."""
+    try:
+        old = parse_config_text((checkpoint.get('meta') or {})['cfg'])
+        changed = differences(old, parse_config_text(runner.cfg.pretty_text))
+    except (KeyError, SyntaxError, ValueError):
         runner.logger.warning(
-            'The checkpoint holds no config that can be read, so what changed since it was written '
-            'cannot be named. The config of this run is in force.'
+            'The checkpoint or this run holds no config that can be read, so what changed cannot '
+            'be named. The config of this run is in force.'
         )
+        return {}
     if not changed:
-        return
+        return {}
     lines = []
     for key, (old, new) in changed.items():
         hint = ''
@@ -230,6 +217,7 @@ def _report(runner: Any, changed: Mapping[str, tuple[Any, Any]], comparable: boo
         'The config differs from the one in the checkpoint. It is in force from here on:\n'
         + '\n'.join(lines)
     )
+    return changed
 
 
 # ------------------------------------------------------------------------------ refusals

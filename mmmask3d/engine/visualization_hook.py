@@ -23,20 +23,11 @@ class ReconstructionVisualizationHook(Hook):
         num_frames: Frames per validation; always the same ones, as validation does not shuffle.
         interval: Draw at every ``interval``-th validation of this process, the first included,
             and at the last of a training.
-        bgr: Whether the pipeline packs BGR images, as mmcv loads them.
-        panel: Options of :func:`~mmmask3d.visualization.reconstruction_panel`, such as
-            ``dict(paste_kept=True)`` or ``dict(vmin=0.5, vmax=5.0)``.
     """
 
     priority = 'NORMAL'
 
-    def __init__(
-        self,
-        num_frames: int = 4,
-        interval: int = 1,
-        bgr: bool = True,
-        panel: dict | None = None,
-    ) -> None:
+    def __init__(self, num_frames: int = 4, interval: int = 1) -> None:
         if num_frames < 1 or interval < 1:
             raise ValueError(
                 f'num_frames and interval must be at least 1, got {num_frames} and {interval}; '
@@ -44,8 +35,6 @@ class ReconstructionVisualizationHook(Hook):
             )
         self.num_frames = num_frames
         self.interval = interval
-        self.bgr = bgr
-        self.panel = panel or {}
         self._validations = 0
         self._drawn = 0
         self._step = 0
@@ -75,7 +64,7 @@ class ReconstructionVisualizationHook(Hook):
         for image, sample in zip(data_batch['inputs']['img'], outputs or (), strict=True):
             if self._drawn >= self.num_frames:
                 return
-            picture = panel_of_sample(image, sample, self.bgr, **self.panel)
+            picture = panel_of_sample(image, sample)
             # The name of a frame without what cannot stand in a file name.
             frame = re.sub(r'[^\w.-]+', '_', str(sample.get('frame', 'frame'))).strip('_')
             runner.visualizer.add_image(f'{mode}_{self._drawn:02d}_{frame}', picture, self._step)

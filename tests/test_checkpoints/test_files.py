@@ -389,7 +389,7 @@ def test_truncated(tmp_path, vit_state, keep):
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        (b'', 'the file is empty'),
+        (b'', 'an empty file'),
         (b'<!DOCTYPE html><html>not found</html>', 'not a checkpoint'),
         (b'version https://git-lfs.github.com/spec/v1\n', 'Git LFS pointer'),
     ],

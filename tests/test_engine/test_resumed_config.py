@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from mmmask3d.checkpoints.files import load_checkpoint_file
 from mmmask3d.engine import ResumedConfigHook
-from mmmask3d.engine.resumed_config import differences, stored_config
+from mmmask3d.engine.resumed_config import differences
 from mmmask3d.registry import DATASETS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
 FRAMES = 8  # in batches of 2: four iterations an epoch
@@ -505,20 +505,6 @@ def test_several_optimisers_are_restored_as_they_are(tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------- the stored config
-
-
-def test_stored_config_is_read_and_not_run(tmp_path):
-    marker = tmp_path / 'ran'
-    hostile = f"model = dict(a=open({str(marker)!r}, 'w'))"
-    assert stored_config({'meta': {'cfg': hostile}}) is None
-    assert not marker.exists()
-    text = Config(dict(a=[dict(type='X', size=(1, -2)), None], b={'with.dot': True})).pretty_text
-    assert stored_config({'meta': {'cfg': text}}) == {
-        'a': [{'type': 'X', 'size': (1, -2)}, None],
-        'b': {'with.dot': True},
-    }
-    assert stored_config({'meta': {'cfg': 'no python ('}}) is None
-    assert stored_config({}) is None
 
 
 def test_differences_of_what_decides_the_training():

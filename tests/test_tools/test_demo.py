@@ -48,15 +48,6 @@ def test_demo_runs_reports_and_runs_again_only_what_is_missing(demo, tmp_path, c
     assert 'log.txt' in error
 
 
-def test_fresh_removes_the_results_and_nothing_else(demo, tmp_path):
-    steps = demo.plan(tmp_path, tmp_path / 'rooms', 0, demo.TINY)
-    for folder in (steps.depth.folder, tmp_path / 'rooms', tmp_path / 'other-0123abcd'):
-        folder.mkdir()
-    (steps.depth.folder / 'log.txt').touch()
-    demo.remove_results(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['other-0123abcd', 'rooms']
-
-
 def test_fine_tunings_of_a_seed_differ_in_the_encoder_only(demo, tmp_path):
     steps = demo.plan(tmp_path, tmp_path / 'rooms', 3, demo.FULL)
     for number, runs in enumerate(zip(steps.encoder, steps.scratch, strict=True), 3):
