@@ -12,6 +12,7 @@ from torch import nn
 
 from mmmask3d.engine import LayerDecayOptimWrapperConstructor
 from mmmask3d.models import Mask3DPyramid, Mask3DViT
+from mmmask3d.swap.config import _STYLE  # noqa: F401  takes yapf before a fixture leaves it out
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / 'docs/transfer.md').read_text()
