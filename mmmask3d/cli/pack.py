@@ -1,8 +1,8 @@
 """Pack a data set into one LMDB file, for network file systems; unpack or check one.
 
-    python tools/dataset_converters/pack_lmdb.py pack data/my_frames data/my_frames.lmdb
-    python tools/dataset_converters/pack_lmdb.py check data/my_frames.lmdb
-    python tools/dataset_converters/pack_lmdb.py unpack data/my_frames.lmdb data/unpacked
+    mmmask3d pack pack data/my_frames data/my_frames.lmdb
+    mmmask3d pack check data/my_frames.lmdb
+    mmmask3d pack unpack data/my_frames.lmdb data/unpacked
 
 All files of the folder are packed byte for byte (index files and annotations too; hidden ones are
 left out), each with a checksum. A config reads the packed files when `backend_args` is set in the
