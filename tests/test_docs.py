@@ -27,7 +27,7 @@ import mmmask3d
 from mmmask3d import preflight
 from mmmask3d.apis import get_model
 from mmmask3d.cli.main import main
-from mmmask3d.datasets import resolve_masking
+from mmmask3d.datasets import RGBDDataset, resolve_masking
 from mmmask3d.engine.run_config import load_config
 from mmmask3d.models import Mask3DViT
 from mmmask3d.registry import HOOKS, TRANSFORMS
@@ -287,15 +287,15 @@ def run_page(tiny_rooms, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize('page', ['your_frames', 'predicted_depth'])
 def test_pages_of_general_converters(page, run_page):
     """What the first conversion prints is what the page shows."""
-    printed, shown = '', ''
-    for block, _, said in run_page(f'docs/datasets/{page}.md'):
-        printed = printed or said
-        shown = shown or (block.text if block.language == 'text' else '')
+    steps = list(run_page(f'docs/datasets/{page}.md'))
+    printed = next(said for _, _, said in steps if said)
+    shown = next(block.text for block, *_ in steps if block.language == 'text')
     assert shown.startswith(f'data/{page.replace("your", "my").replace("_depth", "")}')
     assert printed == shown
     if page == 'your_frames':
         assert len(Path('data/my_pairs/splits/all.txt').read_text().splitlines()) == 6
-        assert not Path('data/my_index/rgb').exists()
+        settings = {k: v for k, v in steps[-1][1]['dataset'].items() if k != 'type'}
+        assert len(RGBDDataset(**settings)) == 6
 
 
 def test_page_of_checking(run_page):

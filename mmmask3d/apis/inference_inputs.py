@@ -121,10 +121,10 @@ class InputFrame:
                     f'depth_invalid are none). Check depth_scale, min_depth and max_depth, or '
                     f'give depth=None to predict from colour alone.'
                 )
-            doubt = doubtful_unit(depth, valid) if reading.depth_kind == 'metric' else None
-            if doubt is not None:
+            doubt = doubtful_unit(depth, valid) if reading.depth_kind == 'metric' else ''
+            if doubt:
                 print_log(
-                    f'{self.label}: {doubt[0]}. {doubt[1]} Without depth_scale, floats are metres '
+                    f'{self.label}: {doubt} Without depth_scale, floats are metres '
                     f'and integers millimetres.',
                     logger='current',
                     level=logging.WARNING,

@@ -10,10 +10,11 @@ Exit code: 0 without errors, 1 with errors (--strict: or warnings), 2 if nothing
 import argparse
 from collections.abc import Sequence
 
+from mmmask3d.atomic_file import write_file
 from mmmask3d.cli.options import natural, read_overrides
 from mmmask3d.cli.source_options import add_source_arguments
 from mmmask3d.cli.start import start
-from mmmask3d.conversion.options import at_least_one, number
+from mmmask3d.conversion.options import at_least_one, share
 
 
 def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
@@ -37,7 +38,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         '--tolerance',
-        type=number(float, lambda value: 0 < value < 1, 'a share between 0 and 1'),
+        type=share,
         default=0.01,
         metavar='SHARE',
         help='displacement that counts as registered, share of the width (default: %(default)s)',
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     start()
 
     from mmmask3d.inspection.check import CheckOptions, check_sets
-    from mmmask3d.inspection.report import as_text, counts, write_reports
+    from mmmask3d.inspection.report import as_html, as_json, as_text, counts
     from mmmask3d.inspection.sources import SourceOptionsError, open_sources
 
     args.cfg_options = read_overrides(args.cfg_options)
@@ -73,7 +74,10 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     checked, findings = check_sets(sources, options)
     print(as_text(checked, findings))
     try:
-        write_reports(checked, findings, args.json, args.html)
+        if args.json:
+            write_file(args.json, as_json(checked, findings))
+        if args.html:
+            write_file(args.html, as_html(checked, findings))
     except OSError as error:
         parser.error(f'the report cannot be written: {error}')
     found = counts(findings)

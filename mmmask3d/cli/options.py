@@ -5,9 +5,7 @@ import os
 import sys
 from typing import Any
 
-from mmmask3d.conversion.options import number
-
-natural = number(int, lambda value: value >= 0, '0 or more')
+from mmmask3d.conversion.options import natural as natural
 
 
 def weights_file(text: str) -> str:

@@ -30,9 +30,6 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     command = commands.add_parser('pack', help='folder to database')
     command.add_argument('folder', type=Path)
     command.add_argument('database', type=Path, help='new file')
-    command.add_argument(
-        '--only', nargs='+', default=[], metavar='PATH', help='files and folders below the folder'
-    )
     command.add_argument('--workers', type=at_least_one, default=4, help='threads that read files')
     command = commands.add_parser('unpack', help='database to folder')
     command.add_argument('database', type=Path)
@@ -49,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
 
     try:
         if args.command == 'pack':
-            manifest = pack(args.folder, args.database, args.only, args.workers)
+            manifest = pack(args.folder, args.database, args.workers)
         elif args.command == 'unpack':
             manifest = unpack(args.database, args.folder)
         else:

@@ -26,37 +26,23 @@ class ConversionError(RuntimeError):
 
 @dataclass(frozen=True)
 class JobOptions:
-    """How a conversion runs; only ``size`` decides what it makes.
+    """How a conversion runs; only ``size`` decides what it makes."""
 
-    Attributes:
-        size: (width, height) of the output; None for the size of the depth map of each frame,
-            or, where a frame has none, of its colour image.
-        workers: Number of processes.
-        on_error: 'raise' to convert what can be converted and then fail, 'drop' to leave damaged
-            frames out and name them in the manifest.
-        limit: Convert only as many frames, the first ones, to have a look. Index files and manifest
-            name these alone; a later call without it goes on.
-    """
-
+    # (width, height) of the output; None for the size of each depth map, or else colour image
     size: tuple[int, int] | None = None
-    workers: int = 1
-    on_error: str = 'raise'
+    workers: int = 1  # processes
+    on_error: str = 'raise'  # convert the others and fail; 'drop': name damaged frames and go on
+    # Only the first frames, which index files and manifest then name alone; a later call goes on.
     limit: int | None = None
 
 
 @dataclass
 class Result:
-    """What a conversion did.
+    """What a conversion did."""
 
-    Attributes:
-        manifest: Content of ``manifest.json``.
-        made: Number of frames that had to be converted and were.
-        problems: What was left out.
-    """
-
-    manifest: dict
-    made: int
-    problems: list[str]
+    manifest: dict  # content of manifest.json
+    made: int  # frames that had to be converted and were
+    problems: list[str]  # what was left out
 
 
 def convert(converter: Converter, out: Path, options: JobOptions = JobOptions()) -> Result:

@@ -37,8 +37,7 @@ def finish(
     files: dict[str, bytes] = {}
     splits = {}
     for split, listed in converter.splits(names).items():
-        lines = (converter.index_line(name, extras[name]) for name in listed)
-        files[f'splits/{split}.txt'] = ''.join(f'{line}\n' for line in lines).encode()
+        files[f'splits/{split}.txt'] = ''.join(f'{name}\n' for name in listed).encode()
         splits[split] = {'frames': len(listed)}
         if converter.categories:
             file, folder = converter.annotation_file(split)

@@ -25,6 +25,8 @@ def number(
 
 
 at_least_one = number(int, lambda value: value >= 1, 'at least 1')
+natural = number(int, lambda value: value >= 0, '0 or more')
+share = number(float, lambda value: 0 < value < 1, 'a share between 0 and 1')
 above_zero = number(float, lambda value: 0 < value < math.inf, 'a number above 0')
 
 

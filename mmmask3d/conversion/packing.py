@@ -3,11 +3,10 @@
 import json
 import mmap
 import os
-import posixpath
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mmmask3d.conversion.storage import StorageError
-from mmmask3d.datasets.frame_files import existing, files_below, same_form
+from mmmask3d.datasets.frame_files import files_below, same_form
 from mmmask3d.datasets.packed_lmdb import (
     FORMAT,
     FORMAT_VERSION,
@@ -33,7 +32,7 @@ class PackingError(RuntimeError):
     """A folder cannot be packed, or a database not be unpacked."""
 
 
-def pack(root: Path, out: Path, parts: Sequence[str] = (), workers: int = 4) -> dict:
+def pack(root: Path, out: Path, workers: int = 4) -> dict:
     """Pack the files below a folder, as :func:`~mmmask3d.datasets.frame_files.walk` lists them.
 
     The database takes its name when every file of it has been read back and compared.
@@ -41,7 +40,6 @@ def pack(root: Path, out: Path, parts: Sequence[str] = (), workers: int = 4) -> 
     Args:
         root: The folder.
         out: The database, a new file.
-        parts: Files and folders below ``root`` to pack; all by default.
         workers: Threads that read files, which helps on network file systems.
 
     Returns:
@@ -54,9 +52,15 @@ def pack(root: Path, out: Path, parts: Sequence[str] = (), workers: int = 4) -> 
     """
     if out.exists():
         raise PackingError(f'{out} exists. Remove it, or choose another name.')
+    if not root.is_dir():
+        raise PackingError(f'{root}: there is no such folder.')
     again: list[str] = []
+    try:
+        names = list(files_below(root, again=again))
+    except OSError as error:
+        raise PackingError(f'{error.filename}: cannot be listed ({error.strerror}).') from error
     files: dict[str, Path] = {}
-    for name in _files(root, parts, again):
+    for name in names:
         key = same_form(name)
         _check_key(key, root)
         if key in files:
@@ -65,7 +69,7 @@ def pack(root: Path, out: Path, parts: Sequence[str] = (), workers: int = 4) -> 
         if not files[key].is_file():
             raise PackingError(f'{root / name}: neither a file nor a folder (a broken link?).')
     if not files:
-        raise PackingError(f'{root}: no file to pack in {", ".join(parts) or "it"}.')
+        raise PackingError(f'{root}: no file to pack in it.')
     if again:
         print(
             f'warning: links to folders that hold them or are packed under another name, which is '
@@ -123,7 +127,7 @@ def unpack(database: Path, out: Path) -> dict:
 
 
 def check(database: Path) -> dict:
-    """Verify a database: its size, the number of its files and all checksums.
+    """Verify a database: the number of its files and all checksums.
 
     Returns:
         The manifest.
@@ -135,12 +139,8 @@ def check(database: Path) -> dict:
     backend = PackedLmdbBackend(str(database))
     manifest = backend.manifest()
     keys = tqdm(_keys(backend), unit='file', desc='checking', disable=None)
-    size = sum(len(backend.get(key)) for key in keys)
-    if size != manifest['bytes']:
-        raise PackedDatabaseError(
-            f'{database}: its files have {size} bytes, expected {manifest["bytes"]} after its '
-            f'manifest. Pack the folder again.'
-        )
+    for key in keys:
+        backend.get(key)
     return manifest
 
 
@@ -158,29 +158,6 @@ def _keys(backend: PackedLmdbBackend) -> list[str]:
             f'Pack the folder again.'
         )
     return keys
-
-
-def _files(root: Path, parts: Sequence[str], again: list[str]) -> Iterator[str]:
-    """Files below a folder, relative to it, with '/' between the parts."""
-    if not root.is_dir():
-        raise PackingError(f'{root}: there is no such folder.')
-    for part in parts or ['']:
-        start = Path(existing(str(root / part)))
-        if part and (os.path.isabs(part) or '..' in Path(part).parts or not start.exists()):
-            raise PackingError(f'{part}: no file or folder of {root}.')
-        if start.is_file():
-            yield start.relative_to(root).as_posix()
-        else:
-            prefix = start.relative_to(root).as_posix()
-            links: list[str] = []
-            try:
-                for name in files_below(start, again=links):
-                    yield posixpath.normpath(f'{prefix}/{name}')
-                again += [posixpath.normpath(f'{prefix}/{link}') for link in links]
-            except OSError as error:
-                raise PackingError(
-                    f'{error.filename}: cannot be listed ({error.strerror}).'
-                ) from error
 
 
 def _check_key(key: str, where: Path) -> None:

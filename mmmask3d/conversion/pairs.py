@@ -67,17 +67,17 @@ class Pattern:
             re.DOTALL,
         )
 
-    def frame(self, path: str) -> str | None:
-        """Name of the frame a path belongs to; None if the pattern does not match."""
-        return self._name(path, self.suffix) if path.lower().endswith(self.suffix) else None
+    def frame(self, path: str, any_suffix: bool = False) -> str | None:
+        """Name of the frame a path belongs to; None if the pattern does not match.
 
-    def matches_but_for_suffix(self, path: str) -> bool:
-        """Whether a path is a picture that the pattern matches without looking at the suffix."""
+        Args:
+            path: Relative to the source.
+            any_suffix: Whether that of any picture will do.
+        """
         suffix = os.path.splitext(path)[1]
-        return suffix.lower() in PICTURE_SUFFIXES and self._name(path, suffix) is not None
-
-    def _name(self, path: str, suffix: str) -> str | None:
-        match = self._expression.fullmatch(same_form(path[: len(path) - len(suffix)]))
+        if suffix.lower() not in (PICTURE_SUFFIXES if any_suffix else (self.suffix,)):
+            return None
+        match = self._expression.fullmatch(same_form(path.removesuffix(suffix)))
         return '/'.join(g for g in match.groups() if g) if match else None
 
 
@@ -268,7 +268,7 @@ class PairFinder:
             for path in self._files(folder):
                 if not any(pattern.frame(path) for pattern in patterns):
                     for pattern in patterns:
-                        if pattern.matches_but_for_suffix(path):
+                        if pattern.frame(path, any_suffix=True) is not None:
                             left.setdefault(pattern.option, []).append(path)
         return [
             f'{len(paths)} files are left out, which {option} matches but for their suffix: '

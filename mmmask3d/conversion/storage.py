@@ -206,7 +206,12 @@ def _read_journal(root: Path, identity: dict) -> tuple[dict[str, dict], set[str]
             f'{journal}: its first line, which says how {root} was made, is damaged. Remove '
             f'{root} and convert again.'
         )
-    differing = _differences(found, json.loads(json.dumps(identity)))
+    old, new = (d | d.get('options', {}) for d in (found, json.loads(json.dumps(identity))))
+    differing = [
+        f'{key} {old.get(key)!r} (asked for: {new.get(key)!r})'
+        for key in sorted({*old, *new} - {'options'})
+        if old.get(key) != new.get(key)
+    ]
     if differing:
         raise StorageError(
             f'{root} was made with {"; ".join(differing)}. Give the same options to go on with '
@@ -219,14 +224,3 @@ def _read_journal(root: Path, identity: dict) -> tuple[dict[str, dict], set[str]
     with ThreadPoolExecutor(8) as pool:
         kept = pool.map(lambda r: unchanged(root, r['files']), records.values())
         return {r['name']: r for r, k in zip(records.values(), kept, strict=True) if k}, index
-
-
-def _differences(found: dict, wanted: dict, prefix: str = '') -> list[str]:
-    result = []
-    for key in sorted({*found, *wanted}):
-        old, new = found.get(key), wanted.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            result += _differences(old, new, f'{prefix}{key}.')
-        elif old != new:
-            result.append(f'{prefix}{key} {old!r} (asked for: {new!r})')
-    return result

@@ -3,17 +3,10 @@
 import argparse
 from collections.abc import Mapping, Sequence
 
+from mmmask3d.conversion.options import share
 from mmmask3d.conversion.pairs import natural
 
 _MOST = 1.5  # times the share asked for, before a folder is taken apart
-
-
-def share(text: str) -> float:
-    """Parse a share for ``argparse``."""
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f'expected a share between 0 and 1, got {text}')
-    return value
 
 
 def add_argument(parser: argparse._ActionsContainer) -> None:
@@ -30,8 +23,8 @@ def add_argument(parser: argparse._ActionsContainer) -> None:
 def validation_frames(names: Sequence[str], wanted: float) -> set[str]:
     """Choose frames for validation.
 
-    Folders, sorted, are taken from the last on as long as they add up to no more than 1.5 times
-    the share. Where no folder is small enough, the last frames in a row are taken.
+    Whole folders from the last on, as long as they add up to no more than 1.5 times the share; the
+    last frames in a row where no folder is small enough.
 
     Args:
         names: Of all frames, with '/' between folders.

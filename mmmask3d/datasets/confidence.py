@@ -55,10 +55,32 @@ def read_confidence(content: bytes, path: str, shape: tuple[int, int]) -> np.nda
     return values if factor == 1 else resize_nearest(values, shape[::-1])
 
 
-def nothing_sure(values: np.ndarray, valid: np.ndarray, minimum: float, path: str) -> str:
-    """Message for a frame in which no reading is sure enough."""
-    return (
-        f'{path}: no reading has a confidence of at least {minimum:g}; where there are readings it '
-        f'holds {values[valid].min():g} to {values[valid].max():g}. The threshold is in the values '
-        f'as stored (ARKit: 0, 1, 2; some apps 0 to 100 or 0 to 255).'
-    )
+class NothingSure(FrameError):
+    """No reading of a frame is sure enough."""
+
+
+def sure_readings(content: bytes, path: str, valid: np.ndarray, minimum: float) -> np.ndarray:
+    """Where readings are sure enough.
+
+    Args:
+        content: The bytes of a confidence map, see :func:`read_confidence`.
+        path: Its name, for messages.
+        valid: (H, W) bool, where there is a reading; somewhere there is one.
+        minimum: Least confidence that counts.
+
+    Returns:
+        (H, W) bool, True somewhere.
+
+    Raises:
+        NothingSure: Nowhere.
+        FrameError: The map cannot be read.
+    """
+    values = read_confidence(content, path, valid.shape)
+    sure = valid & (values >= minimum)
+    if not sure.any():
+        raise NothingSure(
+            f'{path}: no reading has a confidence of at least {minimum:g}; where there are '
+            f'readings it holds {values[valid].min():g} to {values[valid].max():g}. The threshold '
+            f'is in the values as stored (ARKit: 0, 1, 2; some apps 0 to 100 or 0 to 255).'
+        )
+    return np.asarray(sure)

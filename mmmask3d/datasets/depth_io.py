@@ -36,12 +36,6 @@ _PILLOW_FORMATS = {
     'WebP': 'WEBP',
 }
 _PILLOW_MODES = '1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX'
-_CHANNELS = {
-    'RGB': '3 channels (RGB)',
-    'palette': 'a colour palette',
-    'grey with alpha': '2 channels (grey and alpha)',
-    'RGBA': '4 channels (RGBA)',
-}
 _NO_DEPTH = {
     'JPEG': 'JPEG is lossy: it blends readings with holes',
     'ZIP or NPZ': 'an archive does not say which of its arrays is depth',
@@ -280,7 +274,7 @@ def _decode_npy(content: bytes, path: str) -> np.ndarray:
 def _decode_png(content: bytes, path: str) -> np.ndarray:
     found = read_header(content, path)
     if found.kind != 'grey':
-        raise FrameError(_several_channels(path, _CHANNELS.get(found.kind, found.kind)))
+        raise FrameError(_several_channels(path, found.kind))
     if found.bits not in (8, 16):  # OpenCV widens 1, 2 and 4 bits, which changes the values
         raise FrameError(
             f'{path}: expected 8 or 16 bits per depth value, found {found.bits}. Save the values '

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from weakref import WeakValueDictionary
 
-from mmengine.fileio.backends import LmdbBackend, register_backend
+from mmengine.fileio.backends import BaseStorageBackend, register_backend
 
 from mmmask3d.datasets.frame_files import content_of, same_form
 
@@ -66,46 +66,32 @@ def without_checksum(key: bytes, value: memoryview | bytes, db_path: str) -> byt
 
 
 @register_backend('packed_lmdb')
-class PackedLmdbBackend(LmdbBackend):
+class PackedLmdbBackend(BaseStorageBackend):
     """Read files from an LMDB made by ``mmmask3d pack``.
 
-    Used through ``backend_args`` alone; paths stay those of the folder::
-
-        backend_args = dict(backend='packed_lmdb', db_path='data/frames.lmdb',
-                            data_root='data/frames')
-
-    The database is opened read-only and without locks, once in each process. Contents are compared
-    with their checksums when they are read. Names may be asked for in any Unicode form.
+    Used through ``backend_args=dict(backend='packed_lmdb', db_path=..., data_root=...)`` alone;
+    paths stay those of the folder, in any Unicode form. The database is opened read-only and
+    without locks, once in each process.
 
     Args:
         db_path: The database, one file.
         data_root: Folder that the database stands for: the beginning of every path asked for. ''
             where paths are relative to the packed folder already.
-        verify: Whether to compare checksums. It takes a tenth of the time of reading.
 
     Raises:
         PackedDatabaseError: The database does not exist, is truncated or something else (when it
             is first used), or a path lies outside ``data_root``.
     """
 
-    _client: Any
-
-    def __init__(self, db_path: str, data_root: str = '', verify: bool = True) -> None:
-        super().__init__(db_path)
-        self._process: int | None = None  # that _client was opened in
+    def __init__(self, db_path: str, data_root: str = '') -> None:
+        self.db_path = str(db_path)
         self.data_root = str(data_root)
-        self.verify = verify
+        self._environment: tuple[int, Any] = (0, None)  # the process it was opened in, and it
         root = posixpath.normpath(self.data_root) if self.data_root else '.'
         self._prefix = '' if root == '.' else root.rstrip('/') + '/'
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | dict(_client=None, _process=None)
-
-    def __deepcopy__(self, memo: dict) -> 'PackedLmdbBackend':
-        return type(self)(self.db_path, self.data_root, self.verify)
-
-    def __del__(self) -> None:
-        """Unlike the parent's, leaves the database open for the other backends."""
+        return self.__dict__ | dict(_environment=(0, None))
 
     # ---------------------------------------------------------------- reading
 
@@ -124,9 +110,7 @@ class PackedLmdbBackend(LmdbBackend):
                 raise FileNotFoundError(
                     f'{filepath} does not exist: {self.db_path} has no {self._key(filepath)!r}.'
                 )
-            if self.verify:
-                return without_checksum(key, value, self.db_path)
-            return bytes(value[:-CHECKSUM_SIZE])
+            return without_checksum(key, value, self.db_path)
 
     def get_text(self, filepath: str | Path, encoding: str = 'utf-8') -> str:
         """Content of a file as text."""
@@ -229,9 +213,9 @@ class PackedLmdbBackend(LmdbBackend):
     @contextmanager
     def _reading(self) -> Iterator[Any]:
         """A read transaction, whose values are views that end with it."""
-        if self._client is None or self._process != os.getpid():
-            self._client, self._process = _open(self.db_path), os.getpid()
-        with _damage_named(self.db_path), self._client.begin(buffers=True) as transaction:
+        if self._environment[0] != os.getpid():
+            self._environment = os.getpid(), _open(self.db_path)
+        with _damage_named(self.db_path), self._environment[1].begin(buffers=True) as transaction:
             yield transaction
 
 

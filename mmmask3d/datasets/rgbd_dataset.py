@@ -36,8 +36,8 @@ from mmmask3d.datasets.transforms.geometry import RGBDRandomResizedCrop
 from mmmask3d.datasets.transforms.loading import LoadRGBD
 from mmmask3d.registry import DATASETS
 
-# A frame as held in memory: its stem under both prefixes, or (colour file, depth file).
-Record = str | tuple[str, str]
+# A frame as held in memory: its files, relative to the prefixes, in the order of _KINDS.
+Record = tuple[str, ...]
 
 _KINDS = {
     'img_path': 'colour files',
@@ -50,14 +50,9 @@ _KINDS = {
 class RGBDDataset(BaseDataset):
     """RGB-D frames for pre-training, found by folder or by an index file.
 
-    Without ``ann_file``, both folders are scanned recursively, and files belong together whose
-    paths below them, without suffix, are the same. With it, each line names one frame: a stem
-    (``scene_01/0003``), or a colour and a depth file with suffixes. docs/data_format.md shows the
-    layout, the rules of names and the units of common data sets.
-
-    A frame costs little more memory than its name (mmengine's serialised list, shared between
-    workers); paths and depth settings are put together on access. Sources with other settings
-    are concatenated with mmengine's ``ConcatDataset``.
+    docs/data_format.md shows the layout, the rules of names and of index files, and the units of
+    common data sets. Sources with other settings are concatenated with mmengine's
+    ``ConcatDataset``.
 
     In training with :class:`~mmmask3d.datasets.EpochIndexSampler`, everything the pipeline draws
     from python's, numpy's and torch's global generators is a function of (``seed``, the run's
@@ -138,7 +133,6 @@ class RGBDDataset(BaseDataset):
         self.depth_suffix = depth_suffix
         self.confidence_suffix = confidence_suffix
         self.min_confidence = min_confidence
-        self._other_maps: dict[str, str] = {}  # confidence maps by the name they should have
         self._listed: dict[str, set[str]] = {}  # files of scanned folders, while they are paired
         self.depth_scale = float(depth_scale)
         self.depth_invalid = tuple(depth_invalid)
@@ -181,9 +175,9 @@ class RGBDDataset(BaseDataset):
         )
 
     def _scan_folders(self) -> list[Record]:
-        """Sorted stems of the files in either folder."""
+        """Frames by the sorted stems of the files in either folder."""
         colour, depth = (self._scan(key) for key in ('img_path', 'depth_path'))
-        return sorted(colour | depth)
+        return [self._files_of(stem) for stem in sorted(colour | depth)]
 
     def _scan(self, key: str) -> set[str]:
         folder, suffix = self.data_prefix[key], self._suffix(key)
@@ -237,27 +231,24 @@ class RGBDDataset(BaseDataset):
 
     def _complete(self, frames: list[Record]) -> list[Record]:
         """The frames all files of which exist; raises, or warns, where some do not."""
-        keys = [key for key in _KINDS if key in self.data_prefix]
+        keys = self._keys
         if not frames or not all(self._can_check(key) for key in keys):
             return frames
-        rows = [(*self._files(frame), self._confidence(frame))[: len(keys)] for frame in frames]
         there = [
             self._existing(key, set(names))
-            for key, names in zip(keys, zip(*rows, strict=True), strict=True)
+            for key, names in zip(keys, zip(*frames, strict=True), strict=True)
         ]
-        complete = []
-        for row in rows:
-            files = [found.get(name, '') for name, found in zip(row, there, strict=True)]
-            if not all(files):
-                continue
-            record = self._record(files[0], files[1])
-            complete.append(record)
-            if files[2:] and files[2] != self._confidence(record):
-                self._other_maps[self._confidence(record)] = files[2]
+        found = [
+            tuple(files.get(name, '') for files, name in zip(there, frame, strict=True))
+            for frame in frames
+        ]
+        complete = [files for files in found if all(files)]
         if len(complete) < len(frames):
             missing = {
                 key: [
-                    _join(self.data_prefix[key], row[i]) for row in rows if row[i] not in there[i]
+                    _join(self.data_prefix[key], frame[i])
+                    for frame, files in zip(frames, found, strict=True)
+                    if not files[i]
                 ]
                 for i, key in enumerate(keys)
             }
@@ -306,26 +297,22 @@ class RGBDDataset(BaseDataset):
                     f'file, found {len(fields)} fields: {line!r}. Separate names that hold '
                     f'blanks with a tab.'
                 )
-            yield fields[0] if len(fields) == 1 else (fields[0], fields[1])
+            if len(fields) == 1:
+                yield self._files_of(fields[0])
+            else:
+                yield *fields, *self._files_of(os.path.splitext(fields[1])[0])[2:]
 
-    def _files(self, frame: Record) -> tuple[str, str]:
-        """Colour and depth file of a record, relative to their prefixes."""
-        if isinstance(frame, str):
-            return frame + self.img_suffix, frame + self.depth_suffix
-        return frame
+    @property
+    def _keys(self) -> list[str]:
+        """The prefixes that are given, in the order of the files of a record."""
+        return [key for key in _KINDS if key in self.data_prefix]
 
-    def _confidence(self, frame: Record) -> str:
-        """Confidence map of a record, relative to its prefix."""
-        stem = frame if isinstance(frame, str) else os.path.splitext(frame[1])[0]
-        return stem + self.confidence_suffix
+    def _files_of(self, stem: str) -> Record:
+        """Files that have one stem."""
+        return tuple(stem + self._suffix(key) for key in self._keys)
 
     def _suffix(self, key: str) -> str:
         return str(getattr(self, _option(key)))
-
-    def _record(self, image: str, depth: str) -> Record:
-        """The record of two files: their stem where they have one and the suffixes as set."""
-        stem = image.removesuffix(self.img_suffix)
-        return stem if self._files(stem) == (image, depth) else (image, depth)
 
     def _backend(self, key: str) -> fileio.BaseStorageBackend:
         return fileio.get_file_backend(
@@ -428,24 +415,21 @@ class RGBDDataset(BaseDataset):
             record = pickle.loads(memoryview(self.data_bytes[start:end]))
         else:
             record = self.data_list[idx]
-        image, depth = self._files(record)
-        confidence = {}
-        if self.min_confidence is not None:
-            name = self._confidence(record)
-            path = _join(self.data_prefix['confidence_path'], self._other_maps.get(name, name))
-            confidence = dict(confidence_path=path, min_confidence=self.min_confidence)
-        return dict(
-            img_path=_join(self.data_prefix['img_path'], image),
-            depth_path=_join(self.data_prefix['depth_path'], depth),
-            frame=without_suffix(image, self.img_suffix) or os.path.splitext(image)[0],
+        paths = {
+            key: _join(self.data_prefix[key], name)
+            for key, name in zip(self._keys, record, strict=True)
+        }
+        info = dict(
+            **paths,
+            frame=without_suffix(record[0], self.img_suffix) or os.path.splitext(record[0])[0],
             sample_idx=idx,
             depth_scale=self.depth_scale,
             depth_invalid=self.depth_invalid,
             min_depth=self.min_depth,
             max_depth=self.max_depth,
             depth_kind=self.depth_kind,
-            **confidence,
         )
+        return info if len(paths) < 3 else info | dict(min_confidence=self.min_confidence)
 
     def _normalised(self, idx: int) -> int:
         length = len(self)

@@ -8,7 +8,7 @@ order and the place where a run was interrupted no longer matter.
 
 import random
 from collections.abc import Iterator, Sized
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -102,7 +102,8 @@ class EpochIndexSampler(DefaultSampler):
         return (EpochIndex(index, epoch, seed=self.seed) for index in indices)
 
 
-class sample_rng(AbstractContextManager):
+@contextmanager
+def sample_rng(*numbers: int) -> Iterator[None]:
     """Seed the global python, numpy and torch CPU generators for one sample.
 
     The transforms of mmcv and mmpretrain draw from the global generators; inside this context
@@ -113,34 +114,27 @@ class sample_rng(AbstractContextManager):
     Args:
         *numbers: What the draws depend on, each at least 0: seeds, epoch, index of the sample.
     """
-
-    def __init__(self, *numbers: int) -> None:
-        self._numbers = numbers
-
-    def __enter__(self) -> None:
-        """Seed."""
-        entropy: tuple[int, ...] | np.ndarray = self._numbers
-        if min(self._numbers) >= 0 and max(self._numbers) < 2**32:
-            entropy = np.array(self._numbers, np.uint32)  # gives the same words in half the time
-        words = np.random.SeedSequence(entropy).generate_state(8)
-        # torch.manual_seed would reach for the GPUs as well.
-        self._torch_generator = torch.default_generator
-        self._states = random.getstate(), self._torch_generator.get_state()
-        # numpy's generator is exchanged, not saved and restored: that would take longer than
-        # cropping a frame does (70 us).
-        self._numpy_generator = np.random.get_bit_generator()  # type: ignore[attr-defined]
-        self._generator = _generators.pop() if _generators else np.random.MT19937(0)
-        np.random.set_bit_generator(self._generator)  # type: ignore[attr-defined]
+    entropy: tuple[int, ...] | np.ndarray = numbers
+    if min(numbers) >= 0 and max(numbers) < 2**32:
+        entropy = np.array(numbers, np.uint32)  # gives the same words in half the time
+    words = np.random.SeedSequence(entropy).generate_state(8)
+    torch_generator = torch.default_generator  # torch.manual_seed would reach for the GPUs as well
+    states = random.getstate(), torch_generator.get_state()
+    # numpy's generator is exchanged, not saved and restored: that would take longer than
+    # cropping a frame does (70 us).
+    numpy_generator = np.random.get_bit_generator()  # type: ignore[attr-defined]
+    generator = _generators.pop() if _generators else np.random.MT19937(0)
+    np.random.set_bit_generator(generator)  # type: ignore[attr-defined]
+    try:
         random.seed(words[:4].tobytes())
         np.random.seed(words[4:6])
-        self._torch_generator.manual_seed(int(words[6]) << 32 | int(words[7]))
-
-    def __exit__(self, *_: object) -> None:
-        """Give the generators back."""
-        np.random.set_bit_generator(self._numpy_generator)  # type: ignore[attr-defined]
-        _generators.append(self._generator)
-        random.setstate(self._states[0])
-        self._torch_generator.set_state(self._states[1])
+        torch_generator.manual_seed(int(words[6]) << 32 | int(words[7]))
+        yield
+    finally:
+        np.random.set_bit_generator(numpy_generator)  # type: ignore[attr-defined]
+        _generators.append(generator)
+        random.setstate(states[0])
+        torch_generator.set_state(states[1])
 
 
 _generators: list[np.random.MT19937] = []  # making one takes 90 us; nested contexts need several

@@ -82,7 +82,8 @@ def _check_set(source: Source, options: CheckOptions, pool: ThreadPoolExecutor) 
     total = len(source.frames)
     chosen = options.registration_frames
     wanted = set(spread_indices(total, chosen)) if chosen else set()
-    with _progress(total, f'reading {source.title}', options) as bar:
+    quiet = None if options.progress else True
+    with tqdm(total=total, unit='frame', desc=f'reading {source.title}', disable=quiet) as bar:
         measures: list[Measures] = []
         pairs: dict[int, EdgePair] = {}
         for start in range(0, total, _CHUNK):
@@ -96,12 +97,8 @@ def _check_set(source: Source, options: CheckOptions, pool: ThreadPoolExecutor) 
     if not chosen:
         return CheckedSet(source, measures, None, [])
     judged = _of_usual_shape(pairs)
-    result = _judge(source, [pairs[i] for i in judged], options, pool)
+    result = _judge([pairs[i] for i in judged], options, pool)
     return CheckedSet(source, measures, result, judged)
-
-
-def _progress(total: int, title: str, options: CheckOptions) -> tqdm:
-    return tqdm(total=total, unit='frame', desc=title, disable=None if options.progress else True)
 
 
 def _of_usual_shape(pairs: dict[int, EdgePair]) -> list[int]:
@@ -113,14 +110,9 @@ def _of_usual_shape(pairs: dict[int, EdgePair]) -> list[int]:
     return [index for index, shape in shapes.items() if shape == usual]
 
 
-def _judge(
-    source: Source, pairs: list[EdgePair], options: CheckOptions, pool: ThreadPoolExecutor
-) -> Registration:
+def _judge(pairs: list[EdgePair], options: CheckOptions, pool: ThreadPoolExecutor) -> Registration:
     surfaces = []
     if pairs:
         correlator = Correlator(pairs)
-        with _progress(len(pairs), f'registration {source.title}', options) as bar:
-            for surface in pool.map(lambda pair: correlator.surfaces(pair, pair), pairs):
-                surfaces.append(surface)
-                bar.update()
+        surfaces = list(pool.map(lambda pair: correlator.surfaces(pair, pair), pairs))
     return registration(pairs, surfaces, options.tolerance, options.seed)

@@ -105,14 +105,6 @@ def _doubt(scale: float, median: float, near: float, step: int) -> str:
 
 def _holes(readable: Sequence[Measures], found: Findings) -> None:
     invalid = np.array([m.readings.invalid for m in readable])
-    low, middle, high = np.quantile(invalid, [0.05, 0.5, 0.95])
-    found.add(
-        'holes',
-        'note',
-        f'{invalid.mean():.1%} of the pixels have no reading; median frame {middle:.1%}, 5 to 95 % '
-        f'of the frames {low:.1%} to {high:.1%}',
-        'Nothing to do: pixels without a reading take no part in training.',
-    )
     found.add_frames(
         'mostly-holes',
         'warning',
@@ -148,35 +140,28 @@ def _steps(source: Source, readable: Sequence[Measures], found: Findings) -> Non
 
 
 def _limits(source: Source, readable: Sequence[Measures], found: Findings) -> None:
-    if source.metric:
-        limit = [m for m in readable if m.readings.at_limit > _AT_LIMIT]
+    if not source.metric:
+        return
+    limit = [m for m in readable if m.readings.at_limit > _AT_LIMIT]
+    found.add_frames(
+        'limit-value',
+        'warning',
+        'depth maps with readings at the greatest value of their type',
+        'Usually that value (65535 of 16 bits) means "no reading": depth_invalid=(0, 65535), '
+        'or set max_depth.',
+        limit,
+        lambda m: f'{m.readings.at_limit:.1%} of the pixels are {m.readings.stored_high:g}',
+    )
+    if not limit:  # which says the same
+        _clipping(readable, found)
+    if _typical(readable)[0] <= _FARTHEST:
         found.add_frames(
-            'limit-value',
-            'warning',
-            'depth maps with readings at the greatest value of their type',
-            'Usually that value (65535 of 16 bits) means "no reading": depth_invalid=(0, 65535), '
-            'or set max_depth.',
-            limit,
-            lambda m: f'{m.readings.at_limit:.1%} of the pixels are {m.readings.stored_high:g}',
-        )
-        if not limit:  # which says the same
-            _clipping(readable, found)
-        if _typical(readable)[0] <= _FARTHEST:
-            found.add_frames(
-                'far-readings',
-                'note',
-                f'depth maps with readings beyond {_FAR:g} m, in a set that is an indoor one',
-                'Indoors these are errors of the sensor: set max_depth.',
-                [m for m in readable if m.readings.high > _FAR],
-                lambda m: f'up to {m.readings.high:.1f} m',
-            )
-    beyond = float(np.mean([m.readings.beyond for m in readable]))
-    if beyond > 0:
-        found.add(
-            'beyond-limit',
+            'far-readings',
             'note',
-            f'max_depth={source.frames.max_depth:g} drops {beyond:.1%} of the pixels',
-            'Nothing to do, if that is meant.',
+            f'depth maps with readings beyond {_FAR:g} m, in a set that is an indoor one',
+            'Indoors these are errors of the sensor: set max_depth.',
+            [m for m in readable if m.readings.high > _FAR],
+            lambda m: f'up to {m.readings.high:.1f} m',
         )
 
 

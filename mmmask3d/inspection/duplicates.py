@@ -27,31 +27,27 @@ def same_content(hashes: Sequence[str | None]) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def near_pairs(thumbnails: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+def near_pairs(thumbnails: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Which thumbnail is nearest to each, where that is at most :data:`NEAR`.
 
     Args:
         thumbnails: float32 (n, d), mean taken off.
-        others: float32 (m, d) to look in; None for ``thumbnails`` themselves, each except itself.
+        others: float32 (m, d) to look in.
 
     Returns:
         int (n,): position of the nearest, -1 where none is near. Flat pictures have none and are
         nobody's.
     """
-    within = others is None
-    there = thumbnails if others is None else others
     nearest = np.full(len(thumbnails), -1)
-    if not len(there) or not len(thumbnails):
+    if not len(others) or not len(thumbnails):
         return nearest
-    square = (there**2).sum(1)
+    square = (others**2).sum(1)
     other_flat = square / thumbnails.shape[1] < FLAT**2
     for start in range(0, len(thumbnails), _BLOCK):
         block = thumbnails[start : start + _BLOCK]
         own = (block**2).sum(1)
-        distance = own[:, None] + square - 2 * block @ there.T
+        distance = own[:, None] + square - 2 * block @ others.T
         distance[:, other_flat] = np.inf
-        if within:
-            distance[np.arange(len(block)), start + np.arange(len(block))] = np.inf
         best = distance.argmin(1)
         close = distance[np.arange(len(block)), best] <= NEAR**2 * block.shape[1]
         close &= own / block.shape[1] >= FLAT**2
@@ -67,7 +63,7 @@ def compared(measures: Sequence[Measures]) -> tuple[list[Measures], np.ndarray]:
 
 
 def check_duplicates(measures: Sequence[Measures], found: Findings) -> None:
-    """Note frames of a set that repeat another or look nearly like it."""
+    """Note frames of a set that repeat another."""
     whole = [m.img_hash and m.depth_hash and m.img_hash + m.depth_hash for m in measures]
     groups = same_content(whole)
     twice = {i for group in groups for i in group}
@@ -101,14 +97,3 @@ def check_duplicates(measures: Sequence[Measures], found: Findings) -> None:
                 [getattr(measures[i], files) for g in groups for i in g],
                 [f'in {len(g)} frames' for g in groups for _ in g],
             )
-    taken, small = compared([m for i, m in enumerate(measures) if i not in twice])
-    near = near_pairs(small) >= 0
-    if near.any():
-        some = f' of {len(taken)} compared' if len(taken) == MOST_COMPARED else ''
-        found.add(
-            'near-duplicates',
-            'note',
-            f'{near.mean():.1%} of the frames{some} look nearly like another (usual in video)',
-            'Take every n-th frame of a video: near-duplicates cost time and teach little.',
-            [m.img_path for m, alike in zip(taken, near, strict=True) if alike],
-        )

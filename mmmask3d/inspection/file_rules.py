@@ -1,7 +1,6 @@
 """Rules about single files: missing, damaged, of the wrong size, constant, without labels."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 
 from mmmask3d.inspection.findings import Findings
@@ -63,16 +62,8 @@ def check_files(source: Source, measures: Sequence[Measures], found: Findings) -
     _per_file(source, measures, found)
     _passed_over(source, found)
     _constant(measures, found)
-    _sizes(measures, found)
     _unlabelled(source, measures, found)
     _annotations(source, found)
-    if source.expected is not None and source.expected != len(measures):
-        found.add(
-            'manifest',
-            'warning',
-            f'the manifest states {source.expected} frames, {len(measures)} were found',
-            'The conversion was interrupted, or files were added or removed: convert again.',
-        )
 
 
 def _per_file(source: Source, measures: Sequence[Measures], found: Findings) -> None:
@@ -126,21 +117,6 @@ def _constant(measures: Sequence[Measures], found: Findings) -> None:
         [m for m in measures if m.depth is not None and m.depth.low == m.depth.high],
         lambda m: f'{m.readings.low:g} everywhere',
     )
-
-
-def _sizes(measures: Sequence[Measures], found: Findings) -> None:
-    sizes = Counter(m.size for m in measures if m.size is not None)
-    if len(sizes) > 1:
-        shown = ', '.join(f'{n} of {w}x{h}' for (w, h), n in sizes.most_common(5))
-        usual = sizes.most_common(1)[0][0]
-        found.add(
-            'sizes',
-            'note',
-            f'frames of {len(sizes)} sizes (width x height): {shown}',
-            'Batches need one size: the pipeline has to crop or resize (RGBDRandomResizedCrop, '
-            'RGBDResize).',
-            [m.img_path for m in measures if m.size not in (None, usual)],
-        )
 
 
 def _unlabelled(source: Source, measures: Sequence[Measures], found: Findings) -> None:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from mmengine import fileio
 
-from mmmask3d.datasets.confidence import nothing_sure, read_confidence
+from mmmask3d.datasets.confidence import NothingSure, sure_readings
 from mmmask3d.datasets.depth_io import (
     FrameError,
     decode_colour,
@@ -42,7 +42,6 @@ class DepthMeasures:
     stored_type: str  # such as uint16
     stored_high: float  # greatest stored value of a reading
     invalid: float  # pixels without a reading
-    beyond: float  # pixels dropped by max_depth alone
     low: float
     near: float  # a twentieth of the readings is nearer
     median: float
@@ -141,8 +140,8 @@ def _read_depth(
     raw = _decoded(found, 'unreadable', path, lambda: decode_depth(content, path))
     if raw is None:
         return None
-    settings = {k: info[k] for k in ('depth_scale', 'depth_invalid', 'min_depth', 'depth_kind')}
-    depth, valid = to_readings(raw, max_depth=info['max_depth'], **settings)
+    names = ('depth_scale', 'depth_invalid', 'min_depth', 'max_depth', 'depth_kind')
+    depth, valid = to_readings(raw, **{name: info[name] for name in names})
     if not valid.any():
         finite = raw[np.isfinite(raw)]
         stored = f'{finite.min():g} to {finite.max():g}' if finite.size else 'not finite'
@@ -151,13 +150,9 @@ def _read_depth(
     sure = _sure(found, info, valid, backend_args)
     if sure is None:
         return None
-    if sure.any():
-        found.depth = _measure_depth(raw, depth, sure)
-        if info['max_depth'] is not None:
-            unlimited = to_readings(raw, **settings)[1]
-            found.depth.beyond = float(np.mean(unlimited & ~valid))
-        if 'confidence_path' in info:
-            found.depth.unsure = float(1 - np.count_nonzero(sure) / np.count_nonzero(valid))
+    found.depth = _measure_depth(raw, depth, sure)
+    if 'confidence_path' in info:
+        found.depth.unsure = float(1 - np.count_nonzero(sure) / np.count_nonzero(valid))
     return zero_where_invalid(depth, sure), sure
 
 
@@ -167,20 +162,16 @@ def _sure(
     """Readings that are sure enough, (H, W) bool; None where that cannot be told."""
     if 'confidence_path' not in info:
         return valid
-    path, minimum = info['confidence_path'], info['min_confidence']
+    path = info['confidence_path']
     content = _read(found, path, backend_args)
     if content is None:
         return None
-    confidence = _decoded(
-        found, 'confidence-unusable', path, lambda: read_confidence(content, path, valid.shape)
-    )
-    if confidence is None:
+    try:
+        return sure_readings(content, path, valid, info['min_confidence'])
+    except FrameError as error:
+        code = 'no-reading' if isinstance(error, NothingSure) else 'confidence-unusable'
+        found.note(code, path, str(error).removeprefix(f'{path}: '))
         return None
-    sure = valid & (confidence >= minimum)
-    if not sure.any():
-        message = nothing_sure(confidence, valid, minimum, path)
-        found.note('no-reading', path, message.removeprefix(f'{path}: '))
-    return sure
 
 
 def _measure_depth(raw: np.ndarray, depth: np.ndarray, valid: np.ndarray) -> DepthMeasures:
@@ -195,7 +186,6 @@ def _measure_depth(raw: np.ndarray, depth: np.ndarray, valid: np.ndarray) -> Dep
         stored_type=str(raw.dtype),
         stored_high=float(stored.max()),
         invalid=1 - readings.size / raw.size,
-        beyond=0.0,
         low=float(readings.min()),
         near=float(near),
         median=float(median),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mmmask3d.inspection.findings import Findings
 from mmmask3d.inspection.measures import Measures
-from mmmask3d.inspection.registration import LEAST_FRAMES, Registration
+from mmmask3d.inspection.registration import Registration
 
 _ENOUGH = 20  # frames; the bootstrap of fewer is too sure of itself, above all in one video
 _LOOK = 'Look at the contours that mmmask3d browse draws on colour'
@@ -13,7 +13,7 @@ _LOOK = 'Look at the contours that mmmask3d browse draws on colour'
 def check_registration(
     result: Registration, checked: Sequence[Measures], tolerance: float, found: Findings
 ) -> None:
-    """Report the registration of a set.
+    """Report what is wrong with the registration of a set.
 
     Args:
         result: The registration.
@@ -54,20 +54,4 @@ def check_registration(
             'note' if result.displacement <= tolerance else 'warning',
             f'the frames do not agree whether depth lies on colour ({displacement})',
             f'Check more frames (--registration-frames). {_LOOK}.',
-        )
-    elif result.verdict == 'too few':
-        found.add(
-            'registration-unchecked',
-            'note',
-            f'registration was not judged: {result.used} frames have enough depth contours, '
-            f'{LEAST_FRAMES} are needed',
-            f'{_LOOK}.',
-        )
-    else:
-        found.add(
-            'registered',
-            'note',
-            f'depth lies on colour: best shift {right:+.1f} pixels right, {down:+.1f} down at '
-            f'{result.width} pixels width ({result.used} frames)',
-            'Nothing to do.',
         )

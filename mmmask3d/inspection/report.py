@@ -1,20 +1,18 @@
 """Reports of a check: text for the terminal, JSON for programs, HTML to look at."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
 
-from mmmask3d.atomic_file import write_file
 from mmmask3d.datasets.depth_io import FrameError
 from mmmask3d.datasets.transforms.loading import LoadRGBD
 from mmmask3d.inspection.check import CheckedSet
 from mmmask3d.inspection.findings import LEVELS, Finding
 from mmmask3d.inspection.measures import spread_indices
-from mmmask3d.inspection.registration import Registration
+from mmmask3d.inspection.registration import LEAST_FRAMES, Registration
 from mmmask3d.version import __version__
 from mmmask3d.visualization.contact_sheet import frame_strip
 from mmmask3d.visualization.html_page import Markup, Row, element, filtered, page, picture, table
@@ -97,7 +95,7 @@ def _described(one: CheckedSet) -> dict[str, str]:
 
 def _registration_line(found: Registration) -> str:
     if found.verdict == 'too few':
-        return f'not judged, {found.used} frames have enough contours'
+        return f'not judged: {found.used} frames have contours, {LEAST_FRAMES} are needed'
     right, down = found.shift
     low, high = (100 * v for v in found.interval)
     return (
@@ -189,16 +187,3 @@ def _examples(one: CheckedSet) -> list[Markup]:
         shown = picture(strip, f'colour, depth and contours of {name}')
         drawn.append(element('figure', element('figcaption', name), shown))
     return drawn
-
-
-def write_reports(
-    checked: Sequence[CheckedSet],
-    findings: Sequence[Finding],
-    json_path: str | os.PathLike | None,
-    html_path: str | os.PathLike | None,
-) -> None:
-    """Write the reports that are asked for."""
-    if json_path:
-        write_file(json_path, as_json(checked, findings))
-    if html_path:
-        write_file(html_path, as_html(checked, findings))

@@ -13,15 +13,12 @@ import numpy as np
 from mmengine.config import Config
 
 from mmmask3d.config_files import read_config_file
-from mmmask3d.datasets.classes import NYU13_CLASSES, NYU40_CLASSES, SCANNET20_CLASSES
 from mmmask3d.datasets.frame_files import by_stem, existing, files_in
 from mmmask3d.datasets.rgbd_dataset import RGBDDataset
-from mmmask3d.datasets.text_lists import read_lines
 
 LOADERS = ('train', 'val', 'test')
 _IGNORED = 255
 _MEANINGLESS = 254
-_CLASS_SETS = {'nyu13': NYU13_CLASSES, 'nyu40': NYU40_CLASSES, 'scannet20': SCANNET20_CLASSES}
 _SETTINGS = (
     'img_suffix',
     'depth_suffix',
@@ -58,7 +55,7 @@ class FoundFrames(RGBDDataset):
 
     def listed(self) -> list[str]:
         """Colour files that the index names, existing or not, in its order."""
-        names = [self._files(record)[0] for record in self._parse_index()]
+        names = [files[0] for files in self._parse_index()]
         files = self._existing('img_path', set(names))
         return [
             posixpath.join(self.data_prefix['img_path'], files.get(name, name)) for name in names
@@ -111,7 +108,6 @@ class Source:
     instances: LabelMaps | None = None  # 0 = none
     annotations: dict[str, str] = field(default_factory=dict)  # COCO files by split
     splits: dict[str, list[str]] = field(default_factory=dict)  # colour files, as listed
-    expected: int | None = None  # frames that the manifest of a conversion states
     unsure: float | None = None  # share of the readings a conversion dropped for low confidence
 
     @property
@@ -139,7 +135,7 @@ def open_sources(args: argparse.Namespace, split: str | None = None) -> list[Sou
     given = {
         name: getattr(args, name) for name in _SETTINGS if getattr(args, name, None) is not None
     }
-    folders = [n for n in ('rgb', 'depth', 'confidence', 'labels') if getattr(args, n)]
+    folders = [n for n in ('rgb', 'depth', 'confidence') if getattr(args, n)]
     try:
         if str(args.source).endswith('.py'):
             if given or folders:
@@ -152,8 +148,7 @@ def open_sources(args: argparse.Namespace, split: str | None = None) -> list[Sou
             return open_config(cfg, [split] if split else LOADERS)
         if args.cfg_options:
             raise SourceOptionsError('--cfg-options belongs to a config file, not to a folder.')
-        places = args.rgb, args.depth, args.labels
-        return [open_folder(args.source, given, *places, split, args.confidence)]
+        return [open_folder(args.source, given, args.rgb, args.depth, split, args.confidence)]
     except (FileNotFoundError, ValueError) as error:
         raise SourceOptionsError(str(error)) from error
 
@@ -166,7 +161,6 @@ def open_folder(
     given: Mapping[str, Any] | None = None,
     rgb: str | None = None,
     depth: str | None = None,
-    labels: Sequence[str] = (),
     split: str | None = None,
     confidence: str | None = None,
 ) -> Source:
@@ -177,7 +171,6 @@ def open_folder(
         given: Settings of :class:`~mmmask3d.datasets.RGBDDataset` that differ.
         rgb: Colour folder, that of the manifest or ``rgb`` by default.
         depth: Depth folder, that of the manifest or ``depth`` by default.
-        labels: Label folders as ``FOLDER=CLASSES``.
         split: Only the frames of ``splits/<split>.txt``.
         confidence: Folder of confidence maps; none by default.
     """
@@ -203,16 +196,11 @@ def open_folder(
     place = dict(data_root=root, data_prefix=prefix)
     source = Source(root, FoundFrames(**settings, **place))
     _describe(source, root, manifest)
-    for text in labels:
-        maps = _parse_labels(text, root)
-        source.labels = [m for m in source.labels if m.kind != maps.kind] + [maps]
     folder = Path(root, 'splits')
     lists = by_stem(files_in(folder), '.txt', folder) if folder.is_dir() else {}
     for name, file in lists.items():
         index = FoundFrames(**{**settings, 'ann_file': f'splits/{file}'}, **place, lazy_init=True)
         source.splits[name] = index.listed()
-    if 'ann_file' in settings:
-        source.expected = None
     return source
 
 
@@ -226,7 +214,6 @@ def _suffix_in(folder: str, manifest: Mapping, default: str) -> str:
 def _describe(source: Source, root: str, manifest: Mapping) -> None:
     """Add what a folder says about itself, and its COCO files."""
     folders, suffixes = manifest.get('folders', {}), manifest.get('suffixes', {})
-    source.expected = manifest.get('frames')
     source.unsure = manifest.get('depth', {}).get('depth', {}).get('unsure_share')
     source.labels = [
         LabelMaps(
@@ -260,7 +247,7 @@ def _read_manifest(root: str) -> dict:
         return {}
     except ValueError as error:
         raise SourceOptionsError(f'{path} is no JSON ({error}).') from error
-    needed = {'frames', 'depth_kind', 'depth_scale', 'suffixes', 'classes'}
+    needed = {'depth_kind', 'depth_scale', 'suffixes', 'classes'}
     missing = needed - set(manifest) if isinstance(manifest, dict) else needed
     if missing:
         raise SourceOptionsError(
@@ -268,25 +255,6 @@ def _read_manifest(root: str) -> dict:
             'missing). Move it away and give the options instead.'
         )
     return dict(manifest)
-
-
-def _parse_labels(text: str, root: str) -> LabelMaps:
-    kind, _, classes = text.partition('=')
-    if classes in _CLASS_SETS:
-        names = _CLASS_SETS[classes]
-    elif classes.isdigit() and 0 < int(classes) < 255:
-        names = tuple(f'class {i}' for i in range(1, int(classes) + 1))
-    elif os.path.isfile(classes):
-        names = tuple(name for _, name in read_lines(classes))
-    else:
-        raise SourceOptionsError(
-            f'--labels {text!r}: expected FOLDER=CLASSES, with CLASSES one of '
-            f'{", ".join(_CLASS_SETS)}, a number from 1 to 254, or a text file of one name a line.'
-        )
-    folder = posixpath.join(root, kind)
-    if not kind or not os.path.isdir(folder):
-        raise SourceOptionsError(f'--labels {text!r}: the folder {folder} does not exist.')
-    return LabelMaps(kind, folder, '.png', names)
 
 
 # ---------------------------------------------------------------- configs
@@ -320,7 +288,6 @@ def open_config(cfg: Config, loaders: Sequence[str] = LOADERS) -> list[Source]:
             source = Source(title, frames, backend_args=_frame_backend(leaf))
             if os.path.isdir(root):
                 _describe(source, root, _read_manifest(root))
-                source.expected = None
             source.splits[loader] = [
                 frames.get_data_info(i)['img_path'] for i in range(len(frames))
             ]

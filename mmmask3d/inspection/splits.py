@@ -1,6 +1,5 @@
 """Rules about splits: frames that do not exist, and those in training and evaluation alike."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from mmmask3d.inspection.duplicates import compared, near_pairs
@@ -64,15 +63,6 @@ def _check_one(
             f'frames of split {name!r} that do not exist as a pair: {len(absent)}',
             'Complete the data, or remove these lines.',
             absent,
-        )
-    twice = [file for file, count in Counter(listed).items() if count > 1]
-    if twice:
-        found.add(
-            'split-repeats',
-            'note',
-            f'frames that split {name!r} names more than once: {len(twice)}',
-            'Nothing to do if that is meant: they are seen more often.',
-            twice,
         )
 
 

@@ -1,6 +1,5 @@
 """One frame as a strip of pictures: colour, depth, its contours on colour, labels, instances."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -160,5 +159,5 @@ def _present(labels: Labels) -> list[tuple[list[int], str]]:
     if counts[0] + counts[_IGNORED]:
         found.append((list(UNLABELLED), 'unlabelled'))
     if outside:
-        found.append((list(UNLABELLED), f'{math.ceil(outside)} pixels outside the classes'))
+        found.append((list(UNLABELLED), f'{outside} pixels outside the classes'))
     return found

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -29,18 +30,21 @@ Legend = Sequence[tuple[np.ndarray, str]]
 """Colours, RGB uint8 (14, 14, 3), and what they mean."""
 
 
-class Bar:
+class Bar(NamedTuple):
     """A colour bar: its map, its limits and its unit."""
 
-    def __init__(self, cmap: str, vmin: float, vmax: float, unit: str) -> None:
-        self.cmap, self.vmin, self.vmax, self.unit = cmap, vmin, vmax, unit
+    cmap: str
+    vmin: float
+    vmax: float
+    unit: str
 
 
-class Tile:
+class Tile(NamedTuple):
     """A picture with a title and, at the right, possibly a colour bar."""
 
-    def __init__(self, title: str, image: np.ndarray, bar: Bar | None = None) -> None:
-        self.title, self.image, self.bar = title, image, bar
+    title: str
+    image: np.ndarray
+    bar: Bar | None = None
 
 
 def swatch(colour: Sequence[int]) -> np.ndarray:

@@ -123,16 +123,6 @@ def test_the_format(tmp_path, source, files):
         assert int.from_bytes(value[-4:], 'little') == zlib.crc32(key + value[:-4])
 
 
-def test_parts(tmp_path, source):
-    manifest = pack(source, tmp_path / 'a.lmdb', ['depth', 'splits/train.txt'])
-    assert manifest['files'] == 2
-    backend = PackedLmdbBackend(str(tmp_path / 'a.lmdb'))
-    assert list(backend.keys()) == ['depth/scene_01/0.png', 'splits/train.txt']
-    for wrong in ('dept', '../source/depth', str(source / 'depth')):
-        with pytest.raises(PackingError, match='no file or folder of'):
-            pack(source, tmp_path / 'b.lmdb', [wrong])
-
-
 def test_links_are_followed_once(tmp_path, source, capsys):
     write_files(tmp_path / 'elsewhere', {'1.png': b'linked'})
     (source / 'linked').symlink_to(tmp_path / 'elsewhere')

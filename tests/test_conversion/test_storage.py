@@ -82,9 +82,9 @@ def test_a_journal_cut_anywhere_keeps_its_complete_lines(tmp_path):
 def test_other_options_are_named(tmp_path):
     fill(tmp_path / 'out')
     other = {'converter': 'x', 'options': {'size': (8, 6), 'unit': 'mm', 'new': 1}}
-    with pytest.raises(StorageError, match=r'options\.size \[4, 3\] \(asked for: \[8, 6\]\)'):
+    with pytest.raises(StorageError, match=r'size \[4, 3\] \(asked for: \[8, 6\]\)'):
         reopen(tmp_path / 'out', other)
-    with pytest.raises(StorageError, match=r'options\.new None \(asked for: 1\)'):
+    with pytest.raises(StorageError, match=r'new None \(asked for: 1\)'):
         reopen(tmp_path / 'out', other)
     assert len(reopen(tmp_path / 'out')) == 3
 

@@ -586,7 +586,7 @@ def test_a_million_frames_are_cheap_and_shared(million):
         assert data.get_data_info(i)['frame'] == names[i]
     held = data.data_bytes.nbytes + data.data_address.nbytes
     per_frame = held / len(data)
-    assert per_frame < len(names[0]) + 28  # the name, 15 bytes of pickle, 8 of address
+    assert per_frame < 2 * len(names[0]) + 38  # the files, 22 bytes of pickle, 8 of address
     # A forked worker that touches every page of the list copies none of it.
     receiver, sender = multiprocessing.Pipe(duplex=False)
     context = multiprocessing.get_context('fork')

@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from mmmask3d.inspection.depth_rules import check_depth
@@ -13,7 +12,6 @@ USUAL = DepthMeasures(
     stored_type='uint16',
     stored_high=4000,
     invalid=0.1,
-    beyond=0.0,
     low=0.9,
     near=1.0,
     median=2.0,
@@ -37,7 +35,7 @@ def rules(*changes, count=10, scale=1000.0, metric=True, max_depth=None, unsure=
     ]
     found = Findings('set')
     check_depth(source, [*measures, Measures('x', 'rgb/x.png', 'depth/x.png')], found)
-    return {f.code: f for f in found.found if f.code != 'holes'}
+    return {f.code: f for f in found.found}
 
 
 def times(factor, low=0.9, near=1.0, median=2.0, high=4.0):
@@ -230,13 +228,6 @@ def test_far_readings():
     assert found.files == ('depth/0.png',)
     assert found.details == ('up to 20.1 m',)
     assert 'far-readings' not in rules(dict(high=50.0, near=1, median=12.0))  # no indoor set
-
-
-def test_beyond_max_depth():
-    found = rules(*[dict(beyond=0.1)] * 5, max_depth=3.0)['beyond-limit']
-    assert found.message == 'max_depth=3 drops 5.0% of the pixels'
-    assert np.isclose(USUAL.beyond, 0)
-    assert 'beyond-limit' not in rules({}, max_depth=3.0)
 
 
 def test_low_confidence():

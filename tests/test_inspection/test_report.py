@@ -49,7 +49,7 @@ def test_schema(result):
     data = json.loads(as_json(*result))
     assert list(data) == ['schema_version', 'mmmask3d', 'counts', 'sets', 'findings']
     assert data['schema_version'] == 1
-    assert data['counts'] == {'error': 1, 'warning': 0, 'note': 4}
+    assert data['counts'] == {'error': 1, 'warning': 0, 'note': 2}
     (one,) = data['sets']
     assert list(one) == [
         *('title', 'frames', 'unusable', 'sizes', 'depth_kind', 'depth_scale', 'depth_invalid'),
@@ -67,7 +67,7 @@ def test_schema(result):
     for finding in data['findings']:
         keys = ['code', 'level', 'source', 'message', 'advice', 'files', 'details']
         assert list(finding) == keys
-    assert [f['level'] for f in data['findings']] == ['error', *['note'] * 4]
+    assert [f['level'] for f in data['findings']] == ['error', *['note'] * 2]
     assert data['findings'][0]['code'] == 'truncated'
 
 
@@ -96,7 +96,7 @@ def test_the_text_names_files_and_what_to_do(result):
     assert 'ERROR truncated: files that end too early: 1' in text
     assert '<script>alert(1)<script>&"\'.png: the file is empty' in text
     assert '  -> Copy or convert them again' in text
-    assert text.endswith('1 error, 0 warnings, 4 notes')
+    assert text.endswith('1 error, 0 warnings, 2 notes')
 
 
 def test_control_characters_do_not_reach_the_terminal(make_rgbd_folder, tmp_path):

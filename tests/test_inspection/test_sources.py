@@ -82,7 +82,7 @@ def test_a_converted_folder_describes_itself(folder):
     (folder / 'annotations').mkdir()
     (folder / 'annotations/instances_train.json').write_text('{}')
     source = open_folder(folder)
-    assert len(names(source)) == source.expected == 4
+    assert len(names(source)) == 4
     assert (source.frames.depth_kind, source.frames.depth_scale) == ('relative', 255)
     assert not source.metric
     assert source.unit == 'relative'
@@ -95,13 +95,12 @@ def test_a_converted_folder_describes_itself(folder):
     }
     part = open_folder(folder, split='train')
     assert names(part) == ['frame_000', 'frame_002']
-    assert part.expected is None
     assert open_folder(folder, {'depth_kind': 'metric', 'depth_scale': 1000.0}).metric
 
 
 def test_generated_rooms_describe_themselves(tiny_rooms):
     source = open_folder(tiny_rooms)
-    assert source.expected == len(source.frames) == 6
+    assert len(source.frames) == 6
     assert [maps.kind for maps in source.labels] == ['semantic']
     assert source.labels[0].classes == NYU13_CLASSES
     counts = {name: len(listed) for name, listed in source.splits.items()}
@@ -110,19 +109,14 @@ def test_generated_rooms_describe_themselves(tiny_rooms):
 
 def test_a_plain_folder_with_options(folder):
     (folder / 'depth').rename(folder / 'z')
-    (folder / 'sem').mkdir()
-    (folder / 'names.txt').write_text('chair\ntable\n')
     args = parse(
         *(folder, '--depth', 'z', '--img-suffix', '.png', '--depth-scale', '5000'),
         *('--depth-invalid', '0', '65535', '--max-depth', '8', '--depth-kind', 'metric'),
-        *('--labels', f'sem={folder}/names.txt'),
     )
     (source,) = open_sources(args)
     assert source.frames.depth_scale == 5000
     assert source.frames.depth_invalid == (0, 65535)
     assert source.frames.max_depth == 8
-    assert source.labels[0].classes == ('chair', 'table')
-    assert source.expected is None
     (none,) = open_sources(parse(folder, '--depth', 'z', '--img-suffix', '.png', '--depth-invalid'))
     assert none.frames.depth_invalid == ()
 
@@ -175,9 +169,6 @@ test_dataloader = val_dataloader
         (['nowhere.py'], r'nowhere\.py: config file not found'),
         (['{folder}', '--img-suffix', '.tif'], r"found: 4 '.png'. Check img_suffix"),
         (['{folder}', '--rgb', 'colour'], "the folder '.*colour'.* does not exist"),
-        (['{folder}', '--img-suffix', '.png', '--labels', 'sem'], 'expected FOLDER=CLASSES'),
-        (['{folder}', '--img-suffix', '.png', '--labels', 'sem=3'], 'sem does not exist'),
-        (['{folder}', '--img-suffix', '.png', '--labels', 'rgb=255'], 'from 1 to 254'),
         (['{folder}', '--cfg-options', 'a=1'], 'belongs to a config'),
         (['{folder}', '--img-suffix', '.png', '--depth-scale', '0'], 'must be > 0'),
         (['{config}', '--depth-scale', '5', '--rgb', 'x'], '--depth-scale, --rgb: options of a'),
@@ -254,7 +245,7 @@ def test_ids_outside_are_told_by_the_ids_of_the_manifest(folder):
 
 
 def test_lists_of_a_mac_and_of_windows(folder):
-    """Class list, split and COCO file as other systems write them, for a frame in NFD."""
+    """Split and COCO file as other systems write them, for a frame in NFD."""
     nfd, nfc = (unicodedata.normalize(form, 'Küche') for form in ('NFD', 'NFC'))
     for kind in ('rgb', 'depth'):
         (folder / kind / 'frame_001.png').rename(folder / kind / f'{nfd}.png')
@@ -263,22 +254,19 @@ def test_lists_of_a_mac_and_of_windows(folder):
     ids = np.array([[1, 2], [2, 1]], np.uint8)
     for kind in ('sem', 'instance'):
         assert cv2.imwrite(str(folder / kind / f'{nfc}.png'), ids)
-    (folder / 'classes.txt').write_bytes('Stuhl \r\n\r\nTür\r\n'.encode('utf-16'))
     (folder / 'splits').mkdir()
     (folder / 'splits/train.TXT').write_bytes(f'{nfc}\r\nframe_000'.encode('utf-8-sig'))
     (folder / 'splits/._train.txt').write_bytes(b'\x00\x05\x16\x07')
-    source = open_folder(
-        folder, dict(img_suffix='.png'), labels=[f'sem={folder / "classes.txt"}'], split=None
-    )
-    assert source.labels[0].classes == ('Stuhl', 'Tür')
+    source = open_folder(folder, dict(img_suffix='.png'))
     assert source.splits == {'train': [f'{folder}/rgb/{nfd}.png', f'{folder}/rgb/frame_000.png']}
     frame = next(name for name in names(source) if not name.isascii())
-    assert source.labels[0].path(frame) == f'{folder}/sem/{nfc}.png'
+    maps = LabelMaps('sem', f'{folder}/sem', '.png', ('a', 'b'))
+    assert maps.path(frame) == f'{folder}/sem/{nfc}.png'
     source.instances = LabelMaps('instance', f'{folder}/instance', '.png', ())
     reader = InstanceReader(source)
     assert reader.read(frame, f'{folder}/rgb/{nfd}.png').tolist() == ids.tolist()
     image = dict(id=1, file_name=f'{nfc}.png', height=2, width=2)
-    thing = dict(image_id=1, area=4, segmentation=[[0, 0, 2, 0, 2, 2, 0, 2]])
+    thing = dict(id=1, image_id=1, area=4, segmentation=[[0, 0, 2, 0, 2, 2, 0, 2]])
     coco = json.dumps(dict(images=[image], annotations=[thing]))
     (folder / 'instances.json').write_bytes(coco.encode('utf-8-sig'))
     source.annotations = {'train': str(folder / 'instances.json')}

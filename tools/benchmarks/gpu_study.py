@@ -1,6 +1,7 @@
 """Compares ways to continue or train an encoder, at real size, in minutes on one GPU.
 
-    mmmask3d pack pack data/nyuv2 study.lmdb --only rgb depth label40 splits
+    mkdir study && ln -s $PWD/data/nyuv2/{rgb,depth,label40,splits} study
+    mmmask3d pack pack study study.lmdb
     python tools/benchmarks/gpu_study.py --data study.lmdb --weights dinov2_small.safetensors \
         --work-dir work_dirs/gpu_study --out study.json
 

@@ -19,18 +19,11 @@ FOCAL = 0.82  # focal length over image width: 63 degrees across, as the first K
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera with square pixels and its centre in the middle of the image.
+    """A pinhole camera with square pixels and its centre in the middle of the image."""
 
-    Attributes:
-        position: (3,) metres.
-        rotation: (3, 3) camera to world; columns are the camera's axes.
-        width: Image width in pixels.
-        height: Image height in pixels.
-    """
-
-    position: np.ndarray
-    rotation: np.ndarray
-    width: int
+    position: np.ndarray  # (3,) metres
+    rotation: np.ndarray  # (3, 3) camera to world; columns are the camera's axes
+    width: int  # of the image in pixels
     height: int
 
     @property

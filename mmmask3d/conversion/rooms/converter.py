@@ -12,7 +12,7 @@ import numpy as np
 
 from mmmask3d.conversion.converter import Converter, FrameRef, Plan
 from mmmask3d.conversion.frame import Frame
-from mmmask3d.conversion.options import at_least_one
+from mmmask3d.conversion.options import at_least_one, natural
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.rooms.sensor import Sensor, measure
 from mmmask3d.datasets.classes import INDOOR_STUFF, NYU13_CLASSES
@@ -40,11 +40,9 @@ class RoomsConverter(Converter):
         self.views: int = args.views
         self.val_rooms: int = args.val_rooms
         self.size: tuple[int, int] = tuple(args.size)
-        self._check(args.out)
+        self._check()
 
-    def _check(self, out: Path) -> None:
-        if self.seed < 0:
-            raise SourceError(f'--seed must be 0 or more, got {self.seed}.')
+    def _check(self) -> None:
         if not 0 <= self.val_rooms < self.rooms:
             raise SourceError(
                 f'--val-rooms must be 0 or more and leave a room for training: got '
@@ -54,12 +52,6 @@ class RoomsConverter(Converter):
             raise SourceError(
                 f'--size must be between {_SMALLEST_SIDE} and {_LARGEST_SIDE} pixels, got '
                 f'{self.size[0]} x {self.size[1]}.'
-            )
-        if (out / 'meta.json').exists() and not (out / 'manifest.json').exists():
-            raise SourceError(
-                f'{out} holds rooms of an earlier version. They can be trained on, but nothing can '
-                f'be added to them. Remove the folder and generate the rooms again, or choose '
-                f'another folder for --out.'
             )
         if find_spec('trimesh') is None or find_spec('embreex') is None:
             raise SourceError(
@@ -73,14 +65,12 @@ class RoomsConverter(Converter):
 
     @classmethod
     def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
-        """See :meth:`Converter.add_arguments`."""
-        parser.add_argument('--seed', type=int, default=0, help='of everything random')
+        parser.add_argument('--seed', type=natural, default=0, help='of everything random')
         parser.add_argument('--rooms', type=at_least_one, default=60, help='number of rooms')
         parser.add_argument('--views', type=at_least_one, default=8, help='frames per room')
         parser.add_argument('--val-rooms', type=int, default=12, help='the last rooms, for val')
 
     def options(self) -> dict:
-        """See :meth:`Converter.options`."""
         return {
             'generator_version': VERSION,
             'seed': self.seed,
@@ -95,7 +85,6 @@ class RoomsConverter(Converter):
         return range(self.rooms)
 
     def plan(self, source: int) -> Plan:
-        """See :meth:`Converter.plan`."""
         split = 'train' if source < self.rooms - self.val_rooms else 'val'
         names = (f'room_{source:04d}_view_{view:02d}' for view in range(self.views))
         return Plan([FrameRef(name, view, split) for view, name in enumerate(names)])

@@ -22,8 +22,8 @@ from mmmask3d.conversion.rooms.shapes import (
     ellipsoid,
     lathe,
     panel,
+    piece,
     rod,
-    single,
     tilt_matrix,
     yaw_matrix,
 )
@@ -75,7 +75,7 @@ def vase(rng: Rng) -> Assembly:
     profile = [(0.0, 0.0), (0.7 * width, 0.0), (belly * width, 0.35 * height)]
     profile += [(neck * width, 0.75 * height), (neck * width * 1.15, height)]
     profile += [(neck * width * 0.95, height), (neck * width * 0.6, 0.6 * height)]
-    return single('objects', lathe(profile, (0, 0, 0), palette.ceramic(rng)))
+    return piece('objects', lathe(profile, (0, 0, 0), palette.ceramic(rng)))
 
 
 def plant(rng: Rng, tall: float | None = None) -> Assembly:
@@ -114,12 +114,11 @@ def bin_(rng: Rng) -> Assembly:
     height, radius = rng.uniform(0.25, 0.4), rng.uniform(0.1, 0.16)
     profile = [(0.0, 0.0), (0.8 * radius, 0.0), (radius, height), (0.95 * radius, height)]
     profile += [(0.75 * radius, 0.02), (0.0, 0.02)]
-    return single('objects', lathe(profile, (0, 0, 0), palette.paint(rng, 0.8)))
+    return piece('objects', lathe(profile, (0, 0, 0), palette.paint(rng, 0.8)))
 
 
 def table_lamp(rng: Rng) -> Assembly:
     """Return a lamp with a foot and a shade."""
-    made, add = begin('objects')
     height, radius = rng.uniform(0.32, 0.55), rng.uniform(0.09, 0.16)
     foot = palette.ceramic(rng) if rng.random() < 0.5 else palette.metal(rng)
     neck = 0.6 * height
@@ -127,29 +126,29 @@ def table_lamp(rng: Rng) -> Assembly:
     if rng.random() < 0.5:
         profile = [(0.0, 0.0), (0.4 * radius, 0.0), (0.62 * radius, 0.4 * neck)]
         profile.append((0.015, 0.9 * neck))
-    add(lathe([*profile, (0.012, neck)], (0, 0, 0), foot))
     shade = [(radius, neck * 0.95), (radius * rng.uniform(0.5, 0.9), height)]
-    add(lathe(shade, (0, 0, 0), palette.lamp_shade(rng)))
-    return made
+    stand = lathe([*profile, (0.012, neck)], (0, 0, 0), foot)
+    return piece('objects', stand, lathe(shade, (0, 0, 0), palette.lamp_shade(rng)))
 
 
 def floor_lamp(rng: Rng) -> Assembly:
     """Return a lamp on a stand."""
-    made, add = begin('objects')
     height, radius = rng.uniform(1.3, 1.75), rng.uniform(0.14, 0.24)
     pole = palette.metal(rng)
-    add(cylinder(0.14, 0.025, (0, 0, 0), pole))
-    add(cylinder(0.014, height - 0.05, (0, 0, 0.02), pole))
     shade = [(radius, height - 0.28), (radius * rng.uniform(0.5, 1.0), height)]
-    add(lathe(shade, (0, 0, 0), palette.lamp_shade(rng)))
-    return made
+    return piece(
+        'objects',
+        cylinder(0.14, 0.025, (0, 0, 0), pole),
+        cylinder(0.014, height - 0.05, (0, 0, 0.02), pole),
+        lathe(shade, (0, 0, 0), palette.lamp_shade(rng)),
+    )
 
 
 def pillow(rng: Rng, width: float, height: float) -> Assembly:
     """Return a pillow lying flat."""
     thick = rng.uniform(0.1, 0.16)
     size = width, height, thick
-    return single('objects', cushion(size, (0, 0, thick / 2), 0.48 * thick, palette.cloth(rng)))
+    return piece('objects', cushion(size, (0, 0, thick / 2), 0.48 * thick, palette.cloth(rng)))
 
 
 def monitor(rng: Rng, wide: float | None = None) -> Assembly:
@@ -169,12 +168,11 @@ def monitor(rng: Rng, wide: float | None = None) -> Assembly:
 
 def wall_screen(rng: Rng) -> Assembly:
     """Return a flat television for the wall; its back is at y = 0."""
-    made, add = begin('tv')
     width = rng.uniform(0.7, 1.3)
     height = 0.57 * width
-    add(box((width, 0.06, height), (0, 0.03, height / 2), palette.metal(rng)))
-    add(panel((width - 0.015, 0.008, height - 0.015), (0, 0.062, height / 2), palette.screen(rng)))
-    return made
+    case = box((width, 0.06, height), (0, 0.03, height / 2), palette.metal(rng))
+    glass = (width - 0.015, 0.008, height - 0.015)
+    return piece('tv', case, panel(glass, (0, 0.062, height / 2), palette.screen(rng)))
 
 
 def picture(rng: Rng) -> Assembly:
@@ -194,12 +192,10 @@ def picture(rng: Rng) -> Assembly:
 
 def laptop(rng: Rng) -> Assembly:
     """Return an open laptop; a household object, not a television."""
-    made, add = begin('objects')
-    case = palette.metal(rng)
-    add(box((0.34, 0.23, 0.018), (0, 0, 0.009), case))
+    case = box((0.34, 0.23, 0.018), (0, 0, 0.009), palette.metal(rng))
     lid = panel((0.34, 0.01, 0.22), (0, 0, 0.11), palette.screen(rng))
-    add(lid.moved(tilt_matrix(rng.uniform(0.1, 0.5)), np.array([0, -0.115, 0.018])))
-    return made
+    lid = lid.moved(tilt_matrix(rng.uniform(0.1, 0.5)), np.array([0, -0.115, 0.018]))
+    return piece('objects', case, lid)
 
 
 def small_thing(rng: Rng) -> Assembly:
@@ -425,7 +421,7 @@ def sofa(rng: Rng, wide: float | None = None, name: str = 'sofa') -> Assembly:
     for _ in range(int(rng.integers(0, count + 2))):
         side = rng.uniform(0.32, 0.45)
         (shape,) = pillow(rng, side, side).shapes
-        leaning = single('objects', shape.moved(tilt_matrix(np.pi / 2 + 0.35), np.zeros(3)))
+        leaning = piece('objects', shape.moved(tilt_matrix(np.pi / 2 + 0.35), np.zeros(3)))
         x = rng.uniform(-0.45, 0.45) * max(inner - side, 0.02)
         low = leaning.bounds()[0]
         made.merge(leaning, (x, -depth / 2 + rear + 0.24, seat + 0.02 - low[2]))
@@ -558,7 +554,7 @@ def television_bench(rng: Rng) -> Assembly:
 def rug(rng: Rng, width: float, depth: float) -> Assembly:
     """Return a rug; a part of the floor to the labels, as in NYUv2 (floor mat)."""
     shape = panel((width, depth, 0.012), (0, 0, 0.006), palette.rug(rng), lying=True)
-    return single('floor', shape)
+    return piece('floor', shape)
 
 
 def curtain(rng: Rng, width: float, height: float, cover: Material) -> Assembly:
@@ -576,26 +572,21 @@ def curtain(rng: Rng, width: float, height: float, cover: Material) -> Assembly:
 
 def ceiling_lamp(rng: Rng, drop: float, lit: bool) -> Assembly:
     """Return a ceiling lamp; z = 0 is the ceiling, it hangs ``drop`` metres below."""
-    made, add = begin('objects')
     radius = rng.uniform(0.14, 0.28)
     bulb = palette.bulb(lit)
     if drop < 0.12:
         profile = [(0.0, -0.09), (radius * 0.8, -0.08), (radius, -0.02), (radius, 0.0)]
-        add(lathe(profile, (0, 0, 0), bulb))
-        return made
-    add(cylinder(0.008, drop - 0.1, (0, 0, -drop + 0.1), palette.metal(rng)))
-    shade = [(radius, -drop), (radius * rng.uniform(0.2, 0.8), -drop + 0.18)]
-    add(lathe(shade, (0, 0, 0), palette.paint(rng)))
-    add(ellipsoid((0.12, 0.12, 0.14), (0, 0, -drop + 0.08), bulb))
-    return made
+        return piece('objects', lathe(profile, (0, 0, 0), bulb))
+    rope = cylinder(0.008, drop - 0.1, (0, 0, -drop + 0.1), palette.metal(rng))
+    outline = [(radius, -drop), (radius * rng.uniform(0.2, 0.8), -drop + 0.18)]
+    shade = lathe(outline, (0, 0, 0), palette.paint(rng))
+    return piece('objects', rope, shade, ellipsoid((0.12, 0.12, 0.14), (0, 0, -drop + 0.08), bulb))
 
 
 def radiator(rng: Rng, width: float) -> Assembly:
     """Return a ribbed radiator; its back is at y = 0."""
-    made, add = begin('objects')
     cover = palette.paint(rng, 0.1)
     height = rng.uniform(0.5, 0.62)
-    for k in range(int(width / 0.06)):
-        x = -width / 2 + 0.03 + 0.06 * k
-        add(cushion((0.05, 0.09, height), (x, 0.07, height / 2 + 0.1), 0.02, cover))
-    return made
+    places = (-width / 2 + 0.03 + 0.06 * k for k in range(int(width / 0.06)))
+    ribs = [((0.05, 0.09, height), (x, 0.07, height / 2 + 0.1)) for x in places]
+    return piece('objects', *(cushion(size, centre, 0.02, cover) for size, centre in ribs))

@@ -31,17 +31,11 @@ _OFFSET = 2e-3  # metres by which secondary rays start above a surface
 
 @dataclass(frozen=True)
 class Hits:
-    """Where n rays end.
+    """Where n rays end."""
 
-    Attributes:
-        face: (n,) int32 triangle; -1 where nothing was hit.
-        depth: (n,) float32 distance in units of the ray's direction.
-        bary: (n, 2) float32 barycentric coordinates of the second and third corner.
-    """
-
-    face: np.ndarray
-    depth: np.ndarray
-    bary: np.ndarray
+    face: np.ndarray  # (n,) int32 triangle; -1 where nothing was hit
+    depth: np.ndarray  # (n,) float32 distance in units of the ray's direction
+    bary: np.ndarray  # (n, 2) float32 barycentric coordinates of the second and third corner
 
     @property
     def hit(self) -> np.ndarray:
@@ -51,23 +45,14 @@ class Hits:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a perfect camera sees; all (H, W).
+    """What a perfect camera sees; all (H, W)."""
 
-    Attributes:
-        colour: (H, W, 3) uint8 sRGB.
-        depth: float32 z-depth in metres, 0 where there is nothing.
-        cosine: float32 cosine of the angle between the surface's normal and the line of sight.
-        infrared: float32 reflectance for the depth sensor, lower where the sun outshines it.
-        semantic: uint8, 0 or class index + 1.
-        instance: uint16, 0 or index of the thing in its room + 1.
-    """
-
-    colour: np.ndarray
-    depth: np.ndarray
-    cosine: np.ndarray
-    infrared: np.ndarray
-    semantic: np.ndarray
-    instance: np.ndarray
+    colour: np.ndarray  # (H, W, 3) uint8 sRGB
+    depth: np.ndarray  # float32 z-depth in metres, 0 where there is nothing
+    cosine: np.ndarray  # float32 cosine of the angle between surface normal and line of sight
+    infrared: np.ndarray  # float32 reflectance for the depth sensor, lower in the sun
+    semantic: np.ndarray  # uint8, 0 or class index + 1
+    instance: np.ndarray  # uint16, 0 or index of the thing in its room + 1
 
 
 def to_linear(colour: np.ndarray) -> np.ndarray:
@@ -91,11 +76,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 class Tracer:
-    """The triangles of a scene, ready for rays.
-
-    Args:
-        scene: The room.
-    """
+    """The triangles of a scene, ready for rays."""
 
     def __init__(self, scene: Scene) -> None:
         shapes = scene.assembly.shapes
@@ -222,12 +203,7 @@ def _smooth(
 
 
 class Renderer:
-    """Renders views of one room.
-
-    Args:
-        scene: The room.
-        tracer: Its triangles.
-    """
+    """Renders views of one room, whose triangles ``tracer`` holds."""
 
     def __init__(self, scene: Scene, tracer: Tracer) -> None:
         self.scene = scene
@@ -274,10 +250,7 @@ class Renderer:
         share = np.maximum(np.einsum('ij,ij->i', direction, normals), 0) / square
         if light.normal.any():
             share *= np.maximum(-(direction @ light.normal.astype(np.float32)), 0)
-        lit = np.flatnonzero(share > 1e-5)
-        seen = np.zeros(len(points), bool)
-        seen[lit] = self.tracer.visible(points[lit], towards[lit])
-        return share * seen, direction
+        return self._unless_hidden(share, 1e-5, points, towards), direction
 
     def _sun(self, points: np.ndarray, normals: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """Return the (n,) share of the sun's irradiance that arrives; zeros without a sun."""
@@ -286,7 +259,13 @@ class Renderer:
         direction = self.scene.sun[0] + 0.02 * (np.pad(samples, ((0, 0), (0, 1))) - 0.5)
         towards = (30.0 * direction).astype(np.float32)
         share = np.maximum(normals @ self.scene.sun[0].astype(np.float32), 0)
-        lit = np.flatnonzero(share > 0)
+        return self._unless_hidden(share, 0, points, towards)
+
+    def _unless_hidden(
+        self, share: np.ndarray, least: float, points: np.ndarray, towards: np.ndarray
+    ) -> np.ndarray:
+        """Set a share of light to 0 where it is small, or something stands in its way."""
+        lit = np.flatnonzero(share > least)
         seen = np.zeros(len(points), bool)
         seen[lit] = self.tracer.visible(points[lit], towards[lit])
         return share * seen

@@ -18,8 +18,8 @@ from mmmask3d.conversion.rooms.shapes import (
     Vector,
     begin,
     box,
+    piece,
     quad,
-    single,
     yaw_matrix,
 )
 
@@ -28,42 +28,26 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Light:
-    """A rectangular area light; a small one stands for a bulb.
+    """A rectangular area light; a small one stands for a bulb."""
 
-    Attributes:
-        centre: (3,) position in metres.
-        edges: (2, 3) full sides of the rectangle in metres.
-        normal: (3,) direction it shines in; zeros for a light that shines everywhere.
-        power: (3,) linear RGB radiance times area.
-    """
-
-    centre: np.ndarray
-    edges: np.ndarray
-    normal: np.ndarray
-    power: np.ndarray
+    centre: np.ndarray  # (3,) metres
+    edges: np.ndarray  # (2, 3) full sides of the rectangle in metres
+    normal: np.ndarray  # (3,) direction it shines in; zeros for a light that shines everywhere
+    power: np.ndarray  # (3,) linear RGB radiance times area
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A finished room.
-
-    Attributes:
-        assembly: All shapes and things.
-        size: (3,) width, depth and height in metres.
-        solids: (n, 2, 3) bounding boxes of what the camera must not be inside of.
-        lights: Area lights.
-        sun: (3,) direction towards the sun, and its (3,) linear RGB irradiance; None: no sun.
-        sky: (3,) linear RGB seen through the windows.
-        scenery: (4,) numbers in [0, 1) that pick what is seen outside.
-    """
+    """A finished room."""
 
     assembly: Assembly
-    size: np.ndarray
-    solids: np.ndarray
+    size: np.ndarray  # (3,) width, depth and height in metres
+    solids: np.ndarray  # (n, 2, 3) bounding boxes of what the camera must not be inside of
     lights: list[Light]
+    # (3,) direction towards the sun, and its (3,) linear RGB irradiance; None: no sun
     sun: tuple[np.ndarray, np.ndarray] | None
-    sky: np.ndarray
-    scenery: np.ndarray
+    sky: np.ndarray  # (3,) linear RGB seen through the windows
+    scenery: np.ndarray  # (4,) numbers in [0, 1) that pick what is seen outside
 
 
 @dataclass(frozen=True)
@@ -144,18 +128,6 @@ class _Room:
                 return wall, along, placed
         return None
 
-    def near(
-        self,
-        piece: Assembly,
-        wall: _Wall,
-        along: float,
-        out: float,
-        yaw: float = 0.0,
-        z: float = 0.0,
-    ) -> np.ndarray | None:
-        """Put a piece at (along, out) metres of a wall, turned by ``yaw`` from its direction."""
-        return self.place(piece, wall.at(along, out, z), wall.yaw + yaw)
-
     def somewhere(self, piece: Assembly, tries: int = 10, yaw: float | None = None) -> bool:
         """Put a piece anywhere on the floor."""
         for _ in range(tries):
@@ -196,7 +168,7 @@ def _shell(room: _Room, rng: Rng) -> None:
             add(shape.moved(yaw_matrix(wall.yaw), wall.start))
     if rng.random() < 0.3:
         x, y = rng.uniform(0.3, 0.9), rng.uniform(0.25, 0.7)
-        block = single('wall', box((x, y, height), (0, 0, height / 2), cover))
+        block = piece('wall', box((x, y, height), (0, 0, height / 2), cover))
         corner = rng.integers(2, size=2)
         spot = [x / 2 if corner[0] else width - x / 2, y / 2 if corner[1] else depth - y / 2, 0]
         room.place(block, spot, gap=0.0)
@@ -321,11 +293,12 @@ def _above(room: _Room, wall: _Wall, along: float, top: float) -> None:
     """Hang pictures or a shelf over a piece of furniture whose top is at this height."""
     rng = room.rng
     if rng.random() < 0.3 and top < 1.2:
-        room.near(furniture.wall_shelf(rng), wall, along, 0.004, z=top + rng.uniform(0.3, 0.5))
+        shelf = furniture.wall_shelf(rng)
+        room.place(shelf, wall.at(along, 0.004, top + rng.uniform(0.3, 0.5)), wall.yaw)
         return
     for offset in [0.0] if rng.random() < 0.6 else [-0.4, 0.4]:
         z = max(top + 0.12, rng.uniform(1.25, 1.5))
-        room.near(furniture.picture(rng), wall, along + offset, 0.004, z=z)
+        room.place(furniture.picture(rng), wall.at(along + offset, 0.004, z), wall.yaw)
 
 
 def _bed_group(room: _Room, rng: Rng) -> None:
@@ -343,7 +316,8 @@ def _bed_group(room: _Room, rng: Rng) -> None:
             makers = [furniture.table_lamp, furniture.book_stack, furniture.vase]
             area, top = (-side / 2, -0.15, side / 2, 0.15), float(stand.bounds()[1][2])
             furniture.scatter(stand, rng, area, top, 2, makers=makers)
-            room.near(stand, wall, along + sign * (wide / 2 + side / 2 + 0.06), 0.25)
+            beside = along + sign * (wide / 2 + side / 2 + 0.06)
+            room.place(stand, wall.at(beside, 0.25), wall.yaw)
     _above(room, wall, along, float(size[2]))
     if rng.random() < 0.5:
         spot = wall.at(along, 1.5)
@@ -360,18 +334,19 @@ def _sofa_group(room: _Room, rng: Rng) -> None:
     if rng.random() < 0.8:
         wide, deep = rng.uniform(0.8, 1.2), rng.uniform(0.45, 0.65)
         low = furniture.table(rng, wide, deep, rng.uniform(0.35, 0.47), items=3)
-        room.near(low, wall, along, out + deep / 2)
+        room.place(low, wall.at(along, out + deep / 2), wall.yaw)
     if rng.random() < 0.65:
         spot = wall.at(along, out + 0.3)
         _rug_under(room, spot[0], spot[1], rng.uniform(1.8, 2.6), rng.uniform(1.3, 1.8), wall.yaw)
     if rng.random() < 0.5:
         seat = furniture.sofa(rng, rng.uniform(0.75, 0.95), 'chair')
         sign = rng.choice([-1, 1])
-        room.near(seat, wall, along + sign * 1.5, out + 0.3, sign * np.pi / 2)
+        room.place(seat, wall.at(along + sign * 1.5, out + 0.3), wall.yaw + sign * np.pi / 2)
     for sign in (-1, 1):
         if rng.random() < 0.35:
             wide = float(abs(wall.along[:2] @ (bounds[1] - bounds[0])[:2]))
-            room.near(furniture.floor_lamp(rng), wall, along + sign * (0.3 + wide / 2), 0.35)
+            spot = wall.at(along + sign * (0.3 + wide / 2), 0.35)
+            room.place(furniture.floor_lamp(rng), spot, wall.yaw)
 
 
 def _dining_group(room: _Room, rng: Rng) -> None:
@@ -425,10 +400,12 @@ def _desk_group(room: _Room, rng: Rng) -> None:
     wall, along, _ = placed
     seat = furniture.chair(rng)
     out = furniture_depth(piece) + furniture_depth(seat) / 2 + rng.uniform(0.05, 0.35)
-    room.near(seat, wall, along + rng.uniform(-0.2, 0.2), out, np.pi + rng.normal(0, 0.5))
+    spot = wall.at(along + rng.uniform(-0.2, 0.2), out)
+    room.place(seat, spot, wall.yaw + (np.pi + rng.normal(0, 0.5)))
     _above(room, wall, along, 1.3)
     if rng.random() < 0.6:
-        room.near(furniture.bin_(rng), wall, along + rng.choice([-1, 1]) * 1.05, 0.3)
+        bin_, beside = furniture.bin_(rng), rng.choice([-1, 1]) * 1.05
+        room.place(bin_, wall.at(along + beside, 0.3), wall.yaw)
 
 
 def _bookcase(room: _Room, rng: Rng) -> None:

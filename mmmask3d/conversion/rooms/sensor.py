@@ -19,28 +19,17 @@ class Sensor:
 
     Noise follows Khoshelham and Elberink 2012 (disparity steps of 1/8 pixel at 640 pixels across,
     an error that grows with the square of the distance) and Barron and Malik 2013 (lateral jitter).
-
-    Attributes:
-        baseline: Distance between projector and camera in metres; the projector is to the right.
-        nearest: No readings below, in metres.
-        farthest: No readings beyond, in metres.
-        disparity_noise: Standard deviation in pixels of a 640 pixels wide image.
-        disparity_step: Quantisation in pixels of a 640 pixels wide image.
-        jitter: Standard deviation, in pixels, of where on the surface a pixel is measured.
-        grazing: Cosine of the angle of sight below which nothing is matched.
-        threshold: Least returned light that is matched: reflectance * cosine / depth^2.
-        edge_loss: Share of the pixels at depth edges whose window straddles two surfaces in vain.
     """
 
-    baseline: float = 0.075
-    nearest: float = 0.45
-    farthest: float = 6.0
-    disparity_noise: float = 0.09
-    disparity_step: float = 0.125
-    jitter: float = 0.35
-    grazing: float = 0.14
-    threshold: float = 0.01
-    edge_loss: float = 0.6
+    baseline: float = 0.075  # metres from the camera to the projector, which is to the right
+    nearest: float = 0.45  # metres; no readings below
+    farthest: float = 6.0  # metres; no readings beyond
+    disparity_noise: float = 0.09  # standard deviation in pixels of a 640 pixels wide image
+    disparity_step: float = 0.125  # quantisation in pixels of a 640 pixels wide image
+    jitter: float = 0.35  # standard deviation, in pixels, of where on the surface is measured
+    grazing: float = 0.14  # cosine of the angle of sight below which nothing is matched
+    threshold: float = 0.01  # least returned light: reflectance * cosine / depth^2
+    edge_loss: float = 0.6  # share of the pixels at depth edges that are matched in vain
 
     def options(self) -> dict[str, float]:
         """Return the constants by name."""

@@ -23,51 +23,31 @@ Vector = Sequence[float] | np.ndarray
 
 @dataclass(frozen=True)
 class Material:
-    """How a surface looks to the colour camera and to the depth sensor.
+    """How a surface looks to the colour camera and to the depth sensor."""
 
-    Attributes:
-        kind: Name of the texture function, see ``textures.TEXTURES``.
-        colours: Three sRGB colours in [0, 1]; their use depends on the texture.
-        scale: Size of the texture's main feature in metres.
-        amount: Strength or variant of the pattern, in [0, 1].
-        specular: Strength of the highlight, in [0, 1].
-        shininess: Exponent of the highlight.
-        infrared: Reflectance for the depth sensor's projector, in [0, 1]. It is not the colour: a
-            black cloth may be bright in the infrared, and the other way round.
-        emission: Light given off, in units of the albedo.
-        glass: Whether the surface shows the outdoors and lets light through.
-    """
-
-    kind: str
-    colours: tuple[tuple[float, float, float], ...]
-    scale: float = 0.1
-    amount: float = 0.5
-    specular: float = 0.0
-    shininess: float = 30.0
+    kind: str  # name of the texture function, see ``textures.TEXTURES``
+    colours: tuple[tuple[float, float, float], ...]  # three, sRGB in [0, 1]
+    scale: float = 0.1  # size of the texture's main feature in metres
+    amount: float = 0.5  # strength or variant of the pattern, in [0, 1]
+    specular: float = 0.0  # strength of the highlight, in [0, 1]
+    shininess: float = 30.0  # exponent of the highlight
+    # Reflectance for the depth sensor's projector, in [0, 1]. It is not the colour: a black cloth
+    # may be bright in the infrared, and the other way round.
     infrared: float = 0.6
-    emission: float = 0.0
-    glass: bool = False
+    emission: float = 0.0  # light given off, in units of the albedo
+    glass: bool = False  # shows the outdoors and lets light through
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A triangle mesh with texture coordinates and normals at its face corners.
+    """A triangle mesh with texture coordinates and normals at its face corners."""
 
-    Attributes:
-        vertices: (V, 3) float64 positions in metres.
-        faces: (F, 3) int64 vertex indices.
-        uv: (F, 3, 2) float32 texture coordinates, metres along the surface (or 0..1, ``unit``).
-        normals: (F, 3, 3) float32 unit normals at the corners; smooth where the shape is curved.
-        material: What it is made of.
-        thing: Index into the things of the assembly that holds the shape.
-    """
-
-    vertices: np.ndarray
-    faces: np.ndarray
-    uv: np.ndarray
-    normals: np.ndarray
+    vertices: np.ndarray  # (V, 3) float64 positions in metres
+    faces: np.ndarray  # (F, 3) int64 vertex indices
+    uv: np.ndarray  # (F, 3, 2) float32, metres along the surface (or 0..1, laid out as one image)
+    normals: np.ndarray  # (F, 3, 3) float32 unit normals; smooth where the shape is curved
     material: Material
-    thing: int = 0
+    thing: int = 0  # index into the things of the assembly that holds the shape
 
     def moved(self, rotation: np.ndarray, offset: np.ndarray) -> Shape:
         """Return the shape rotated by a (3, 3) matrix and then shifted by (3,) metres."""
@@ -289,15 +269,10 @@ Adder = Callable[..., None]
 
 @dataclass
 class Assembly:
-    """Shapes in one local frame and the labels of the things they belong to.
-
-    Attributes:
-        shapes: The shapes; ``Shape.thing`` indexes ``things``.
-        things: Class name of every thing (instance, or one surface of the room).
-    """
+    """Shapes in one local frame and the labels of the things they belong to."""
 
     shapes: list[Shape] = field(default_factory=list)
-    things: list[str] = field(default_factory=list)
+    things: list[str] = field(default_factory=list)  # class of every instance or surface of a room
 
     def thing(self, name: str) -> Adder:
         """Start a new thing of a class of NYU-13; returns the function that adds shapes to it."""
@@ -329,8 +304,8 @@ def begin(name: str) -> tuple[Assembly, Adder]:
     return made, made.thing(name)
 
 
-def single(name: str, shape: Shape) -> Assembly:
-    """Return an assembly of one thing, which is one shape."""
+def piece(name: str, *shapes: Shape) -> Assembly:
+    """Return an assembly of one thing of class ``name`` that has these shapes."""
     made, add = begin(name)
-    add(shape)
+    add(*shapes)
     return made

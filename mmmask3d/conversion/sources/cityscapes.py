@@ -70,7 +70,6 @@ class CityscapesConverter(Converter):
 
     @classmethod
     def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
-        """Add the options of this data set."""
         parser.add_argument(
             '--splits',
             nargs='+',
@@ -87,7 +86,6 @@ class CityscapesConverter(Converter):
         )
 
     def options(self) -> dict:
-        """Options that decide the content of the output."""
         return {'labels': self.labels, 'splits': sorted(self.wanted)}
 
     def sources(self) -> list[str]:
@@ -226,14 +224,11 @@ def read_camera(path: Path) -> tuple[float, float]:
     try:
         content = json.loads(path.read_bytes())
         found = float(content['extrinsic']['baseline']), float(content['intrinsic']['fx'])
+        if not all(0 < value < math.inf for value in found):
+            raise ValueError(f'found {found[0]:g} and {found[1]:g}')
     except (KeyError, TypeError, ValueError) as error:
         raise FrameError(
-            f'{path}: expected JSON with extrinsic.baseline and intrinsic.fx '
+            f'{path}: expected JSON with extrinsic.baseline and intrinsic.fx, numbers > 0 '
             f'({type(error).__name__}: {error}). Unpack the camera package again.'
         ) from error
-    if not all(0 < value < math.inf for value in found):
-        raise FrameError(
-            f'{path}: extrinsic.baseline and intrinsic.fx are {found[0]:g} and {found[1]:g}, '
-            f'expected numbers > 0. Unpack the camera package again.'
-        )
     return found

@@ -1,11 +1,9 @@
 """Any folder of colour and depth pairs."""
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,21 +15,17 @@ from mmmask3d.conversion.pairs import PairFinder
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.val_split import add_argument as add_val_argument
 from mmmask3d.conversion.val_split import with_validation
-from mmmask3d.datasets.confidence import nothing_sure, read_confidence
+from mmmask3d.datasets.confidence import sure_readings
 from mmmask3d.datasets.depth_io import (
     FrameError,
-    decode_colour,
     decode_depth,
     to_readings,
     zero_where_invalid,
 )
-from mmmask3d.datasets.orientation import orientation_hint
-from mmmask3d.datasets.text_lists import index_fields
 
 _RELATIVE = 'relative'
 _LARGEST = 65.535  # metres, in 16 bits of mm
 _SAMPLE = 8  # depth files looked at for the unit
-_PLAUSIBLE = 0.3, 30.0  # metres, median of a scene
 
 
 class PairsConverter(Converter):
@@ -49,7 +43,6 @@ class PairsConverter(Converter):
 
     @classmethod
     def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
-        """See :class:`Converter`."""
         PairFinder.add_arguments(parser)
         add_val_argument(parser)
         parser.add_argument(
@@ -103,10 +96,7 @@ class PairsConverter(Converter):
         if self.min_confidence is None or not valid.any():
             return valid, None
         path = folder / locator[2]
-        confidence = read_confidence(path.read_bytes(), str(path), valid.shape)
-        sure = valid & (confidence >= self.min_confidence)
-        if not sure.any():
-            raise FrameError(nothing_sure(confidence, valid, self.min_confidence, str(path)))
+        sure = sure_readings(path.read_bytes(), str(path), valid, self.min_confidence)
         return sure, float(1 - np.count_nonzero(sure) / np.count_nonzero(valid))
 
     def sources(self) -> list[Path]:
@@ -116,7 +106,6 @@ class PairsConverter(Converter):
         return [self.source]
 
     def plan(self, source: Path) -> Plan:
-        """Find the pairs."""
         return self.pairs.find()
 
     def splits(self, names: Mapping[str, str]) -> dict[str, list[str]]:
@@ -129,7 +118,7 @@ class PairsConverter(Converter):
 
 
 class FolderConverter(PairsConverter):
-    """Convert any folder of colour and depth pairs, or write an index for it."""
+    """Convert any folder of colour and depth pairs."""
 
     name = 'any_folder'
     title = 'Any folder'
@@ -138,19 +127,13 @@ class FolderConverter(PairsConverter):
         super().__init__(args)
         self.invalid = (0.0, *sorted(set(args.invalid) - {0.0}))
         self.max_depth: float | None = args.max_depth
-        self.in_place: bool = args.in_place
-        self.out: Path = args.out
-        changes = {
-            '--size': args.size,
-            '--depth-format': args.depth_format != 'png',
-            '--orientation shown': self.shown,
-            '--min-confidence (RGBDDataset applies it)': self.min_confidence is not None,
-        }
-        given = [option for option, changed in changes.items() if changed]
-        if self.in_place and given:
-            raise SourceError(f'--in-place leaves files as they are: no {", ".join(given)}.')
         sample = self._sample()
-        self.unit: float | str = args.unit or self._ask(sample)
+        if args.unit is None:
+            raise SourceError(
+                f'{self.source}: the unit of depth is not stated. '
+                f'{self._what_units_would_mean(sample)} Give --unit.'
+            )
+        self.unit: float | str = args.unit
         # What the first file holds, all must: it decides how depth is stored and its scale.
         self.dtype = sample[0].dtype
         self.depth_kind = 'relative' if self.unit == _RELATIVE else 'metric'
@@ -161,25 +144,22 @@ class FolderConverter(PairsConverter):
         elif integer:
             self.read_scale = float(np.iinfo(self.dtype).max)
         # 8- and 16-bit values are kept as they are; other types become mm, or float32.
-        self.as_stored = self.in_place or (integer and args.depth_format == 'png')
+        self.as_stored = integer and args.depth_format == 'png'
         if self.as_stored:
             self.depth_scale = self.read_scale
         elif args.depth_format == 'npy' or self.unit == _RELATIVE:
             self.suffixes = {**self.suffixes, 'depth': '.npy'}
             self.depth_scale = 1.0
-        if self.in_place:
-            self.suffixes = {}
 
     @classmethod
     def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
-        """See :class:`Converter`."""
         super().add_arguments(parser)
         parser.add_argument(
             '--unit',
             type=_unit,
             metavar='{mm,cm,m,N,relative}',
             help='unit of the depth files; N stored units per metre; relative: without scale. '
-            'Asked for if not given; never guessed',
+            'Needed, as it is never guessed; without it, the values that were found are shown',
         )
         parser.add_argument(
             '--max-depth',
@@ -187,21 +167,15 @@ class FolderConverter(PairsConverter):
             metavar='M',
             help='readings beyond are dropped, in metres (relative: after scaling)',
         )
-        parser.add_argument(
-            '--in-place',
-            action='store_true',
-            help='check the files and write an index of them, without copying',
-        )
 
     def options(self) -> dict:
-        """See :class:`Converter`."""
         return {
             **super().options(),
             'unit': self.unit,
             'type': str(self.dtype),
             'invalid': list(self.invalid),
             'max_depth': self.max_depth,
-            'stored': 'in place' if self.in_place else self.suffixes['depth'],
+            'stored': self.suffixes['depth'],
         }
 
     # ---------------------------------------------------------------- unit
@@ -221,21 +195,6 @@ class FolderConverter(PairsConverter):
             )
         return sample
 
-    def _ask(self, sample: Sequence[np.ndarray]) -> float | str:
-        found = self._what_units_would_mean(sample)
-        if not sys.stdin.isatty():
-            raise SourceError(
-                f'{self.source}: the unit of depth is not stated. {found} Give --unit.'
-            )
-        print(found, file=sys.stderr)
-        while True:
-            try:
-                return _unit(input('Unit (mm, cm, m, stored units per metre, or relative): '))
-            except argparse.ArgumentTypeError as error:
-                print(error, file=sys.stderr)
-            except EOFError as error:
-                raise SourceError('the unit of depth was not answered. Give --unit.') from error
-
     def _what_units_would_mean(self, sample: Sequence[np.ndarray]) -> str:
         found = [to_readings(raw, 1.0, self.invalid) for raw in sample]
         readings = [depth[valid] for depth, valid in found if valid.any()]
@@ -246,22 +205,14 @@ class FolderConverter(PairsConverter):
         median = float(np.median([np.median(r) for r in readings]))
         units = {**UNITS, '5000': 5000.0}
         meaning = ', '.join(f'{unit}: {median / n:.3g} m' for unit, n in units.items())
-        fitting = [u for u, n in units.items() if _PLAUSIBLE[0] <= median / n <= _PLAUSIBLE[1]]
-        if types == 'uint8' or high <= 1:
-            guess = f'{types} up to {high:g} looks like --unit relative'
-        elif fitting:
-            guess = f'For a room, --unit {fitting[0]} would be plausible'
-        else:
-            guess = 'No common unit is plausible for a room'
         return (
             f'{len(sample)} depth files of {types} hold values from {low:g} to {high:g}, median '
-            f'{median:g}, which would be {meaning}. {guess}; look it up.'
+            f'{median:g}, which would be {meaning}. Look it up.'
         )
 
     # ---------------------------------------------------------------- frames
 
     def read(self, opened: Path, locator: tuple[str, ...]) -> Frame:
-        """Read a pair."""
         colour_path, depth_path = (opened / part for part in locator[:2])
         extra = dict(zip(('rgb', 'depth', 'confidence'), locator, strict=False))
         raw = _read_depth(depth_path)
@@ -275,10 +226,6 @@ class FolderConverter(PairsConverter):
         )
         sure, unsure = self.sure(opened, locator, valid)
         depth, valid = zero_where_invalid(depth, sure), sure
-        if self.in_place:
-            self._check_in_place(colour_path, depth_path, raw.shape, locator)
-            # Measured, not stored: what a loader will read, in stored units.
-            return Frame({'depth': (depth * np.float32(self.depth_scale))}, extra=extra)
         if self.as_stored:
             stored = np.where(valid, raw, np.zeros((), raw.dtype))
         elif self.suffixes['depth'] == '.npy':
@@ -292,43 +239,6 @@ class FolderConverter(PairsConverter):
             stored = store_depth(depth, valid, self.depth_scale)
         images = {'rgb': self.read_colour(colour_path)[0], 'depth': stored}
         return Frame(images, extra=extra, unsure=unsure)
-
-    def _check_in_place(
-        self, colour: Path, depth: Path, shape: tuple[int, ...], locator: Sequence[str]
-    ) -> None:
-        content = colour.read_bytes()
-        found = decode_colour(content, str(colour)).shape[:2]
-        if found != shape:
-            raise FrameError(
-                f'{colour} is {found[0]}x{found[1]}, {depth} is {shape[0]}x{shape[1]} (height x '
-                f'width), and RGBDDataset reads pairs of one size. Convert without --in-place.'
-                + orientation_hint(content)
-            )
-        if index_fields('\t'.join(locator)) != list(locator):
-            raise FrameError(
-                f'{locator}: a name with a tab, # at its start or blanks at its ends cannot stand '
-                f'in an index. Rename it, or convert without --in-place.'
-            )
-
-    # ---------------------------------------------------------------- index
-
-    def index_line(self, name: str, extra: Mapping[str, Any]) -> str:
-        """Name of the frame, or, in place, its two files."""
-        return f'{extra["rgb"]}\t{extra["depth"]}' if self.in_place else name
-
-    def dataset_settings(self) -> dict[str, Any]:
-        """See :class:`Converter`."""
-        settings = super().dataset_settings()
-        if not self.in_place:
-            return settings
-        return {
-            'data_root': os.path.abspath(self.source),
-            'ann_file': os.path.abspath(self.out / 'splits/all.txt'),
-            'data_prefix': {'img_path': '', 'depth_path': ''},
-            **settings,
-            'depth_invalid': list(self.invalid),
-            'max_depth': self.max_depth,
-        }
 
 
 def _read_depth(path: Path) -> np.ndarray:

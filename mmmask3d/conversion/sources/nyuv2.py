@@ -87,7 +87,6 @@ class NYUv2Converter(Converter):
 
     @classmethod
     def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
-        """See :meth:`Converter.add_arguments`."""
         parser.add_argument(
             '--splits', type=Path, help=f'{SPLITS}, if not in the folder of {LABELLED}'
         )
@@ -134,7 +133,6 @@ class NYUv2Converter(Converter):
         return [LabelledFile(path, to40, category)]
 
     def plan(self, source: LabelledFile) -> Plan:
-        """See :meth:`Converter.plan`."""
         with open_mat73(source.path) as file:
             arrays = find_arrays(file, source.path)
         count, width, height = arrays['labels'].shape
@@ -149,7 +147,6 @@ class NYUv2Converter(Converter):
 
     @contextmanager
     def open(self, source: LabelledFile) -> Iterator[tuple[LabelledFile, dict]]:
-        """See :meth:`Converter.open`."""
         with open_mat73(source.path) as file:
             yield source, find_arrays(file, source.path)
 

@@ -4,16 +4,11 @@ The labelled ``.mat`` holds raw names only. The maps come from where their autho
 
 - 894 to 40: Gupta, Arbelaez, Malik, "Perceptual Organization and Recognition of Indoor Scenes from
   RGB-D Images", CVPR 2013: ``classMapping40.mat`` (``mapClass``, ``allClassName``) of the code
-  release. 37 classes are the raw label of that very name; all others fall to the last three.
-  Checked against the columns ``nyuClass`` and ``nyu40id`` of two tables made for other data sets:
-  Matterport3D's ``category_mapping.tsv`` (272 raw names) agrees in all but *book*, ScanNet's
-  ``scannetv2-labels.combined.tsv`` (200 raw names) in all but *book* and *coffee table*: both put
-  *book* to books (23), the publication to otherprop (40). The publication is followed, since
-  all results on NYUv2 are on its labels.
+  release.
 - 40 to 13: Couprie, Farabet, Najman, LeCun, "Indoor Semantic Segmentation using depth
   information" (arXiv 1301.3572), as ``class13Mapping.mat`` of Handa et al. (SceneNet, CVPR 2016).
-  Applied to the 40-class maps of 500 frames of the test part, it gave the published 13-class maps
-  in each of 38.4 million pixels; all 40 classes occur there.
+
+docs/datasets/nyuv2.md says how both were checked.
 """
 
 from collections.abc import Mapping

@@ -37,7 +37,6 @@ class PredictedDepthConverter(PairsConverter):
 
     @classmethod
     def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
-        """See :class:`~mmmask3d.conversion.converter.Converter`."""
         super().add_arguments(parser)
         parser.add_argument(
             '--kind',
@@ -54,7 +53,6 @@ class PredictedDepthConverter(PairsConverter):
         )
 
     def options(self) -> dict:
-        """See :class:`~mmmask3d.conversion.converter.Converter`."""
         return {
             **super().options(),
             'kind': self.kind,
@@ -96,11 +94,8 @@ def relative_target(
 ) -> tuple[np.ndarray, float, float]:
     """Bring a prediction to (0, 1], the same way round for all kinds: larger is farther.
 
-    Predicted inverse depth ``x`` stays inverse depth: it becomes ``high - x`` over the range of
-    the frame. It is known up to a factor and an offset only (Ranftl et al., "Towards Robust
-    Monocular Depth Estimation", TPAMI 2020, section 5), so ``1 / x`` would be depth for one unknown
-    offset alone, and without bound where ``x`` is near 0. Standardisation per frame takes factor
-    and offset away exactly: the target of the network does not depend on them.
+    Inverse depth ``x`` becomes ``high - x`` over the range of the frame, not ``1 / x``, as it is
+    known up to a factor and an offset only (docs/datasets/predicted_depth.md).
 
     Args:
         values: (H, W) float64, the prediction; anything where ``valid`` is False.
@@ -162,9 +157,7 @@ def read_prediction(path: Path) -> np.ndarray:
 def _common_size(colour: tuple[int, int], prediction: tuple[int, int]) -> tuple[int, int]:
     """(width, height) of the output: nothing is enlarged, unless it was squeezed into a square.
 
-    Networks predict at a size of their own. Where that is smaller, the colour image is brought
-    down to it, as enlarging a prediction would not add anything. A prediction of another aspect
-    ratio covers the same view and is brought to the size of the colour image.
+    A prediction of another aspect ratio covers the same view.
     """
     smaller = prediction[0] * prediction[1] < colour[0] * colour[1]
     return prediction if smaller and same_aspect(colour, prediction) else colour

@@ -38,7 +38,6 @@ class ScanNetConverter(Converter):
 
     @classmethod
     def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
-        """See :meth:`Converter.add_arguments`."""
         parser.add_argument(
             '--splits',
             type=Path,
@@ -178,15 +177,12 @@ class ScanNetConverter(Converter):
         return self.scenes
 
     def plan(self, source: SensScene | FramesScene) -> Plan:
-        """See :meth:`Converter.plan`."""
         return source.plan(self.every)
 
     def open(self, source: SensScene | FramesScene) -> AbstractContextManager[Any]:
-        """See :meth:`Converter.open`."""
         return source.open(self.label_map)
 
     def read(self, opened: Any, locator: Any) -> Frame:
-        """See :meth:`Converter.read`."""
         return opened(locator)
 
     def splits(self, names: Mapping[str, str]) -> dict[str, list[str]]:

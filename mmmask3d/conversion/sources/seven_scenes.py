@@ -74,7 +74,7 @@ class SevenScenesConverter(Converter):
 
     name = 'seven_scenes'
     title = '7-Scenes'
-    content_options = ('unit', 'every', 'jpeg', 'register')
+    content_options = ('unit', 'every', 'jpeg')
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
@@ -83,17 +83,10 @@ class SevenScenesConverter(Converter):
 
     @classmethod
     def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
-        """Add the options of this data set."""
         add_unit(parser, default=_STORED_PER_METRE)
         add_every(parser, 1, 'a sequence')
         parser.add_argument(
             '--jpeg', action='store_true', help='store colour as JPEG, which is much smaller'
-        )
-        parser.add_argument(
-            '--no-register',
-            dest='register',
-            action='store_false',
-            help='leave depth in the view of the depth camera, where it does not fit colour',
         )
 
     def sources(self) -> list[SceneSequence]:
@@ -184,15 +177,11 @@ class SevenScenesConverter(Converter):
             if not np.isfinite(to_world).all():
                 raise FrameError(f'{folder / pose}: expected finite numbers.')
             # The poses are those of the depth camera, whose view registered depth has left.
-            extra['camera_to_world'] = (
-                to_world @ np.linalg.inv(depth_to_colour()) if self.args.register else to_world
-            ).tolist()
+            extra['camera_to_world'] = (to_world @ np.linalg.inv(depth_to_colour())).tolist()
         return Frame({'rgb': image, 'depth': self._depth(stored)}, extra=extra)
 
     def _depth(self, stored: np.ndarray) -> np.ndarray:
         valid = (stored > 0) & (stored < _NO_READING)
-        if not self.args.register:
-            return np.where(valid, stored, 0).astype(np.uint16)
         depth, valid = register_depth(
             stored / self.depth_scale,
             valid,

@@ -56,7 +56,6 @@ class SUNRGBDConverter(Converter):
 
     @classmethod
     def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
-        """See :meth:`Converter.add_arguments`."""
         parser.add_argument('--toolbox', type=Path, help=f'{TOOLBOX}, if not in the source')
         parser.add_argument(
             '--filled', action='store_true', help='also the in-filled depth (depth_bfx)'

@@ -85,7 +85,6 @@ class TUMConverter(Converter):
 
     @classmethod
     def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
-        """Add the options of this data set."""
         add_unit(parser, default=_STORED_PER_METRE)
         parser.add_argument(
             '--max-difference',
@@ -114,7 +113,6 @@ class TUMConverter(Converter):
         )
 
     def options(self) -> dict:
-        """Options that decide the content of the output."""
         return {**super().options(), 'val': sorted(self.args.val)}
 
     def sources(self) -> list[str]:

@@ -35,9 +35,7 @@ class RGBDRandomResizedCrop(RandomResizedCrop):
     height)**, as in all sizes of this package.
 
     Right after :class:`LoadRGBD` in a pipeline of :class:`~mmmask3d.datasets.RGBDDataset`, the
-    box is drawn before a JPEG is decoded. Where it has at least twice (4, 8 times) the width and
-    height of ``scale``, that happens at 1/2 (1/4, 1/8) of the size, and the sides of the box move
-    by up to 1 (2, 4) pixels, for colour, depth and validity alike; see
+    box is drawn before a JPEG is decoded, see
     :func:`~mmmask3d.datasets.lazy_frame.choose_reduction`.
 
     Required and modified keys: ``img``, ``depth``, ``valid``, ``img_shape``.

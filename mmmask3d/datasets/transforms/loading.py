@@ -7,7 +7,7 @@ from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from mmengine.logging import print_log
 
-from mmmask3d.datasets.confidence import nothing_sure, read_confidence
+from mmmask3d.datasets.confidence import sure_readings
 from mmmask3d.datasets.depth_io import (
     decode_colour,
     decode_depth,
@@ -25,7 +25,6 @@ from mmmask3d.registry import TRANSFORMS
 # read as millimetres puts an 8 m room at 8 mm, the opposite mistake at 8 km.
 _NEAREST_PLAUSIBLE_MAX = 0.05
 _FARTHEST_PLAUSIBLE_MEDIAN = 100.0
-_MAX_UNIT_WARNINGS = 5
 
 
 @TRANSFORMS.register_module()
@@ -48,9 +47,8 @@ class LoadRGBD(BaseTransform):
     Where ``decode_later`` says that ``RGBDRandomResizedCrop`` comes next, which works on no more
     than it needs, ``img`` and ``depth`` may be those of :mod:`mmmask3d.datasets.lazy_frame`.
 
-    A metric frame whose largest reading is below 5 cm, or whose median reading is beyond 100 m,
-    is reported once (and at most five frames by one loader of one process): its unit is
-    probably wrong.
+    The first metric frame whose largest reading is below 5 cm, or whose median reading is beyond
+    100 m, is reported: the unit is probably wrong.
 
     Args:
         backend_args: File backend, see :func:`mmengine.fileio.get`.
@@ -69,7 +67,7 @@ class LoadRGBD(BaseTransform):
     ) -> None:
         self.reduced_decoding = reduced_decoding
         self.backend_args = None if backend_args is None else dict(backend_args)
-        self._warned: set[str] = set()
+        self._warned = False
 
     def transform(self, results: dict) -> dict:
         """Load the frame."""
@@ -107,42 +105,27 @@ class LoadRGBD(BaseTransform):
             if not valid.any():
                 raise FrameError(_no_reading(raw, results))
             if unsure:
-                depth, valid = self._sure(depth, valid, results)
+                path = results['confidence_path']
+                map_file = read_file(path, results, self.backend_args)
+                valid = sure_readings(map_file, path, valid, results['min_confidence'])
+                depth = zero_where_invalid(depth, valid)
             if results['depth_kind'] == 'metric':
                 self._check_unit(depth, valid, results)
         results.update(img=img, depth=depth, valid=valid, img_shape=size, ori_shape=size)
         return results
 
-    def _sure(
-        self, depth: np.ndarray, valid: np.ndarray, results: dict
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Depth and validity without the readings of low confidence."""
-        path, minimum = results['confidence_path'], results['min_confidence']
-        content = read_file(path, results, self.backend_args)
-        confidence = read_confidence(content, path, depth.shape)
-        sure = valid & (confidence >= minimum)
-        if not sure.any():
-            message = nothing_sure(confidence, valid, minimum, path)
-            raise FrameError(f"frame '{results['frame']}': {message}")
-        return zero_where_invalid(depth, sure), sure
-
     def _check_unit(self, depth: np.ndarray, valid: np.ndarray, results: dict) -> None:
-        frame = results['frame']
-        if len(self._warned) >= _MAX_UNIT_WARNINGS or frame in self._warned:
-            return
-        doubt = doubtful_unit(depth, valid)
-        if doubt is None:
-            return
-        self._warned.add(frame)
-        last = len(self._warned) == _MAX_UNIT_WARNINGS
-        print_log(
-            f"frame '{frame}' ({results['depth_path']}): {doubt[0]}, with depth_scale="
-            f'{results["depth_scale"]:g} stored units per metre. {doubt[1]} Set depth_scale to the '
-            f"data set's unit (1000 for millimetres, 1 for metres), or depth_kind='relative' if it "
-            f'has none.' + (' Further frames are not reported by this process.' if last else ''),
-            logger='current',
-            level=logging.WARNING,
-        )
+        doubt = None if self._warned else doubtful_unit(depth, valid)
+        if doubt:
+            self._warned = True
+            print_log(
+                f"frame '{results['frame']}' ({results['depth_path']}): {doubt} With depth_scale="
+                f'{results["depth_scale"]:g} stored units per metre. Set depth_scale to the data '
+                f"set's unit (1000 for millimetres, 1 for metres), or depth_kind='relative' if it "
+                f'has none. Further frames are not reported by this process.',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def __repr__(self) -> str:
         return (
@@ -202,8 +185,8 @@ def _no_reading(raw: np.ndarray, results: dict) -> str:
     )
 
 
-def doubtful_unit(depth: np.ndarray, valid: np.ndarray) -> tuple[str, str] | None:
-    """What about metric depth makes its unit doubtful, and a guess why; None for nothing.
+def doubtful_unit(depth: np.ndarray, valid: np.ndarray) -> str:
+    """What about metric depth makes its unit doubtful; '' for nothing.
 
     Args:
         depth: (H, W) in metres, 0 where there is no reading.
@@ -215,12 +198,11 @@ def doubtful_unit(depth: np.ndarray, valid: np.ndarray) -> tuple[str, str] | Non
         2 * np.count_nonzero(depth > _FARTHEST_PLAUSIBLE_MEDIAN) > np.count_nonzero(valid)
     )
     if largest >= _NEAREST_PLAUSIBLE_MAX and not too_far:
-        return None
+        return ''
+    guess = 'beyond 100 m: millimetres' if too_far else 'below 5 cm: metres'
+    other = 'metres' if too_far else 'millimetres'
     median = float(np.median(depth[valid]))
-    found = f'depth unit looks wrong: largest depth {largest:g} m, median {median:g} m'
-    if too_far:
-        return found, (
-            'Are the median readings beyond 100 m because depth_scale is too small (millimetres '
-            'read as metres)?'
-        )
-    return found, 'Is depth_scale too large (a metres file read as millimetres)?'
+    return (
+        f'depth unit looks wrong: largest depth {largest:g} m, median {median:g} m ({guess} read '
+        f'as {other}?).'
+    )

@@ -269,15 +269,8 @@ def test_a_frame_depends_on_seed_room_and_view_only(made, tmp_path):
 def test_other_options_are_refused(made, capsys):
     before = contents(made)
     assert make(made, '--views=3') == 1
-    assert 'was made with options.views 2 (asked for: 3)' in capsys.readouterr().err
+    assert 'was made with views 2 (asked for: 3)' in capsys.readouterr().err
     assert contents(made) == before
-
-
-def test_rooms_of_an_earlier_version_are_not_added_to(tmp_path, capsys):
-    (tmp_path / 'meta.json').write_text('{"generator_version": 1}')
-    assert make(tmp_path) == 1
-    assert 'generate the rooms again' in capsys.readouterr().err
-    assert contents(tmp_path) == {'meta.json': b'{"generator_version": 1}'}
 
 
 def test_a_room_without_a_place_for_a_camera_is_named(tmp_path, capsys, monkeypatch):
@@ -292,7 +285,6 @@ def test_a_room_without_a_place_for_a_camera_is_named(tmp_path, capsys, monkeypa
     ('options', 'message'),
     [
         (['--val-rooms=3'], 'leave a room for training: got 3 of 3 rooms'),
-        (['--seed=-1'], '--seed must be 0 or more, got -1'),
         (['--size', '64', '16'], 'between 32 and 2048 pixels, got 64 x 16'),
     ],
 )

@@ -333,8 +333,8 @@ def test_the_base_config_reads_it(converted):
         ('{"extrinsic": ', 'JSONDecodeError'),
         ('[]', 'TypeError'),
         ('{"extrinsic": {"baseline": 0.2}}', "KeyError: 'intrinsic'"),
-        ('{"extrinsic": {"baseline": 0}, "intrinsic": {"fx": 1}}', 'are 0 and 1, expected'),
-        ('{"extrinsic": {"baseline": 0.2}, "intrinsic": {"fx": NaN}}', r'are 0\.2 and nan'),
+        ('{"extrinsic": {"baseline": 0}, "intrinsic": {"fx": 1}}', 'found 0 and 1'),
+        ('{"extrinsic": {"baseline": 0.2}, "intrinsic": {"fx": NaN}}', r'found 0\.2 and nan'),
     ],
 )
 def test_cameras_that_are_wrong(text, message, tmp_path):

@@ -57,7 +57,7 @@ def write_scene(folder, train=(1,), test=(2,), frames=2):
 
 
 def converter(root, **options):
-    defaults = dict(unit=1000.0, every=1, jpeg=False, register=True)
+    defaults = dict(unit=1000.0, every=1, jpeg=False)
     return SevenScenesConverter(Namespace(source=Path(root), **defaults | options))
 
 
@@ -126,18 +126,17 @@ def test_surfaces_are_dense_and_the_box_moves_more_than_the_wall():
 
 def test_codes_of_no_reading_are_dropped():
     depth = depth_map(1)
-    got = converter('.', register=False)._depth(depth)
-    np.testing.assert_array_equal(got, np.where(depth == 65535, 0, depth))
+    got = converter('.')._depth(np.where(depth == 65535, 0, depth))
+    np.testing.assert_array_equal(converter('.')._depth(depth), got)
     assert not converter('.')._depth(np.full((480, 640), 65535, np.uint16)).any()
     assert not converter('.')._depth(np.zeros((480, 640), np.uint16)).any()
 
 
-@pytest.mark.parametrize('register', [True, False])
-def test_the_unit_decides_where_readings_land(register):
+def test_the_unit_decides_where_readings_land():
     """A room at 5000 per metre is that in millimetres, in finer steps."""
     depth = depth_map(1) * np.where(depth_map(1) == 65535, 1, np.uint16(5))
-    got = converter('.', unit=5000.0, register=register)._depth(depth)
-    expected = converter('.', register=register)._depth(depth_map(1))
+    got = converter('.', unit=5000.0)._depth(depth)
+    expected = converter('.')._depth(depth_map(1))
     np.testing.assert_array_equal(got > 0, expected > 0)
     np.testing.assert_allclose(got / 5, expected, rtol=0, atol=0.5)  # its steps, and it is rounded
     assert converter('.', unit=5000.0).depth_scale == 5000
@@ -147,12 +146,11 @@ def test_the_pose_is_that_of_the_camera_whose_view_it_is(tmp_path):
     root = write_scene(tmp_path / 'chess')
     point = np.array([0.3, -0.2, 1.5, 1])  # in the axes of the depth camera
     world = pose(10) @ point
-    for register, seen in ((True, depth_to_colour() @ point), (False, point)):
-        reader = converter(root, register=register)
-        source = reader.sources()[0]
-        frame = reader.read(source, reader.plan(source).frames[0].locator)
-        to_world = np.array(frame.extra['camera_to_world'])
-        np.testing.assert_allclose(to_world @ seen, world, atol=1e-6)
+    reader = converter(root)
+    source = reader.sources()[0]
+    frame = reader.read(source, reader.plan(source).frames[0].locator)
+    to_world = np.array(frame.extra['camera_to_world'])
+    np.testing.assert_allclose(to_world @ depth_to_colour() @ point, world, atol=1e-6)
 
 
 # ---------------------------------------------------------------- end to end
@@ -187,14 +185,13 @@ def test_round_trip_by_value(tmp_path, capsys):
 
 def test_options(tmp_path):
     write_scene(tmp_path / 'heads', (2,), (1,), frames=1)
-    options = ['--workers=1', '--jpeg', '--no-register', '--size', '320', '240']
+    options = ['--workers=1', '--jpeg', '--size', '320', '240']
     arguments = [str(tmp_path / 'heads'), str(tmp_path / 'out'), *options]
     assert run(SevenScenesConverter, arguments) == 0
     assert (tmp_path / 'out/splits/train.txt').read_text() == 'heads/seq-02/frame-000000\n'
     data = RGBDDataset(data_root=str(tmp_path / 'out'), pipeline=[LoadRGBD()], test_mode=True)
     assert len(data) == 2
-    depth = depth_map(20)[1::2, 1::2]
-    expected = np.where(depth == 65535, 0, depth)
+    expected = converter('.')._depth(depth_map(20))[1::2, 1::2]
     np.testing.assert_allclose(data[1]['depth'], expected / 1000, rtol=1e-6)
     assert data[1]['img'].shape == (240, 320, 3)
 
