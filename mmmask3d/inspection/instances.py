@@ -4,10 +4,10 @@ import contextlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine import fileio
-from pycocotools.coco import COCO
 
 from mmmask3d.datasets.depth_io import FrameError, decode_depth
 from mmmask3d.datasets.frame_files import same_form
@@ -24,8 +24,10 @@ class InstanceReader:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._coco: dict[str, tuple[str, COCO, dict]] = {}
+        self._coco: dict[str, tuple[str, Any, dict]] = {}
         for path in source.annotations.values():
+            from pycocotools.coco import COCO  # an optional package
+
             coco = COCO()
             try:
                 coco.dataset = json.loads(Path(path).read_bytes())

@@ -198,7 +198,9 @@ def test_prefix_and_threshold_belong_together(root):
 
 
 def test_a_threshold_beyond_what_a_map_holds(root):
-    with pytest.raises(FrameError, match=r"'0': .*at least 50; .*holds 0 to 2\. .* as stored"):
+    with pytest.raises(
+        FrameError, match=r'confidence/0\.png: .*at least 50; .*holds 0 to 2\. .* as stored'
+    ):
         dataset(root, min_confidence=50)[0]
     with pytest.raises(RuntimeError, match='3 frames in a row'):
         dataset(root, min_confidence=50, on_error='drop')[0]
