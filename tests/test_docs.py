@@ -304,7 +304,7 @@ def test_page_of_checking(run_page):
     assert said.count('data/rooms: 6 frames of 128x96') == 1
     assert said.count('0 errors') == 2
     shown, *_ = (b.text for b in blocks_of('docs/checking_data.md') if b.language == 'text')
-    kinds = ('data/rooms:', '  depth:', '  splits:', 'NOTE holes:')
+    kinds = ('data/rooms:', '  depth:', '  splits:')
     for line in (line for line in shown.splitlines() if line.startswith(kinds)):
         form = re.sub(r'[\d.]+', '#', line)  # of another number of frames here
         assert form in re.sub(r'[\d.]+', '#', said).splitlines(), line
