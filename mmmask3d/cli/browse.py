@@ -1,8 +1,8 @@
 """Draw contact sheets of RGB-D frames, as they are or as the network sees them.
 
 Examples:
-    python tools/analysis_tools/browse_rgbd.py data/my_frames --out-dir look
-    python tools/analysis_tools/browse_rgbd.py configs/my_config.py --out-dir look --pipeline
+    mmmask3d browse data/my_frames --out-dir look
+    mmmask3d browse configs/my_config.py --out-dir look --pipeline
 """
 
 import argparse

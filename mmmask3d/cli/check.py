@@ -1,8 +1,8 @@
 """Check RGB-D frames: damaged files, units, duplicates, registration, labels, splits.
 
 Examples:
-    python tools/analysis_tools/check_rgbd.py data/my_frames --html check.html
-    python tools/analysis_tools/check_rgbd.py configs/my_config.py --json check.json
+    mmmask3d check data/my_frames --html check.html
+    mmmask3d check configs/my_config.py --json check.json
 
 Exit code: 0 without errors, 1 with errors (--strict: or warnings), 2 if nothing can be checked.
 """

@@ -1,8 +1,8 @@
 """Convert a ViT encoder between MAE, timm, DINOv2, MultiMAE, Hugging Face, mmpretrain and us.
 
-    python tools/model_converters/convert_weights.py mae_pretrain_vit_base.pth encoder.safetensors
-    python tools/model_converters/convert_weights.py model.safetensors encoder.pth --from timm
-    python tools/model_converters/convert_weights.py encoder.pth timm.safetensors --to timm
+    mmmask3d convert-weights mae_pretrain_vit_base.pth encoder.safetensors
+    mmmask3d convert-weights model.safetensors encoder.pth --from timm
+    mmmask3d convert-weights encoder.pth timm.safetensors --to timm
 
 The source is recognised by its names unless ``--from`` gives it. What is written has been loaded
 into the model it is meant for, with no missing and no unexpected key, or nothing is written.

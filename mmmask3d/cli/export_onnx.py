@@ -1,6 +1,6 @@
 """Write an encoder, a pyramid or a segmentor as an ONNX file, checked with onnxruntime.
 
-    python tools/deployment/export_onnx.py CONFIG CHECKPOINT encoder.onnx --size 480 640
+    mmmask3d export-onnx CONFIG CHECKPOINT encoder.onnx --size 480 640
 
 A pre-trainer gives the maps of its encoder, a segmentor of mmseg its logits. docs/deployment.md
 shows how to run the file.

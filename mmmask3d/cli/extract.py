@@ -1,7 +1,7 @@
 """Write the encoder of a pre-training checkpoint to a separate file.
 
-    python tools/model_converters/extract_backbone.py work_dirs/run/epoch_100.pth encoder.pth
-    python tools/model_converters/extract_backbone.py epoch_100.pth encoder.safetensors --grid 14
+    mmmask3d extract work_dirs/run/epoch_100.pth encoder.pth
+    mmmask3d extract epoch_100.pth encoder.safetensors --grid 14
 
 The export keeps the patch grid it was trained on, unless ``--grid`` asks for another. A square
 grid is what ``mmpretrain.VisionTransformer`` needs to resize the position embedding to other image

@@ -1,7 +1,7 @@
 """Write encoders between two others: a share of the weights of each (WiSE-FT).
 
-    python tools/model_converters/interpolate_weights.py before.safetensors after.safetensors
-    python tools/model_converters/interpolate_weights.py before.pth after.pth --share 0.25 0.5 0.75
+    mmmask3d interpolate before.safetensors after.safetensors
+    mmmask3d interpolate before.pth after.pth --share 0.25 0.5 0.75
 
 A is the encoder before a training and B the one after it. Between the two, an encoder often keeps
 more of what A knew than B does, and most of what B learned. ``--share`` is the share of B.

@@ -1,6 +1,6 @@
 """Publish weights: strip what is not weights, put the hash in the name, write a model card.
 
-    python tools/misc/publish_model.py work_dirs/run/epoch_100.pth zoo/mask3d_vit-tiny_mine \
+    mmmask3d publish work_dirs/run/epoch_100.pth zoo/mask3d_vit-tiny_mine \
         --data-license 'own frames, released under CC BY 4.0' --terms 'Apache-2.0'
 
 Writes ``zoo/mask3d_vit-tiny_mine-<hash>.safetensors`` with a ``.json`` and a ``.md`` next to it.

@@ -1,7 +1,7 @@
 """Draw what a pre-trained network reconstructs.
 
 Example:
-    python tools/analysis_tools/visualize_reconstruction.py CONFIG CHECKPOINT --out-dir pictures
+    mmmask3d reconstruct CONFIG CHECKPOINT --out-dir pictures
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Replace the backbone of an mmseg, mmdet or mmpretrain config by the encoder.
 
-    python tools/misc/swap_backbone.py my_config.py --encoder encoder.pth -o swapped.py
-    python tools/misc/swap_backbone.py my_config.py --encoder timm:vit_base_patch16_dinov3 -o new.py
-    python tools/misc/swap_backbone.py mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py -o new.py
+    mmmask3d swap my_config.py --encoder encoder.pth -o swapped.py
+    mmmask3d swap my_config.py --encoder timm:vit_base_patch16_dinov3 -o new.py
+    mmmask3d swap mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py -o new.py
 
 The new config inherits from the old one and holds the backbone, which gives the strides and
 channels of the one it replaces, and what a transformer needs to train well. Before it is written

@@ -3,5 +3,5 @@
 ``sources`` opens a folder or a config, ``edges`` and ``registration`` decide whether depth lies on
 colour, ``measures`` reads one frame, ``duplicates`` compares frames, ``findings`` turns all of it
 into errors, warnings and notes, and ``report`` writes them down. The command lines are
-``tools/analysis_tools/browse_rgbd.py`` and ``check_rgbd.py``.
+``mmmask3d browse`` and ``mmmask3d check``.
 """

@@ -1,7 +1,6 @@
 """Turn a pre-training checkpoint into an encoder-only one: pick, resample, describe, verify, write.
 
-Everything here is a function of its arguments; the command is
-``tools/model_converters/extract_backbone.py``.
+Everything here is a function of its arguments; the command is ``mmmask3d extract``.
 """
 
 import hashlib

@@ -3,7 +3,7 @@
 Everything but weights is left out: optimiser, schedules, hooks, histories, and the text of the
 config with its paths. What is needed to build and to judge the model goes into the file's metadata
 and the card. Nothing is published whose data are for research only, or whose data are not known.
-The command is ``tools/misc/publish_model.py``.
+The command is ``mmmask3d publish``.
 """
 
 import hashlib

@@ -175,9 +175,7 @@ def test_init_cfg_with_a_foreign_file_names_the_command(tool, mae_file, tmp_path
         model = Mask3DViT(**SIZES, init_cfg=dict(type='Pretrained', checkpoint=str(path)))
         with pytest.raises((ValueError, RuntimeError)) as caught:
             model.init_weights()
-        (command,) = re.findall(
-            r'python tools/model_converters/convert_weights\.py (.*)', str(caught.value)
-        )
+        (command,) = re.findall(r'mmmask3d convert-weights (.*)', str(caught.value))
         source, out = command.split()
         assert source == str(path)
         out = tmp_path / out
