@@ -15,7 +15,6 @@ from mmmask3d.inspection.findings import Finding, Findings, by_level
 from mmmask3d.inspection.measures import Measures, measure, spread_indices
 from mmmask3d.inspection.registration import (
     TOLERANCE,
-    Correlator,
     Registration,
     has_contours,
     registration,
@@ -97,7 +96,8 @@ def _check_set(source: Source, options: CheckOptions, pool: ThreadPoolExecutor) 
     if not chosen:
         return CheckedSet(source, measures, None, [])
     judged = _of_usual_shape(pairs)
-    result = _judge([pairs[i] for i in judged], options, pool)
+    used = [pairs[i] for i in judged]
+    result = registration(used, options.tolerance, options.seed, pool.map)
     return CheckedSet(source, measures, result, judged)
 
 
@@ -108,11 +108,3 @@ def _of_usual_shape(pairs: dict[int, EdgePair]) -> list[int]:
         return []
     usual = Counter(sorted(shapes.values())).most_common(1)[0][0]
     return [index for index, shape in shapes.items() if shape == usual]
-
-
-def _judge(pairs: list[EdgePair], options: CheckOptions, pool: ThreadPoolExecutor) -> Registration:
-    surfaces = []
-    if pairs:
-        correlator = Correlator(pairs)
-        surfaces = list(pool.map(lambda pair: correlator.surfaces(pair, pair), pairs))
-    return registration(pairs, surfaces, options.tolerance, options.seed)

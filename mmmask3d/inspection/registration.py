@@ -6,7 +6,7 @@ of the maximum)? Where (a bootstrap over blocks of frames), and is that beyond t
 docs/checking_data.md explains it and has measured rates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,23 +118,23 @@ def has_contours(pair: EdgePair) -> bool:
 
 def registration(
     pairs: Sequence[EdgePair],
-    surfaces: Sequence[np.ndarray] | None = None,
     tolerance: float = TOLERANCE,
     seed: int = 0,
+    run: Callable[..., Iterable[np.ndarray]] = map,
 ) -> Registration:
     """Judge the registration of a set from some of its frames.
 
     Args:
         pairs: Edges of frames that have contours, in the order of the set (neighbours in a video
             are alike).
-        surfaces: What :meth:`Correlator.surfaces` gives for each pair, where it is at hand.
         tolerance: Displacement that counts as registered, as a share of the width.
         seed: Of the shuffled pairings and the bootstrap.
+        run: Instead of ``map``, to measure pairs in parallel.
     """
     if len(pairs) < LEAST_FRAMES:
         return Registration('too few', len(pairs))
     correlator = Correlator(pairs)
-    stack = np.stack(surfaces or [correlator.surfaces(pair, pair) for pair in pairs])
+    stack = np.stack(list(run(lambda pair: correlator.surfaces(pair, pair), pairs)))
     rng = np.random.default_rng(seed)
     displacements = _displacements(pairs, correlator.radius)
 

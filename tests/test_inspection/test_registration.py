@@ -1,5 +1,7 @@
 """Registration by value: known shifts and scales, unrelated pairs, too few frames."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -99,8 +101,7 @@ def test_too_few(make_scenes):
 
 def test_the_same_seed_gives_the_same_result(make_scenes):
     pairs = pairs_of(make_scenes(9, SMALL))
-    correlator = Correlator(pairs)
-    surfaces = [correlator.surfaces(p, p) for p in pairs]
-    assert surfaces[0].shape == (len(LOG_SCALES), 21, 21)
-    one, two = registration(pairs, seed=3), registration(pairs, surfaces, seed=3)
+    assert Correlator(pairs).surfaces(pairs[0], pairs[0]).shape == (len(LOG_SCALES), 21, 21)
+    with ThreadPoolExecutor(3) as pool:
+        one, two = registration(pairs, seed=3), registration(pairs, seed=3, run=pool.map)
     assert one == two
