@@ -1,11 +1,11 @@
-# The 2.7M-parameter ViT of mask3d_vit-mini.py from the whole RGB image to depth and normals through
-# linear layers, and to what DINOv2 ViT-S/14 makes of the same frame.
+# The 2.7M-parameter ViT of mask3d_vit-mini.py from the whole RGB image to depth (a decoder of two
+# layers) and normals (a linear one), and to what DINOv2 ViT-S/14 makes of the same frame.
 _base_ = './mask3d_vit-mini.py'
 model = dict(
     depth_encoder=None,
     fusion=dict(embed_dims=192),
     decoders=dict(
-        depth=dict(_delete_=True, type='DepthDecoder', num_layers=0),
+        depth=dict(_delete_=True, type='DepthDecoder', num_layers=2, num_heads=6),
         normal=dict(type='DepthDecoder', num_layers=0),
     ),
     heads=dict(normal=dict(type='NormalHead')),

@@ -1,6 +1,6 @@
 # Depth, normals and DINOv2's features from RGB, on generated rooms at 96x128. These weights are
 # shipped with the package; tools/misc/make_rooms_encoder.py makes them.
-# 2,080 frames / 32 = 65 iterations an epoch, 8 epochs = 520.
+# 2,080 frames / 32 = 65 iterations an epoch, 30 epochs = 1,950.
 _base_ = [
     '../_base_/models/distilled_vit-mini.py',
     '../_base_/datasets/rooms_pretrain.py',
@@ -18,5 +18,5 @@ train_dataloader = dict(
 val_dataloader = dict(num_workers=0, dataset=dict(pipeline=whole))
 test_dataloader = val_dataloader
 optim_wrapper = dict(type='Bfloat16OptimWrapper')
-train_cfg = dict(max_epochs=8, val_interval=8)
-default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=13))
+train_cfg = dict(max_epochs=30, val_interval=10)
+default_hooks = dict(checkpoint=dict(interval=5), logger=dict(interval=13))
