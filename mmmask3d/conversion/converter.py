@@ -60,6 +60,7 @@ class Converter:
     #: Name of the data set in texts.
     title: str = ''
     #: Kinds of images and how their files end; colour is ``rgb``, depth is ``depth``.
+    #: Images of a frame that are not named here are measured for the manifest and not stored.
     suffixes: Mapping[str, str] = {'rgb': '.jpg', 'depth': '.png'}
     #: Output folders of kinds that are not named like their kind.
     folders: Mapping[str, str] = {}
@@ -133,6 +134,15 @@ class Converter:
             if split:
                 found.setdefault(split, []).append(name)
         return found
+
+    def index_line(self, name: str, extra: Mapping[str, Any]) -> str:
+        """Line of a split file.
+
+        Args:
+            name: Of the frame.
+            extra: Its :attr:`~mmmask3d.conversion.frame.Frame.extra`.
+        """
+        return name
 
     def dataset_settings(self) -> dict[str, Any]:
         """Arguments of ``RGBDDataset`` that read the output, without ``data_root``; as JSON."""

@@ -37,7 +37,8 @@ def finish(
     files: dict[str, bytes] = {}
     splits = {}
     for split, listed in converter.splits(names).items():
-        files[f'splits/{split}.txt'] = ''.join(f'{name}\n' for name in listed).encode()
+        lines = (converter.index_line(name, extras[name]) for name in listed)
+        files[f'splits/{split}.txt'] = ''.join(f'{line}\n' for line in lines).encode()
         splits[split] = {'frames': len(listed)}
         if converter.categories:
             file, folder = converter.annotation_file(split)

@@ -136,10 +136,9 @@ def _convert_frame(root: Path, size: tuple[int, int] | None, opened: Any, ref: F
         measures['depth']['unsure'] = round(frame.unsure, 6)
     # Everything is encoded before anything is written.
     data = {
-        _file(kind, ref.name): encode(
-            as_they_are.get(kind, image), _converter.suffixes[kind], ref.name
-        )
+        _file(kind, ref.name): encode(as_they_are.get(kind, image), suffix, ref.name)
         for kind, image in images.items()
+        if (suffix := _converter.suffixes.get(kind))
     }
     try:
         files = {file: write_file(root, file, content) for file, content in data.items()}

@@ -121,6 +121,21 @@ def test_other_conventions_of_labels(toy, source, tmp_path):
         convert(TooFew(toy.arguments(source)), tmp_path / 'too_few')
 
 
+def test_what_has_no_suffix_is_measured_and_not_stored(toy, source, tmp_path):
+    class IndexOnly(toy.ToyConverter):
+        suffixes = {}
+        categories = {}
+
+        def index_line(self, name, extra):
+            return f'{name}.jpg\t{extra["seed"]}.png'
+
+    manifest = convert(IndexOnly(toy.arguments(source)), tmp_path / 'out').manifest
+    assert manifest['depth']['depth']['frames'] == 12
+    lines = (tmp_path / 'out/splits/val.txt').read_text().splitlines()
+    assert lines[:2] == ['scene_0/00.jpg\t0.png', 'scene_0/01.jpg\t1.png']
+    assert not (tmp_path / 'out/rgb').exists()
+
+
 def test_colour_alone_is_enough(toy, source, tmp_path):
     class ColourOnly(toy.ToyConverter):
         suffixes = {'rgb': '.jpg'}

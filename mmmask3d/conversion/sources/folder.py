@@ -1,9 +1,11 @@
 """Any folder of colour and depth pairs."""
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +20,13 @@ from mmmask3d.conversion.val_split import with_validation
 from mmmask3d.datasets.confidence import sure_readings
 from mmmask3d.datasets.depth_io import (
     FrameError,
+    decode_colour,
     decode_depth,
     to_readings,
     zero_where_invalid,
 )
+from mmmask3d.datasets.orientation import orientation_hint
+from mmmask3d.datasets.text_lists import index_fields
 
 _RELATIVE = 'relative'
 _LARGEST = 65.535  # metres, in 16 bits of mm
@@ -118,7 +123,7 @@ class PairsConverter(Converter):
 
 
 class FolderConverter(PairsConverter):
-    """Convert any folder of colour and depth pairs."""
+    """Convert any folder of colour and depth pairs, or write an index for it."""
 
     name = 'any_folder'
     title = 'Any folder'
@@ -127,6 +132,17 @@ class FolderConverter(PairsConverter):
         super().__init__(args)
         self.invalid = (0.0, *sorted(set(args.invalid) - {0.0}))
         self.max_depth: float | None = args.max_depth
+        self.in_place: bool = args.in_place
+        self.out: Path = args.out
+        changes = {
+            '--size': args.size,
+            '--depth-format': args.depth_format != 'png',
+            '--orientation shown': self.shown,
+            '--min-confidence (RGBDDataset applies it)': self.min_confidence is not None,
+        }
+        given = [option for option, changed in changes.items() if changed]
+        if self.in_place and given:
+            raise SourceError(f'--in-place leaves files as they are: no {", ".join(given)}.')
         sample = self._sample()
         if args.unit is None:
             raise SourceError(
@@ -144,12 +160,14 @@ class FolderConverter(PairsConverter):
         elif integer:
             self.read_scale = float(np.iinfo(self.dtype).max)
         # 8- and 16-bit values are kept as they are; other types become mm, or float32.
-        self.as_stored = integer and args.depth_format == 'png'
+        self.as_stored = self.in_place or (integer and args.depth_format == 'png')
         if self.as_stored:
             self.depth_scale = self.read_scale
         elif args.depth_format == 'npy' or self.unit == _RELATIVE:
             self.suffixes = {**self.suffixes, 'depth': '.npy'}
             self.depth_scale = 1.0
+        if self.in_place:
+            self.suffixes = {}
 
     @classmethod
     def add_arguments(cls, parser: argparse._ActionsContainer) -> None:
@@ -167,6 +185,11 @@ class FolderConverter(PairsConverter):
             metavar='M',
             help='readings beyond are dropped, in metres (relative: after scaling)',
         )
+        parser.add_argument(
+            '--in-place',
+            action='store_true',
+            help='check the files and write an index of them, without copying',
+        )
 
     def options(self) -> dict:
         return {
@@ -175,7 +198,7 @@ class FolderConverter(PairsConverter):
             'type': str(self.dtype),
             'invalid': list(self.invalid),
             'max_depth': self.max_depth,
-            'stored': self.suffixes['depth'],
+            'stored': 'in place' if self.in_place else self.suffixes['depth'],
         }
 
     # ---------------------------------------------------------------- unit
@@ -226,6 +249,10 @@ class FolderConverter(PairsConverter):
         )
         sure, unsure = self.sure(opened, locator, valid)
         depth, valid = zero_where_invalid(depth, sure), sure
+        if self.in_place:
+            self._check_in_place(colour_path, depth_path, raw.shape, locator)
+            # Measured, not stored: what a loader will read, in stored units.
+            return Frame({'depth': (depth * np.float32(self.depth_scale))}, extra=extra)
         if self.as_stored:
             stored = np.where(valid, raw, np.zeros((), raw.dtype))
         elif self.suffixes['depth'] == '.npy':
@@ -239,6 +266,42 @@ class FolderConverter(PairsConverter):
             stored = store_depth(depth, valid, self.depth_scale)
         images = {'rgb': self.read_colour(colour_path)[0], 'depth': stored}
         return Frame(images, extra=extra, unsure=unsure)
+
+    def _check_in_place(
+        self, colour: Path, depth: Path, shape: tuple[int, ...], locator: Sequence[str]
+    ) -> None:
+        content = colour.read_bytes()
+        found = decode_colour(content, str(colour)).shape[:2]
+        if found != shape:
+            raise FrameError(
+                f'{colour} is {found[0]}x{found[1]}, {depth} is {shape[0]}x{shape[1]} (height x '
+                f'width), and RGBDDataset reads pairs of one size. Convert without --in-place.'
+                + orientation_hint(content)
+            )
+        if index_fields('\t'.join(locator)) != list(locator):
+            raise FrameError(
+                f'{locator}: a name with a tab, # at its start or blanks at its ends cannot stand '
+                f'in an index. Rename it, or convert without --in-place.'
+            )
+
+    # ---------------------------------------------------------------- index
+
+    def index_line(self, name: str, extra: Mapping[str, Any]) -> str:
+        """Name of the frame, or, in place, its two files."""
+        return f'{extra["rgb"]}\t{extra["depth"]}' if self.in_place else name
+
+    def dataset_settings(self) -> dict[str, Any]:
+        settings = super().dataset_settings()
+        if not self.in_place:
+            return settings
+        return {
+            'data_root': os.path.abspath(self.source),
+            'ann_file': os.path.abspath(self.out / 'splits/all.txt'),
+            'data_prefix': {'img_path': '', 'depth_path': ''},
+            **settings,
+            'depth_invalid': list(self.invalid),
+            'max_depth': self.max_depth,
+        }
 
 
 def _read_depth(path: Path) -> np.ndarray:

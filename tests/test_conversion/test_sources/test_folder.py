@@ -398,6 +398,68 @@ def test_recordings_of_two_rates(tmp_path):
 # ---------------------------------------------------------------- index, splits, restart
 
 
+def test_in_place_nothing_is_copied(tmp_path, read_tree):
+    stored = np.round(METRES * 5000).astype(np.uint16)
+    stored[0, 0] = 60000
+    source = make(tmp_path / 'my in', stored, names=['a b/1', 'a b/2', 'c/1'])
+    before = read_tree(source)
+    options = ('--unit=5000', '--in-place', '--val=0.3', '--max-depth=8', '--invalid', 60000)
+    out = convert(source, tmp_path / 'index', *options)
+    assert read_tree(source) == before
+    assert set(read_tree(out)) == {
+        'manifest.json', 'frames.jsonl', 'splits/all.txt', 'splits/train.txt', 'splits/val.txt'
+    }  # fmt: skip
+    assert (out / 'splits/val.txt').read_text() == 'rgb/c/1.jpg\tdepth/c/1.png\n'
+    assert (out / 'splits/train.txt').read_text().startswith('rgb/a b/1.jpg\tdepth/a b/1.png\n')
+    frame = load(out, 1)
+    assert frame['frame'] == 'rgb/a b/2'
+    expected = np.where(stored == 60000, 0, stored) / np.float32(5000)
+    np.testing.assert_allclose(frame['depth'], expected, rtol=1e-6)
+    found = json.loads((out / 'manifest.json').read_text())['depth']['depth']
+    assert found['high'] == pytest.approx(expected.max(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            lambda r: write(r / 'depth/a/1.png', np.ones((4, 5), np.uint16)),
+            'reads pairs of one size',
+        ),
+        (lambda r: (r / 'rgb/a/1.jpg').write_bytes(b'\xff\xd8\xff'), 'truncated JPEG'),
+        (lambda r: (r / 'depth/a/1.png').write_bytes(b''), 'is empty'),
+        (lambda r: (r / 'rgb/a').rename(r / 'rgb/#'), 'no partner'),
+    ],
+)
+def test_in_place_files_are_checked(tmp_path, capsys, change, message):
+    source = make(tmp_path / 'in', np.round(METRES * 1000).astype(np.uint16))
+    change(source)
+    convert(source, tmp_path / 'out', '--unit=mm', '--in-place', code=1)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', [' a', 'a ', 'a\u2028b', 'a\x85b'])
+def test_in_place_a_name_that_would_break_the_index_is_refused(tmp_path, capsys, name):
+    rgb = make(tmp_path / 'in', np.round(METRES * 1000).astype(np.uint16), names=['x', 'y'])
+    for kind, suffix in (('rgb', '.jpg'), ('depth', '.png')):
+        (rgb / f'{kind}/x{suffix}').rename(rgb / f'{kind}/{name}{suffix}')
+    source = rgb
+    convert(source, tmp_path / 'out', '--unit=mm', '--in-place', '--on-error=drop')
+    lines = (tmp_path / 'out/splits/all.txt').read_text().split('\n')
+    data = RGBDDataset(pipeline=[LoadRGBD()], **settings_of(tmp_path / 'out'))
+    assert len(data) == len(lines) - 1
+    assert [data[i]['img'].shape for i in range(len(data))] == [(HEIGHT, WIDTH, 3)] * len(data)
+
+
+def test_in_place_excludes_what_would_change_files(tmp_path, capsys):
+    source = make(tmp_path / 'in', np.round(METRES * 1000).astype(np.uint16))
+    maps = ['--confidence=depth/**.png', '--min-confidence=1']
+    small, floats, shown = ['--size', '8', '6'], ['--depth-format=npy'], ['--orientation=shown']
+    for option in (small, floats, shown, maps):
+        convert(source, tmp_path / 'out', '--unit=mm', '--in-place', *option, code=1)
+        assert '--in-place leaves files as they are' in capsys.readouterr().err
+
+
 def test_another_validation_share_needs_no_conversion(tmp_path, capsys):
     source = make(
         tmp_path / 'in', np.round(METRES * 1000).astype(np.uint16), names=['a/1', 'b/1', 'c/1']
