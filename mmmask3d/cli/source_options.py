@@ -39,5 +39,13 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         help='drop readings of less confidence, in the values as stored',
     )
     group.add_argument('--ann-file', metavar='FILE', help='index file (default: all files)')
+    group.add_argument(
+        '--labels',
+        action='append',
+        default=[],
+        metavar='FOLDER=CLASSES',
+        help='folder of label maps; CLASSES is nyu13, nyu40, scannet20, a number, or a text file '
+        'with one name per line',
+    )
     group = parser.add_argument_group('config file')
     add_config_overrides(group)

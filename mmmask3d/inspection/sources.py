@@ -13,12 +13,15 @@ import numpy as np
 from mmengine.config import Config
 
 from mmmask3d.config_files import read_config_file
+from mmmask3d.datasets.classes import NYU13_CLASSES, NYU40_CLASSES, SCANNET20_CLASSES
 from mmmask3d.datasets.frame_files import by_stem, existing, files_in
 from mmmask3d.datasets.rgbd_dataset import RGBDDataset
+from mmmask3d.datasets.text_lists import read_lines
 
 LOADERS = ('train', 'val', 'test')
 _IGNORED = 255
 _MEANINGLESS = 254
+_CLASS_SETS = {'nyu13': NYU13_CLASSES, 'nyu40': NYU40_CLASSES, 'scannet20': SCANNET20_CLASSES}
 _SETTINGS = (
     'img_suffix',
     'depth_suffix',
@@ -135,7 +138,7 @@ def open_sources(args: argparse.Namespace, split: str | None = None) -> list[Sou
     given = {
         name: getattr(args, name) for name in _SETTINGS if getattr(args, name, None) is not None
     }
-    folders = [n for n in ('rgb', 'depth', 'confidence') if getattr(args, n)]
+    folders = [n for n in ('rgb', 'depth', 'confidence', 'labels') if getattr(args, n)]
     try:
         if str(args.source).endswith('.py'):
             if given or folders:
@@ -148,7 +151,8 @@ def open_sources(args: argparse.Namespace, split: str | None = None) -> list[Sou
             return open_config(cfg, [split] if split else LOADERS)
         if args.cfg_options:
             raise SourceOptionsError('--cfg-options belongs to a config file, not to a folder.')
-        return [open_folder(args.source, given, args.rgb, args.depth, split, args.confidence)]
+        places = args.rgb, args.depth, args.labels
+        return [open_folder(args.source, given, *places, split, args.confidence)]
     except (FileNotFoundError, ValueError) as error:
         raise SourceOptionsError(str(error)) from error
 
@@ -161,6 +165,7 @@ def open_folder(
     given: Mapping[str, Any] | None = None,
     rgb: str | None = None,
     depth: str | None = None,
+    labels: Sequence[str] = (),
     split: str | None = None,
     confidence: str | None = None,
 ) -> Source:
@@ -171,6 +176,7 @@ def open_folder(
         given: Settings of :class:`~mmmask3d.datasets.RGBDDataset` that differ.
         rgb: Colour folder, that of the manifest or ``rgb`` by default.
         depth: Depth folder, that of the manifest or ``depth`` by default.
+        labels: Label folders as ``FOLDER=CLASSES``.
         split: Only the frames of ``splits/<split>.txt``.
         confidence: Folder of confidence maps; none by default.
     """
@@ -196,6 +202,9 @@ def open_folder(
     place = dict(data_root=root, data_prefix=prefix)
     source = Source(root, FoundFrames(**settings, **place))
     _describe(source, root, manifest)
+    for text in labels:
+        maps = _parse_labels(text, root)
+        source.labels = [m for m in source.labels if m.kind != maps.kind] + [maps]
     folder = Path(root, 'splits')
     lists = by_stem(files_in(folder), '.txt', folder) if folder.is_dir() else {}
     for name, file in lists.items():
@@ -255,6 +264,25 @@ def _read_manifest(root: str) -> dict:
             'missing). Move it away and give the options instead.'
         )
     return dict(manifest)
+
+
+def _parse_labels(text: str, root: str) -> LabelMaps:
+    kind, _, classes = text.partition('=')
+    if classes in _CLASS_SETS:
+        names = _CLASS_SETS[classes]
+    elif classes.isdigit() and 0 < int(classes) < 255:
+        names = tuple(f'class {i}' for i in range(1, int(classes) + 1))
+    elif os.path.isfile(classes):
+        names = tuple(name for _, name in read_lines(classes))
+    else:
+        raise SourceOptionsError(
+            f'--labels {text!r}: expected FOLDER=CLASSES, with CLASSES one of '
+            f'{", ".join(_CLASS_SETS)}, a number from 1 to 254, or a text file of one name a line.'
+        )
+    folder = posixpath.join(root, kind)
+    if not kind or not os.path.isdir(folder):
+        raise SourceOptionsError(f'--labels {text!r}: the folder {folder} does not exist.')
+    return LabelMaps(kind, folder, '.png', names)
 
 
 # ---------------------------------------------------------------- configs

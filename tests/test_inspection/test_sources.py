@@ -109,14 +109,18 @@ def test_generated_rooms_describe_themselves(tiny_rooms):
 
 def test_a_plain_folder_with_options(folder):
     (folder / 'depth').rename(folder / 'z')
+    (folder / 'sem').mkdir()
+    (folder / 'names.txt').write_text('chair\ntable\n')
     args = parse(
         *(folder, '--depth', 'z', '--img-suffix', '.png', '--depth-scale', '5000'),
         *('--depth-invalid', '0', '65535', '--max-depth', '8', '--depth-kind', 'metric'),
+        *('--labels', f'sem={folder}/names.txt'),
     )
     (source,) = open_sources(args)
     assert source.frames.depth_scale == 5000
     assert source.frames.depth_invalid == (0, 65535)
     assert source.frames.max_depth == 8
+    assert source.labels[0].classes == ('chair', 'table')
     (none,) = open_sources(parse(folder, '--depth', 'z', '--img-suffix', '.png', '--depth-invalid'))
     assert none.frames.depth_invalid == ()
 
@@ -169,6 +173,9 @@ test_dataloader = val_dataloader
         (['nowhere.py'], r'nowhere\.py: config file not found'),
         (['{folder}', '--img-suffix', '.tif'], r"found: 4 '.png'. Check img_suffix"),
         (['{folder}', '--rgb', 'colour'], "the folder '.*colour'.* does not exist"),
+        (['{folder}', '--img-suffix', '.png', '--labels', 'sem'], 'expected FOLDER=CLASSES'),
+        (['{folder}', '--img-suffix', '.png', '--labels', 'sem=3'], 'sem does not exist'),
+        (['{folder}', '--img-suffix', '.png', '--labels', 'rgb=255'], 'from 1 to 254'),
         (['{folder}', '--cfg-options', 'a=1'], 'belongs to a config'),
         (['{folder}', '--img-suffix', '.png', '--depth-scale', '0'], 'must be > 0'),
         (['{config}', '--depth-scale', '5', '--rgb', 'x'], '--depth-scale, --rgb: options of a'),
