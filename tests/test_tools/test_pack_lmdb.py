@@ -24,13 +24,6 @@ def test_there_and_back(tool, tmp_path, make_rgbd_folder, capsys):
         assert (out / path.relative_to(root)).read_bytes() == path.read_bytes()
 
 
-def test_only_parts(tool, tmp_path, make_rgbd_folder, capsys):
-    root = make_rgbd_folder(tmp_path / 'frames', 3)
-    options = ['--only', 'depth', 'rgb/frame_001.png', '--workers', '1']
-    assert tool.main(['pack', str(root), str(tmp_path / 'a.lmdb'), *options]) == 0
-    assert '4 files' in capsys.readouterr().out
-
-
 def test_errors_are_plain_words(tool, tmp_path, make_rgbd_folder, capsys):
     root = make_rgbd_folder(tmp_path / 'frames', 1)
     (tmp_path / 'text').write_text('no database')

@@ -102,14 +102,17 @@ def sub_samples(total: int, size: int, draws: int, clips: bool, seed: int) -> It
 def verdicts_of(
     pairs: list[EdgePair], surfaces: list[np.ndarray], size: int, args: argparse.Namespace
 ) -> list[Registration]:
-    """Verdicts on sub-samples of one size."""
+    """Verdicts on sub-samples of one size, of pairs that are measured already."""
     from mmmask3d.inspection.registration import registration
 
+    samples = sub_samples(len(pairs), min(size, len(pairs)), args.draws, args.clips, args.seed)
     return [
-        registration([pairs[i] for i in chosen], [surfaces[i] for i in chosen], seed=number)
-        for number, chosen in enumerate(
-            sub_samples(len(pairs), min(size, len(pairs)), args.draws, args.clips, args.seed)
+        registration(
+            [pairs[i] for i in chosen],
+            seed=number,
+            run=lambda _, used, chosen=chosen: [surfaces[i] for i in chosen],
         )
+        for number, chosen in enumerate(samples)
     ]
 
 
