@@ -122,6 +122,6 @@ def test_what_is_refused(exported, interpolate, tmp_path, capsys):
     deep = exported('mask3d', 5, arch={**ARCH, 'num_layers': 3})
     before = set(tmp_path.iterdir())
     refused('neither records its architecture', 'bare1.pth', 'bare2.pth')
-    refused("TimmViT with model='vit_small_patch14_dinov2'", other, two)
+    refused("Build mmmask3d.TimmViT(model='vit_small_patch14_dinov2'", other, two)
     refused('3 attention heads', one, wide)
     refused('does not fill this Mask3DViT', one, deep)
