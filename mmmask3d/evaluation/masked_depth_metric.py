@@ -152,6 +152,11 @@ class MaskedDepthMetric(BaseMetric):
 
     def _evaluate_frame(self, sample: dict) -> dict:
         kind = sample.get('depth_kind', 'metric')
+        if kind not in ('metric', 'relative'):
+            raise ValueError(
+                f"frame {sample.get('frame')}: depth_kind is {kind!r}, expected 'metric' or "
+                "'relative'"
+            )
         metric = kind == 'metric'
         found = comparable_depth(sample)
         depth, valid = sample['depth'].double(), sample['valid'].bool()

@@ -228,7 +228,9 @@ def check_settings(model: nn.Module, checkpoint: Mapping, source: str) -> None:
         settings = [('norms with eps={}', theirs, ours, f'{norm_cfg=!r}')]
         _compare_resize(model, backbone, source)
     heads_of = arch.get('num_heads')
-    settings.append(('{} attention heads', heads_of, heads, f'num_heads={heads_of} in its arch'))
+    place = 'model_args' if is_timm(backbone) else 'arch'
+    remedy = f'num_heads={heads_of} in its {place}'
+    settings.append(('{} attention heads', heads_of, heads, remedy))
     for what, theirs, ours, remedy in settings:
         if theirs and ours and theirs != ours:
             raise RuntimeError(

@@ -291,5 +291,7 @@ def test_table_shows_model_and_baselines():
 
 def test_errors_name_the_frame():
     sample = make_sample(7)
+    with pytest.raises(ValueError, match=r'frame7.*depth_kind'):
+        run([dict(sample, depth_kind='disparity')])
     with pytest.raises(ValueError, match=r'frame7.*depth_invalid'):
         run([dict(sample, valid=torch.ones(SIZE, dtype=torch.bool))])

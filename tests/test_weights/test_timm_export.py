@@ -163,7 +163,10 @@ def test_the_encoder_inside_a_pyramid(run, extract, tmp_path):
             'layers of vit_base_patch16_clip_224, this vit_base_patch16_224',
         ),
         (dict(model='vit_base_patch16_clip_quickgelu_224'), 'would be others'),
-        (dict(model_args={**SMALL, 'num_heads': 4}), '3 attention heads.*has 4'),
+        (
+            dict(model_args={**SMALL, 'num_heads': 4}),
+            '3 attention heads.*has 4.*num_heads=3 in its model_args',
+        ),
         (dict(model_args={**SMALL, 'depth': 1}), r'unknown here.*blocks\.1'),
     ],
 )
