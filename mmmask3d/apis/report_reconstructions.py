@@ -63,5 +63,5 @@ def reconstruct_frames(
         for index in range(len(dataset)):
             number = frames.get(os.path.realpath(dataset.get_data_info(index)['img_path']))
             if number is not None:
-                found[number] = draw_reconstruction(model, dataset[index])[0]
+                found[number] = draw_reconstruction(model, dataset[index], paste_kept=True)[0]
     return found

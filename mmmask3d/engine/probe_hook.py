@@ -13,7 +13,14 @@ from mmengine.runner import Runner
 from mmmask3d.datasets.sampling import sample_rng
 from mmmask3d.evaluation.bootstrap import means
 from mmmask3d.evaluation.dense_probe import fit_probe
-from mmmask3d.evaluation.frames import Frame, Targets, depth_targets, label_targets, read_frames
+from mmmask3d.evaluation.frames import (
+    Frame,
+    Targets,
+    depth_targets,
+    label_targets,
+    normal_targets,
+    read_frames,
+)
 from mmmask3d.evaluation.frozen_features import encode, image_normaliser, with_targets
 from mmmask3d.registry import DATASETS, HOOKS
 
@@ -23,6 +30,8 @@ _LONGEST = timedelta(hours=12)  # that a probe may take
 @HOOKS.register_module()
 class ProbeHook(Hook):
     """Fit a linear map or nearest neighbours on frozen features, and log how well they do.
+
+    Labels are probed where the frames have some, else depth, and surface normals linearly.
 
     The main process probes, the others wait; what goes wrong there ends all of them. Data sets are
     built, and a frame of each is read, before the training. Neither the weights nor any random
@@ -97,25 +106,32 @@ class ProbeHook(Hook):
         normalise = image_normaliser(model.data_preprocessor)
         device = next(model.parameters()).device
         frames = [read_frames([dataset], self.limit) for dataset in self._datasets]
-        train, val = (
-            with_targets(
-                encode(model.backbone, some, normalise, None, self.batch_size, device),
-                _targets(some),
-            )
+        features = [
+            encode(model.backbone, some, normalise, None, self.batch_size, device)
             for some in frames
-        )
+        ]
         classes = self._datasets[0].metainfo.get('classes')
         count = None if classes is None else len(classes)
         figures: dict[str, float] = {}
-        for method in self.methods:
-            found = means(fit_probe(train, method, count).score(val, count))
-            figures |= {f'{self.name}/{method}_{key}': value for key, value in found.items()}
+        for part, targets in _targets(frames).items():
+            train, val = map(with_targets, features, targets)
+            for method in self.methods:
+                if part and method != 'linear':
+                    continue  # normals are read linearly, as in the report card
+                found = means(fit_probe(train, method, count).score(val, count))
+                figures |= {f'{self.name}/{part}{method}_{key}': v for key, v in found.items()}
         step = runner.epoch + 1
         runner.visualizer.add_scalars(figures, step=step)
         shown = '  '.join(f'{key}: {value:.4f}' for key, value in figures.items())
         runner.logger.info(f'Epoch({self.name}) [{step}]  {shown}')
 
 
-def _targets(frames: list[Frame]) -> Targets:
-    """Labels where there are some, else depth."""
-    return next(iter(label_targets(frames).values()), None) or depth_targets(frames)
+def _targets(frames: Sequence[list[Frame]]) -> dict[str, list[Targets]]:
+    """Labels where there are some, else depth and its normals: of each split, by prefix."""
+    labels = [kind for some in frames for kind in list(label_targets(some).values())[:1]]
+    if len(labels) == len(frames):
+        return {'': labels}
+    return {
+        '': [depth_targets(some) for some in frames],
+        'normals_': [normal_targets(some) for some in frames],
+    }

@@ -77,12 +77,18 @@ def test_hook_and_report_card_give_the_same_figures(backbone, tiny_config, tmp_p
     torch.save({'state_dict': model.state_dict(), 'meta': meta}, tmp_path / 'epoch_1.pth')
     cfg.train_dataloader.dataset = data
     cfg.val_dataloader.dataset = dict(data, indices=5)
-    options = ReportOptions(parts=['depth'], pictures=0)
+    options = ReportOptions(parts=['depth', 'normals'], pictures=0)
     card = report_encoders([cfg], {'a': [str(tmp_path / 'epoch_1.pth')]}, options)
-    for method in ('linear', 'knn'):
-        figures = card.results['parts'][f'depth/{method}']['figures']['a']
-        assert figures == {key: logged[f'probe/{method}_{key}'] for key in figures}
-    assert len(logged) == 2 * len(figures)
+    compared = 0
+    for part, prefix in (
+        ('depth/linear', 'linear'),
+        ('depth/knn', 'knn'),
+        ('normals/linear', 'normals_linear'),
+    ):
+        figures = card.results['parts'][part]['figures']['a']
+        assert figures == {key: logged[f'probe/{prefix}_{key}'] for key in figures}
+        compared += len(figures)
+    assert len(logged) == compared
 
 
 def test_hook_finds_mistakes_before_the_training(make_tiny_config, tmp_path):

@@ -1,7 +1,9 @@
 """7-Scenes: Kinect sequences, whose depth is registered to colour here."""
 
 import argparse
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -179,6 +181,13 @@ class SevenScenesConverter(Converter):
             # The poses are those of the depth camera, whose view registered depth has left.
             extra['camera_to_world'] = (to_world @ np.linalg.inv(depth_to_colour())).tolist()
         return Frame({'rgb': image, 'depth': self._depth(stored)}, extra=extra)
+
+    def extra_files(self, names: Mapping[str, str]) -> dict[str, bytes]:
+        """See :meth:`Converter.extra_files`: the camera whose view all frames have now."""
+        fx, fy, cx, cy = COLOUR_CAMERA
+        colour = {'size': SIZE, 'intrinsic': [[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]}
+        cameras = {name.partition('/')[0]: {'colour': colour} for name in names}
+        return {'cameras.json': (json.dumps(cameras, indent=1) + '\n').encode()}
 
     def _depth(self, stored: np.ndarray) -> np.ndarray:
         valid = (stored > 0) & (stored < _NO_READING)

@@ -11,9 +11,11 @@ import pytest
 from mmmask3d.conversion.command_line import run
 from mmmask3d.conversion.paths import SourceError
 from mmmask3d.conversion.sources.seven_scenes import SevenScenesConverter, depth_to_colour
-from mmmask3d.datasets import LoadRGBD, RGBDDataset
+from mmmask3d.datasets import LoadRGBD, PackRGBDInputs, RGBDDataset
 from mmmask3d.datasets.depth_io import FrameError
 from mmmask3d.engine.run_config import load_config
+from mmmask3d.evaluation.correspondence import find_pairs
+from mmmask3d.evaluation.frames import read_frames
 from mmmask3d.registry import DATASETS
 
 ROOT = Path(__file__).parents[3]
@@ -194,6 +196,41 @@ def test_options(tmp_path):
     expected = converter('.')._depth(depth_map(20))[1::2, 1::2]
     np.testing.assert_allclose(data[1]['depth'], expected / 1000, rtol=1e-6)
     assert data[1]['img'].shape == (240, 320, 3)
+
+
+@pytest.mark.parametrize('size', [(640, 480), (320, 240)])
+def test_converted_frames_give_pairs_of_views_with_their_geometry(size, tmp_path):
+    """Against rays that are cut with the plane which both views see, without any depth map."""
+    normal, distance = np.array([0.2, -0.1, 1.0]), 2.0
+    root = write_scene(tmp_path / 'chess', train=(1,), test=())
+    cameras = []
+    for i in range(2):
+        to_world = np.eye(4)
+        to_world[:3, :3] = cv2.Rodrigues(np.array([0.0, 0.15, 0.05]) * i)[0]
+        to_world[:3, 3] = -0.2 * i, 0.1 * i, 0.05 * i
+        rays = np.stack([(X - 320) / 585, (Y - 240) / 585, np.ones(X.shape)], -1)
+        z = (distance - normal @ to_world[:3, 3]) / (rays @ to_world[:3, :3].T @ normal)
+        stem = root / f'seq-01/frame-{i:06d}'
+        assert cv2.imwrite(f'{stem}.depth.png', np.rint(1000 * z).astype(np.uint16))
+        np.savetxt(f'{stem}.pose.txt', to_world)
+        cameras.append(to_world @ np.linalg.inv(depth_to_colour()))
+    options = ['--workers=1', '--size', *map(str, size)]
+    assert run(SevenScenesConverter, [str(root), str(tmp_path / 'out'), *options]) == 0
+    settings = dict(data_root=str(tmp_path / 'out'), img_suffix='.png', test_mode=True)
+    data = RGBDDataset(**settings, pipeline=[LoadRGBD(), PackRGBDInputs()])
+    pairs = find_pairs(read_frames([data]))
+    assert len(pairs) == 1
+    scale = size[0] / 640
+    for pair in pairs:
+        assert pair.rotation == pytest.approx(np.degrees(np.hypot(0.15, 0.05)), abs=1e-3)
+        here, there = cameras[pair.first], cameras[pair.second]
+        pixels = (pair.points.numpy() + 0.5) / scale - 0.5
+        rays = np.concatenate([(pixels - [320, 240]) / 525, np.ones((len(pixels), 1))], 1)
+        rays = rays @ here[:3, :3].T
+        z = (distance - normal @ here[:3, 3]) / (rays @ normal)
+        seen = (here[:3, 3] + z[:, None] * rays - there[:3, 3]) @ there[:3, :3]
+        true = seen[:, :2] / seen[:, 2:] * 525 + [320, 240]
+        np.testing.assert_allclose(pair.truth.numpy(), (true + 0.5) * scale - 0.5, atol=0.6)
 
 
 # ---------------------------------------------------------------- incomplete and damaged
