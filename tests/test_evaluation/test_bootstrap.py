@@ -66,6 +66,13 @@ def test_a_clear_difference_is_none_of_noise():
     assert same == {'difference': 0, 'low': 0, 'high': 0, 'within_noise': True}
 
 
+@pytest.mark.parametrize(('rows', 'noise'), [(1, True), (5, True), (6, False)])
+def test_few_rows_tell_nothing_though_they_agree(rows, noise):
+    values = torch.cat((torch.arange(rows, dtype=torch.float64), torch.tensor([math.nan] * 9)))
+    found = paired_differences([MeanScores({'x': values + 1})], [MeanScores({'x': values})])['x']
+    assert found['within_noise'] is noise
+
+
 @pytest.mark.parametrize('others', [3, 1])
 def test_the_interval_covers_other_seeds(others):
     """In 400 studies of three training runs against three, or against an untrained encoder.

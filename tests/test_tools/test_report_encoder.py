@@ -213,7 +213,9 @@ def test_a_training_checkpoint_shows_its_reconstructions(tiny_config, configs, t
     encoders = {'run': [str(checkpoint)], 'untrained': [f'random:{checkpoint}']}
     card = report_encoders([cfg, load_config(configs[0])], encoders, options)
     run.val_dataloader.dataset.pop('indices')
-    written = draw_reconstructions(run, str(checkpoint), tmp_path / 'drawn', indices=[0, 7], paste_kept=True)
+    written = draw_reconstructions(
+        run, str(checkpoint), tmp_path / 'drawn', indices=[0, 7], paste_kept=True
+    )
     pictures = [dict(tiles) for _, tiles in card.pictures]
     shown = [[c for c in tiles if c.endswith(RECONSTRUCTION)] for tiles in pictures]
     assert shown == [[f'run: {RECONSTRUCTION}']] * 8 + [[]] * 2
