@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmmask3d.cli.options import natural, read_overrides
+from mmmask3d.cli.options import read_overrides
 from mmmask3d.cli.source_options import add_source_arguments
 from mmmask3d.cli.start import start
-from mmmask3d.conversion.options import at_least_one
+from mmmask3d.conversion.options import at_least_one, natural
 
 
 def build_parser(prog: str | None = None) -> argparse.ArgumentParser:

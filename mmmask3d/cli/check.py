@@ -11,10 +11,10 @@ import argparse
 from collections.abc import Sequence
 
 from mmmask3d.atomic_file import write_file
-from mmmask3d.cli.options import natural, read_overrides
+from mmmask3d.cli.options import read_overrides
 from mmmask3d.cli.source_options import add_source_arguments
 from mmmask3d.cli.start import start
-from mmmask3d.conversion.options import at_least_one, share
+from mmmask3d.conversion.options import at_least_one, natural, share
 
 
 def build_parser(prog: str | None = None) -> argparse.ArgumentParser:

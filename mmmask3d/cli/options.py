@@ -5,8 +5,6 @@ import os
 import sys
 from typing import Any
 
-from mmmask3d.conversion.options import natural as natural
-
 
 def weights_file(text: str) -> str:
     """Type of an option that names a file of weights to write."""

@@ -17,9 +17,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmmask3d.cli.options import add_config_overrides, natural
+from mmmask3d.cli.options import add_config_overrides
 from mmmask3d.cli.start import command
-from mmmask3d.conversion.options import at_least_one, number
+from mmmask3d.conversion.options import at_least_one, natural, number
 
 _PARTS = ('labels', 'depth', 'normals', 'correspondence', 'efficiency')
 _METHODS = ('linear', 'knn')

@@ -19,9 +19,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmmask3d.cli.options import natural
 from mmmask3d.cli.start import command
-from mmmask3d.conversion.options import above_zero, at_least_one, number
+from mmmask3d.conversion.options import above_zero, at_least_one, natural, number
 
 if TYPE_CHECKING:
     from mmmask3d.swap.rewriting import Swapped

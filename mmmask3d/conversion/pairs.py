@@ -26,7 +26,7 @@ _GROUPS = {'**/': r'(?:(.*)/)?', '**': r'(.*)', '*': r'([^/]*)'}
 _TIME = re.compile(r'\d+(\.\d+)?$')
 
 
-def natural(name: str) -> list:
+def natural_order(name: str) -> list:
     """Sort key that puts ``frame_9`` before ``frame_10``."""
     return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in re.split(r'(\d+)', name) if p]
 
@@ -195,7 +195,7 @@ class PairFinder:
                 does not name two files inside the source.
         """
         plan = self._listed(self.list) if self.list else self._matched()
-        plan.frames.sort(key=lambda ref: natural(ref.name))
+        plan.frames.sort(key=lambda ref: natural_order(ref.name))
         return plan
 
     def _matched(self) -> Plan:

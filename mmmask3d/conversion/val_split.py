@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 
 from mmmask3d.conversion.options import share
-from mmmask3d.conversion.pairs import natural
+from mmmask3d.conversion.pairs import natural_order
 
 _MOST = 1.5  # times the share asked for, before a folder is taken apart
 
@@ -33,7 +33,7 @@ def validation_frames(names: Sequence[str], wanted: float) -> set[str]:
     Returns:
         At least one name, and at least one less than all.
     """
-    ordered = sorted(names, key=natural)
+    ordered = sorted(names, key=natural_order)
     target = min(max(1, round(wanted * len(ordered))), len(ordered) - 1)
     folders: dict[str, list[str]] = {}
     for name in ordered:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmmask3d.conversion.converter import FrameRef
-from mmmask3d.conversion.pairs import PairFinder, Pattern, natural
+from mmmask3d.conversion.pairs import PairFinder, Pattern, natural_order
 from mmmask3d.conversion.paths import SourceError
 
 
@@ -265,5 +265,5 @@ def test_names_without_a_time(tmp_path, names, message):
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=20, unique=True))
 def test_numbers_sort_as_numbers(numbers):
-    names = sorted((f'frame_{n}' for n in numbers), key=natural)
+    names = sorted((f'frame_{n}' for n in numbers), key=natural_order)
     assert names == [f'frame_{n}' for n in sorted(numbers)]
