@@ -19,6 +19,7 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 RATIOS = {
     'mae': (0.75, 1.0),
     'rgb2depth': (0.8, 1.0),
+    'rgb2geometry': (0.0, 1.0),
     'anchored': (0.0, 1.0),
     'distilled': (0.0, 1.0),
 }
