@@ -28,7 +28,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmmask3d.cli.start import start
 
@@ -253,7 +253,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def build_config(config: dict, scope: str = 'mmmask3d') -> nn.Module:
+def build_config(config: dict, scope: str = 'mmmask3d') -> Any:
     """Build a registered model."""
     from mmengine.registry import MODELS
 
@@ -295,7 +295,8 @@ def seconds(model: nn.Module, x: Tensor, training: bool) -> float:
     import torch
 
     model.train(training)
-    clock, finish = time.process_time, int
+    clock: Callable[[], float] = time.process_time
+    finish: Callable[[], Any] = int
     if x.device.type != 'cpu':
         clock, finish = time.perf_counter, torch.cuda.synchronize
     finish()

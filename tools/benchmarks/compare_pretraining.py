@@ -134,8 +134,9 @@ def check_comparable(pretrain: dict[str, Config], downstream: Config, downstream
             'mmmask3d.Mask3DPyramid or mmpretrain.VisionTransformer, which the exported encoder '
             'fits. How to put one into an existing config is described in docs/transfer.md.'
         )
-    ours, first = architecture(downstream.model.backbone), next(iter(pretrain), None)
+    ours = architecture(downstream.model.backbone)
     for name, cfg in pretrain.items():
+        first = next(iter(pretrain))
         expected = budget(pretrain[first])
         for key, value in budget(cfg).items():
             if value != expected[key]:
@@ -173,7 +174,7 @@ def plan(args: argparse.Namespace) -> list[Measurement]:
     pretrain = {k: resolve_config(v, args.pretrain_cfg_options) for k, v in configs.items() if v}
     downstream = resolve_config(args.downstream, args.downstream_cfg_options)
     check_comparable(pretrain, downstream, args.downstream)
-    settings = [('fine-tuned', 'finetune', [])]
+    settings: list[tuple[str, str, list[str]]] = [('fine-tuned', 'finetune', [])]
     if args.probe:
         frozen = [
             f'model.backbone.frozen_stages={architecture(downstream.model.backbone)["num_layers"]}',

@@ -22,6 +22,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -230,13 +231,13 @@ class Study:
         plan = [(b, m, s) for s in self.args.seeds for b, found in METHODS.items() for m in found]
         for of in plan:
             begin, method, seed = of
-            one = self.stage(f'{begin}/{method}/{seed}', lambda of=of: self.pretrain(*of))
+            one = self.stage(f'{begin}/{method}/{seed}', partial(self.pretrain, *of))
             if one is None:
                 continue
             trained.setdefault(f'{begin}/{method}', []).append(one)
             figures = self.stage(
                 f'{begin}/{method}/{seed}/finetuned',
-                lambda of=of, one=one: self.finetune(*of, one['encoder']),
+                partial(self.finetune, *of, one['encoder']),
             )
             if figures is not None:
                 finetuned.setdefault(f'{begin}/{method}', []).append(figures)

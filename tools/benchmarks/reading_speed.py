@@ -23,6 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +101,12 @@ def measure(
     variants: dict[str, Callable[[int], None]], frames: int, passes: int
 ) -> dict[str, list[float]]:
     """Run the variants in turn, each pass beginning with another one; the first pass is dropped."""
-    found = {name: [] for name in variants}
+    found: dict[str, list[float]] = {name: [] for name in variants}
     names = list(variants)
     for number in range(passes + 1):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            result = timed(lambda name=name, number=number: variants[name](number), frames)
+            result = timed(partial(variants[name], number), frames)
             if number:
                 found[name].append(result)
     return found
@@ -137,6 +138,7 @@ def main(argv: list[str] | None = None) -> int:
     import cv2
     import torch
     from mmengine.registry import init_default_scope
+    from PIL import Image
 
     from mmmask3d.config_files import read_config_file
     from mmmask3d.datasets import EpochIndex, resolve_masking
@@ -166,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
     variants = {DECODING: lambda number: decode(paths)}
     variants |= {name: reader(dataset) for name, dataset in datasets.items()}
     found = measure(variants, len(indices), args.passes)
-    size = '{1}x{0}'.format(*cv2.imread(paths[0][0]).shape)
+    size = '{}x{}'.format(*Image.open(paths[0][0]).size)
     print(
         f'{len(indices)} frames, the first {size}, {args.passes} passes, OpenCV '
         f'{cv2.__version__}, page cache warm; median (range)'

@@ -159,7 +159,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--install', action='store_true', help='install the wheel as well')
-    pinned = re.search(r'^onedl-mmcv==([^\s;#]+)', PIN.read_text(), re.MULTILINE)[1]
+    [pinned] = re.findall(r'^onedl-mmcv==([^\s;#]+)', PIN.read_text(), re.MULTILINE)
     parser.add_argument('--mmcv-version', default=pinned, help=f'by default {pinned}, the pin')
     args = parser.parse_args(argv)
     try:
