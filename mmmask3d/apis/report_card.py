@@ -163,13 +163,18 @@ def report_encoders(
     """
     data = _read(configs, options, say)
     size = options.size or tuple(data.val[0].image.shape[1:])
-    found: dict[str, _Found] = {}
-    for name, runs in encoders.items():
-        found[name] = _Found()
-        for number, source in enumerate(runs):
-            # Seeds of random weights: those of the second run differ from those of the first.
-            encoder = build_encoder(name, source, (size[0], size[1]), options.seed + number)
-            _examine(encoder, found[name], data, options, say)
+
+    def build(name: str, number: int) -> Encoder:
+        # Seeds of random weights: those of the second run differ from those of the first.
+        seed = options.seed + number
+        return build_encoder(name, encoders[name][number], (size[0], size[1]), seed)
+
+    runs = [(name, number) for name in encoders for number in range(len(encoders[name]))]
+    for run in runs:
+        build(*run)  # what is wrong with the last one is said before the first one is probed
+    found = {name: _Found() for name in encoders}
+    for name, number in runs:
+        _examine(build(name, number), found[name], data, options, say)
     return ReportCard(_results(data, found, options), _pictures(data, found))
 
 

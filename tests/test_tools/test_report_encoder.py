@@ -263,6 +263,15 @@ def test_backbones_of_mmpretrain(backbone, grid, channels, configs, tmp_path):
         assert rows['other'][1] != rows['same'][0]
 
 
+def test_a_wrong_encoder_is_found_before_any_is_probed(configs, tmp_path):
+    export(tmp_path / 'a.pth')
+    encoders = {'right': [str(tmp_path / 'a.pth')], 'wrong': [str(tmp_path / 'missing.pth')]}
+    said = []
+    with pytest.raises(FileNotFoundError, match='missing'):
+        report_encoders([load_config(configs[1])], encoders, ReportOptions(), said.append)
+    assert said == ['reading frames']
+
+
 def test_encoders_have_their_weights_and_normalisation(tmp_path):
     vit = export(tmp_path / 'enc.safetensors', seed=3)
     built = build_encoder('a', str(tmp_path / 'enc.safetensors'), (30, 45))
