@@ -63,6 +63,7 @@ def main(args: argparse.Namespace) -> None:
     if args.amp:
         run_config.enable_amp(cfg)
     run_config.check_amp(cfg)
+    run_config.check_schedule(cfg)
     if args.auto_scale_lr:
         run_config.enable_auto_scale_lr(cfg)
     run_config.apply_resume(cfg, args.resume, log)

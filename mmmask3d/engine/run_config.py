@@ -142,6 +142,28 @@ def check_amp(cfg: Config) -> None:
         )
 
 
+def check_schedule(cfg: Config) -> None:
+    """Check that no part of the schedule would begin after the training.
+
+    A scheduler without ``end`` lasts until ``train_cfg.max_epochs``; mmengine's error for one that
+    is then too short names neither.
+
+    Raises:
+        ValueError: The training is no longer than the warm-up.
+    """
+    length = (cfg.get('train_cfg') or {}).get('max_epochs')
+    schedulers = cfg.get('param_scheduler') or []
+    for i, one in enumerate(schedulers if isinstance(schedulers, list) else []):
+        begin = one.get('begin', 0)
+        if length and one.get('by_epoch', True) and one.get('end') is None and begin >= length:
+            before = f'param_scheduler.{i - 1}.end={length / 2} ' if i else ''
+            raise ValueError(
+                f'param_scheduler.{i} ({one.type}) begins at epoch {begin}, but '
+                f'train_cfg.max_epochs is {length}. Train for more epochs, or shorten the warm-up: '
+                f'--cfg-options {before}param_scheduler.{i}.begin={length / 2}'
+            )
+
+
 def enable_auto_scale_lr(cfg: Config) -> None:
     """Scale the learning rate by the actual batch size over ``auto_scale_lr.base_batch_size``.
 

@@ -113,6 +113,25 @@ def test_auto_scale_lr_without_a_base(tiny_config, tmp_path, call):
     assert not (tmp_path / 'run').exists()
 
 
+def test_a_warm_up_as_long_as_the_training_is_named(tiny_config, tmp_path, call):
+    config = tiny_config.with_name('warm_up.py')
+    config.write_text(
+        f'_base_ = {tiny_config.name!r}\n'
+        'steps = dict(convert_to_iter_based=True)\n'
+        'param_scheduler = [\n'
+        "    dict(type='LinearLR', start_factor=0.1, begin=0, end=1, **steps),\n"
+        "    dict(type='CosineAnnealingLR', begin=1, **steps),\n"
+        ']\n'
+    )
+    run = ('train', config, '--work-dir', tmp_path / 'run', '--cfg-options', ONE_EPOCH)
+    with pytest.raises(ValueError, match=r'param_scheduler\.1 .* begins at epoch 1, but') as error:
+        call(*run)
+    assert not (tmp_path / 'run').exists()
+    # the advice, taken literally, trains
+    call(*run, *re.search(r'--cfg-options (.*)', str(error.value))[1].split())
+    assert (tmp_path / 'run/epoch_1.pth').exists()
+
+
 def test_amp_without_a_gpu_is_refused_in_plain_words(tiny_config, tmp_path, call, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(RuntimeError, match='needs a GPU, and torch finds none') as error:
