@@ -131,7 +131,8 @@ def _targets(frames: Sequence[list[Frame]]) -> dict[str, list[Targets]]:
     labels = [kind for some in frames for kind in list(label_targets(some).values())[:1]]
     if len(labels) == len(frames):
         return {'': labels}
-    return {
-        '': [depth_targets(some) for some in frames],
-        'normals_': [normal_targets(some) for some in frames],
-    }
+    found = {'': [depth_targets(some) for some in frames]}
+    normals = [normal_targets(some) for some in frames]
+    if all(any(known.any() for known in targets.valid) for targets in normals):
+        found['normals_'] = normals  # sparse depth may have no plane anywhere
+    return found

@@ -10,8 +10,9 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmmask3d.apis.report_card import ReportOptions, report_encoders
-from mmmask3d.engine.probe_hook import ProbeHook
+from mmmask3d.engine.probe_hook import ProbeHook, _targets
 from mmmask3d.engine.run_config import load_config
+from mmmask3d.evaluation.frames import Frame
 from mmmask3d.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +90,17 @@ def test_hook_and_report_card_give_the_same_figures(backbone, tiny_config, tmp_p
         assert figures == {key: logged[f'probe/{prefix}_{key}'] for key in figures}
         compared += len(figures)
     assert len(logged) == compared
+
+
+def test_depth_without_any_plane_is_probed_without_normals():
+    depth = torch.zeros(24, 32)
+    depth[::8, ::8] = 2.0  # no window holds enough readings for a plane
+    image = torch.zeros(3, 24, 32, dtype=torch.uint8)
+    frames = [[Frame(path=name, image=image, depth=depth)] for name in ('a', 'b')]
+    assert list(_targets(frames)) == ['']
+    for some in frames:
+        some[0].depth = torch.full((24, 32), 2.0)
+    assert list(_targets(frames)) == ['', 'normals_']
 
 
 def test_hook_finds_mistakes_before_the_training(make_tiny_config, tmp_path):
