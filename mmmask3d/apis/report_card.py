@@ -170,7 +170,7 @@ def report_encoders(
         return build_encoder(name, encoders[name][number], (size[0], size[1]), seed)
 
     runs = [(name, number) for name in encoders for number in range(len(encoders[name]))]
-    for run in runs:
+    for run in runs[1:]:
         build(*run)  # what is wrong with the last one is said before the first one is probed
     found = {name: _Found() for name in encoders}
     for name, number in runs:
@@ -204,7 +204,7 @@ def _read(configs: Sequence[Config], options: ReportOptions, say: Say) -> _Data:
         some = {
             name: probed
             for name, probed in _probed(measure, train, val, splits[1], options.fov).items()
-            if all(any(v.any() for v in t.valid) for t in (probed.train, probed.val))
+            if probed.train.any() and probed.val.any()
         }
         if not some:
             notes.append(f'No {measure}: no frame of one of the splits has any.')

@@ -1,6 +1,7 @@
 """The interface of a converter: what differs between data sets."""
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -171,3 +172,8 @@ class Converter:
             names: Split of each converted frame by its name, sorted by name.
         """
         return {}
+
+
+def json_file(content: dict) -> bytes:
+    """Content of a JSON file that people read too, for :meth:`Converter.extra_files`."""
+    return (json.dumps(content, indent=1) + '\n').encode()

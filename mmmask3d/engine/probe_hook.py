@@ -116,7 +116,7 @@ class ProbeHook(Hook):
         for part, targets in _targets(frames).items():
             train, val = map(with_targets, features, targets)
             for method in self.methods:
-                if part and method != 'linear':
+                if train.kind == 'normals' and method != 'linear':
                     continue  # normals are read linearly, as in the report card
                 found = means(fit_probe(train, method, count).score(val, count))
                 figures |= {f'{self.name}/{part}{method}_{key}': v for key, v in found.items()}
@@ -133,6 +133,6 @@ def _targets(frames: Sequence[list[Frame]]) -> dict[str, list[Targets]]:
         return {'': labels}
     found = {'': [depth_targets(some) for some in frames]}
     normals = [normal_targets(some) for some in frames]
-    if all(any(known.any() for known in targets.valid) for targets in normals):
+    if all(targets.any() for targets in normals):
         found['normals_'] = normals  # sparse depth may have no plane anywhere
     return found

@@ -190,6 +190,10 @@ class Targets:
     # of each, (H, W) bool: labelled pixels, readings, or where a normal is known
     valid: list[Tensor]
 
+    def any(self) -> bool:
+        """Whether any pixel of any frame can be probed."""
+        return any(bool(known.any()) for known in self.valid)
+
 
 def label_targets(frames: Sequence[Frame]) -> dict[Classes, Targets]:
     """Labels by their classes, each of the frames that have some."""

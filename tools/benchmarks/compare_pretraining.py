@@ -134,9 +134,8 @@ def check_comparable(pretrain: dict[str, Config], downstream: Config, downstream
             'mmmask3d.Mask3DPyramid or mmpretrain.VisionTransformer, which the exported encoder '
             'fits. How to put one into an existing config is described in docs/transfer.md.'
         )
-    ours = architecture(downstream.model.backbone)
+    ours, first = architecture(downstream.model.backbone), next(iter(pretrain), '')
     for name, cfg in pretrain.items():
-        first = next(iter(pretrain))
         expected = budget(pretrain[first])
         for key, value in budget(cfg).items():
             if value != expected[key]:

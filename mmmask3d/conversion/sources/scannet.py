@@ -1,7 +1,6 @@
 """Convert ScanNet: ``.sens`` streams with their label archives, or ``scannet_frames_25k``."""
 
 import argparse
-import json
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmmask3d.conversion.converter import Converter, Plan
+from mmmask3d.conversion.converter import Converter, Plan, json_file
 from mmmask3d.conversion.frame import Frame
 from mmmask3d.conversion.options import UNITS, add_every, add_unit
 from mmmask3d.conversion.paths import SourceError, require
@@ -208,14 +207,10 @@ class ScanNetConverter(Converter):
         except (FrameError, OSError) as error:
             raise SourceError(f'The calibration can no longer be read: {error}') from error
         return {
-            'splits/low_label.json': _json(low_label),
-            'cameras.json': _json(cameras),
+            'splits/low_label.json': json_file(low_label),
+            'cameras.json': json_file(cameras),
         }
 
 
 def _scene_of(name: str) -> str:
     return name.partition('/')[0]
-
-
-def _json(content: dict) -> bytes:
-    return (json.dumps(content, indent=1) + '\n').encode()

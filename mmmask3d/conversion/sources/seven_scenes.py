@@ -1,7 +1,6 @@
 """7-Scenes: Kinect sequences, whose depth is registered to colour here."""
 
 import argparse
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmmask3d.conversion.converter import Converter, FrameRef, Plan
+from mmmask3d.conversion.converter import Converter, FrameRef, Plan, json_file
 from mmmask3d.conversion.formats.matrix import read_matrix
 from mmmask3d.conversion.formats.registration import Camera, register_depth
 from mmmask3d.conversion.formats.source_image import check_size, read_colour, read_map
@@ -187,7 +186,7 @@ class SevenScenesConverter(Converter):
         fx, fy, cx, cy = COLOUR_CAMERA
         colour = {'size': SIZE, 'intrinsic': [[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]}
         cameras = {name.partition('/')[0]: {'colour': colour} for name in names}
-        return {'cameras.json': (json.dumps(cameras, indent=1) + '\n').encode()}
+        return {'cameras.json': json_file(cameras)}
 
     def _depth(self, stored: np.ndarray) -> np.ndarray:
         valid = (stored > 0) & (stored < _NO_READING)
