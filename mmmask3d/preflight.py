@@ -87,7 +87,7 @@ def find_problems(need_ops: bool = False, need: Sequence[str] = ()) -> list[Prob
         *_missing(('mmengine', 'mmcv', 'mmpretrain', *need)),
         *_torchvision_of_another_torch(),
         *_double_installs(),
-        *_upstream_with_newer_packages(),
+        *_versions_too_old(),
         *_transformers_beside_mmpretrain(),
     ]
     # With torch already imported it costs little to see whether ops that are there also load.
@@ -144,27 +144,26 @@ def _double_installs() -> Iterator[Problem]:
             )
 
 
-def _upstream_with_newer_packages() -> Iterator[Problem]:
-    """Upstream's last releases with a torch, numpy or setuptools newer than they can bear."""
+def _versions_too_old() -> Iterator[Problem]:
+    """A torch before safe loading, and upstream's last releases, which need such a torch."""
+    torch = _version('torch')
+    if torch and _number(torch) < (2, 6):
+        yield Problem(
+            f'torch {torch} is too old: before 2.6, weights_only=True did not keep a checkpoint '
+            'from running code (CVE-2025-32434), so mmmask3d would read no .pth file.',
+            BASE['torch'],
+        )
     old = [
         (name, version)
         for module, last in LAST_UPSTREAM.items()
         for name, version in _distributions(module)
         if not name.startswith('onedl') and _number(version) <= last
     ]
-    limits = {'torch': (2, 6), 'numpy': (2,)}
-    new = {
-        name: _version(name) for name in limits if _number(_version(name) or '0') >= limits[name]
-    }
-    if not _has_module('pkg_resources'):  # dropped from setuptools
-        new['setuptools'], limits['setuptools'] = _version('setuptools') or 'missing', (81,)
-    if old and new:
-        bound = ' '.join(f"'{name}<{'.'.join(map(str, limits[name]))}'" for name in new)
+    if old:
         yield Problem(
-            f'{" and ".join(map(" ".join, old))} do not work with '
-            f'{" and ".join(f"{name} {version}" for name, version in new.items())}.',
-            f'pip uninstall -y {" ".join(name for name, _ in old)} && {MAINTAINED}; or stay with '
-            f'them and pip install {bound}',
+            f'{" and ".join(map(" ".join, old))} do not work with torch 2.6 or newer, numpy 2 or '
+            'setuptools 81.',
+            f'pip uninstall -y {" ".join(name for name, _ in old)} && {MAINTAINED}',
         )
 
 

@@ -333,7 +333,7 @@ def test_page_of_inference(run_page):
 
 def test_page_of_deployment(run_page):
     *_, (_, values, _) = run_page('docs/deployment.md')
-    name = 'distilled_vit-mini_b32-30e_rooms-96x128'
+    name = 'distilled_vit-mini_b32-6e_rooms-96x128'
     encoder = get_model(name, pretrained=True).backbone
     with torch.no_grad():
         (expected,) = encoder(torch.from_numpy(values['batch']))

@@ -96,9 +96,8 @@ def everything():
     return ['--for', 'segmentation', '--for', 'detection']
 
 
-@pytest.mark.parametrize('stack', [MAINTAINED, UPSTREAM], ids=['maintained', 'upstream'])
-def test_a_working_stack_has_no_problem(install, stack):
-    code, text = run(install(stack, ext=''), *everything())
+def test_a_working_stack_has_no_problem(install):
+    code, text = run(install(MAINTAINED, ext=''), *everything())
     assert 'no problem found for segmentation, detection' in text
     assert code == 0
 
@@ -158,21 +157,19 @@ def test_everything_missing_is_listed_at_once(tmp_path):
         assert f'- {name} ' in text
 
 
-@pytest.mark.parametrize(
-    ('replaced', 'what_says', 'bound'),
-    [
-        ({'torch': '2.6.0', 'torchvision': '0.21.0'}, 'torch 2.6.0', "'torch<2.6'"),
-        ({'numpy': '2.2.6'}, 'numpy 2.2.6', "'numpy<2'"),
-        ({'setuptools': '81.0.0'}, 'setuptools 81.0.0', "'setuptools<81'"),
-        ({'setuptools': None}, 'setuptools missing', "'setuptools<81'"),
-    ],
-)
-def test_upstream_with_something_too_new(install, replaced, what_says, bound):
-    what, cure = problems(install(UPSTREAM, **replaced))
-    assert f'mmengine 0.10.7 and mmcv 2.1.0 do not work with {what_says}.' in what
+def test_upstream_with_a_torch_that_it_does_not_take(install):
+    what, cure = problems(install(UPSTREAM, torch='2.6.0', torchvision='0.21.0'))
+    assert 'mmengine 0.10.7 and mmcv 2.1.0 do not work with torch 2.6 or newer' in what
     assert 'pip uninstall -y mmengine mmcv && pip install' in cure
     assert 'mmmask3d[mm]' in cure
-    assert cure.endswith(f'pip install {bound}')
+
+
+def test_upstream_with_a_torch_that_it_takes(install):
+    """That torch reads no .pth safely, and the tools would start over instead of resuming."""
+    code, text = run(install(UPSTREAM))
+    assert code == 1
+    assert '2 problems:' in text
+    assert 'torch 2.5.1 is too old' in text
 
 
 @pytest.mark.parametrize('version', ['2.6.0', '2.9.1'])
@@ -182,9 +179,8 @@ def test_the_maintained_stack_takes_a_new_torch(install, version):
     assert run(site)[0] == 0
 
 
-@pytest.mark.parametrize('stack', [MAINTAINED, UPSTREAM])
-def test_transformers_5_beside_mmpretrain(install, stack):
-    what, cure = problems(install(stack, transformers='5.24.0', pycocotools='2.0.11'))
+def test_transformers_5_beside_mmpretrain(install):
+    what, cure = problems(install(MAINTAINED, transformers='5.24.0', pycocotools='2.0.11'))
     assert 'transformers 5.24.0 is too new for mmpretrain' in what
     assert 'pip uninstall -y transformers' in cure
 
@@ -212,14 +208,14 @@ def test_torch_and_torchvision_that_do_not_match(install, torch, torchvision):
     assert "'torchvision==0.24.*', from the same package index" in cure
 
 
-@pytest.mark.parametrize('torch', ['2.1.2', '2.9.1+cu128'])
+@pytest.mark.parametrize('torch', ['2.6.0', '2.9.1+cu128'])
 def test_torch_and_torchvision_that_match(install, torch):
     vision = f'0.{int(torch.split(".")[1]) + 15}.9'
     assert run(install(MAINTAINED, torch=torch, torchvision=vision))[0] == 0
 
 
 def test_mmseg_without_its_tokenizer(install):
-    what, cure = problems(install(UPSTREAM, ftfy=None), '--for', 'segmentation')
+    what, cure = problems(install(MAINTAINED, ftfy=None), '--for', 'segmentation')
     assert 'mmseg imports ftfy' in what
     assert cure.endswith('pip install ftfy')
 

@@ -1,4 +1,4 @@
-# The demo's segmentor: the encoder of configs/mask3d/distilled_vit-mini_b32-30e_rooms-96x128.py,
+# The demo's segmentor: the encoder of configs/mask3d/distilled_vit-mini_b32-6e_rooms-96x128.py,
 # fine-tuned on 48 labelled frames. 48 / 8 = 6 iterations an epoch, 20 epochs = 120.
 _base_ = ['./mask3d-tiny_fcn_rooms-240x320.py', '../_base_/datasets/pipelines_96x128.py']
 

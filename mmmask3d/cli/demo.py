@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Links in a checkout, copies in a wheel.
 ASSETS = Path(__file__).resolve().parents[1] / '.mim'
 TOOLS, CONFIGS = ASSETS / 'tools', ASSETS / 'configs'
-SHIPPED = 'distilled_vit-mini_b32-30e_rooms-96x128'
+SHIPPED = 'distilled_vit-mini_b32-6e_rooms-96x128'
 PRETRAIN = CONFIGS / f'mask3d/{SHIPPED}.py'
 FINETUNE = CONFIGS / 'segmentation/mask3d-mini_fcn_rooms_demo.py'
 WEIGHTS = f'mmmask3d://{SHIPPED}'

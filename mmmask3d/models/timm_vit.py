@@ -91,7 +91,8 @@ class TimmViT(EncoderParts, BaseModule):
         super().__init__(init_cfg=initialisation(given, init_cfg))
         if from_timm and self.init_cfg:
             raise ValueError(
-                f'Both pretrained=True and init_cfg={init_cfg!r} are set; keep one of them.'
+                f'Both pretrained=True and init_cfg={init_cfg!r} are set; keep one of them. '
+                'pretrained=FILE reads a file.'
             )
         self.model_name = model
         self._weights_of_timm = from_timm

@@ -25,7 +25,7 @@ from mmmask3d.weights.index import SCHEME, ZooError, find_entry, read_zoo, weigh
 
 ROOT = Path(mmmask3d.__file__).parents[1]
 CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
-SHIPPED = 'distilled_vit-mini_b32-30e_rooms-96x128'
+SHIPPED = 'distilled_vit-mini_b32-6e_rooms-96x128'
 METAFILES = {
     model['Name']: model
     for name in yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 TOOLS = Path(__file__).resolve().parents[1]
 CONFIGS = TOOLS.parent / 'configs/mask3d'
-SMALL = CONFIGS / 'distilled_vit-mini_b32-30e_rooms-96x128.py'
-ADAPTER = CONFIGS / 'anchored_dinov2-small-lora_b32-8e_rooms-168x224.py'
+SMALL = CONFIGS / 'distilled_vit-mini_b32-6e_rooms-96x128.py'
+ADAPTER = CONFIGS / 'anchored_dinov2-small-lora_b32-1e_rooms-168x224.py'
 TERMS = 'Apache-2.0, as the project'
 DINOV2_TERMS = 'Apache-2.0, https://github.com/facebookresearch/dinov2'
 SEED_OF_ROOMS = 13  # no other command makes these rooms by default
@@ -53,7 +53,7 @@ def plan(args: argparse.Namespace) -> list[Step]:
     from mmmask3d.steps import evaluation_step, export_step, show_counts, step, training_step
 
     config = ADAPTER if args.adapter else SMALL
-    rooms, val_rooms, views = (2, 1, 2) if args.tiny else (560, 40, 4)
+    rooms, val_rooms, views = (2, 1, 2) if args.tiny else (2560, 40, 4)
     generate = [
         f'--rooms={rooms}', f'--val-rooms={val_rooms}', f'--views={views}',
         f'--seed={SEED_OF_ROOMS}', '--size', '224', '168',

@@ -21,5 +21,5 @@ model = dict(
         ),
         img_size=(168, 224),
     ),
-    cache_gib=0.7,  # the teacher's features of the frames and of their mirror images
+    cache_gib=1.5,  # the teacher's features of 10,000 frames
 )
