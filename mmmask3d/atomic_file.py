@@ -39,7 +39,7 @@ def replacing(
         temporary.unlink(missing_ok=True)
 
 
-def write_file(path: str | os.PathLike, data: bytes, flush: bool = True) -> Path:
+def write_file(path: str | os.PathLike, data: bytes) -> Path:
     """Write ``data`` to ``path``, complete or not at all; see :func:`replacing`.
 
     Returns:
@@ -48,6 +48,6 @@ def write_file(path: str | os.PathLike, data: bytes, flush: bool = True) -> Path
     Raises:
         OSError: The file cannot be written; nothing is left behind.
     """
-    with replacing(path, flush) as temporary:
+    with replacing(path) as temporary:
         temporary.write_bytes(data)
     return Path(path)

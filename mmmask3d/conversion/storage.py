@@ -25,19 +25,16 @@ class StorageError(RuntimeError):
 def write_file(root: Path, name: str, data: bytes) -> list[int]:
     """Write a file below an opened output folder so that it is either complete or absent.
 
-    The bytes are read back before they take their name. Returns size and CRC-32.
+    Returns size and CRC-32.
 
     Raises:
-        StorageError: The file cannot be written (disk full, no permission), or does not read back
-            as written.
+        StorageError: The file cannot be written (disk full, no permission).
     """
     target = root / name
     try:
         # In one folder, which the next call clears of what a killed process left.
         with replacing(target, flush=False, folder=root / _TEMPORARY) as temporary:
             temporary.write_bytes(data)
-            if temporary.read_bytes() != data:
-                raise StorageError(f'{target}: what was written does not read back the same.')
     except OSError as error:
         raise _not_writable(root, target, error) from error
     return [len(data), zlib.crc32(data)]

@@ -197,8 +197,6 @@ def score_pairs(
         ``chance5`` to ``chance20``: the share of the places within reach, which is what features
         that know nothing find. Means over pairs.
     """
-    if not pairs:
-        raise ValueError('there is no pair of views to match.')
     rows: list[dict[str, float]] = []
     for pair in pairs:
         size = sizes[pair.second]

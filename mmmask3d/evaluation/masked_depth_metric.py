@@ -5,7 +5,6 @@ little by itself: every figure comes with that of linear interpolation of the ke
 strongest of the simple ones (docs/evaluation.md compares them), and that of their mean.
 """
 
-import hashlib
 import logging
 import math
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from mmmask3d.evaluation.alignment import align_patches, align_scale_shift, align_target_to_depth
+from mmmask3d.models.feature_cache import digest
 from mmmask3d.models.interpolation import linear_fill
 from mmmask3d.models.patches import patch_mask_to_pixels
 from mmmask3d.registry import METRICS
@@ -124,15 +124,13 @@ class MaskedDepthMetric(BaseMetric):
     validating again on the same frames and masks does not interpolate again.
 
     Args:
-        table: Whether to log a table of model and baselines.
         **kwargs: Arguments of :class:`mmengine.evaluator.BaseMetric`.
     """
 
     default_prefix = 'masked_depth'
 
-    def __init__(self, table: bool = True, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.table = table
         self._baselines: dict[bytes, dict] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict | BaseDataElement]) -> None:
@@ -191,7 +189,7 @@ class MaskedDepthMetric(BaseMetric):
         self, depth: Tensor, found: ComparableDepth, spread: float, metric: bool
     ) -> dict[str, dict[str, float]]:
         """Figures of interpolation and mean of the kept readings, from the cache if seen."""
-        key = _digest(depth, found.known, found.evaluated) + bytes([metric])
+        key = digest(depth, found.known, found.evaluated) + bytes([metric])
         if key in self._baselines:
             return self._baselines[key]
         filled = linear_fill(depth[None, None], found.known[None, None])
@@ -245,7 +243,7 @@ class MaskedDepthMetric(BaseMetric):
                 logger='current',
                 level=logging.WARNING,
             )
-        elif self.table:
+        else:
             print_log('\n' + format_table(metrics), logger='current')
         return metrics
 
@@ -294,11 +292,3 @@ def format_table(metrics: dict[str, float]) -> str:
 def _mean(values: Iterable[float]) -> float:
     values = list(values)
     return math.fsum(values) / len(values)
-
-
-def _digest(*tensors: Tensor) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in tensors:
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.digest()

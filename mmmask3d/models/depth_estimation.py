@@ -1,39 +1,15 @@
-"""Monocular depth from RGB with mmseg's ``DepthEstimator``: preprocessor and head."""
+"""Monocular depth from RGB with mmseg's ``DepthEstimator``: its head."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmseg.models.data_preprocessor import SegDataPreProcessor
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mmmask3d.models.dpt_heads import PlainMapsDPTHead
 from mmmask3d.models.losses import DepthLoss
 from mmmask3d.registry import MODELS
-
-
-@MODELS.register_module()
-class DepthEstimationPreprocessor(SegDataPreProcessor):
-    """mmseg's ``SegDataPreProcessor`` whose padding of depth maps means "no reading".
-
-    mmseg pads ``gt_depth_map`` with ``seg_pad_val``, 255 by default, which its losses and metrics
-    take for a depth of 255 m. Here it is 0, as everywhere in this package.
-
-    Args:
-        **kwargs: arguments of ``SegDataPreProcessor``.
-
-    Raises:
-        ValueError: ``seg_pad_val`` is something else than 0.
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        if kwargs.setdefault('seg_pad_val', 0) != 0:
-            raise ValueError(
-                f'DepthEstimationPreprocessor: depth is padded with 0, which means "no reading", '
-                f'got seg_pad_val={kwargs["seg_pad_val"]}. Leave it out.'
-            )
-        super().__init__(**kwargs)
 
 
 @MODELS.register_module()

@@ -134,7 +134,7 @@ def conversion_hint(checkpoint: Mapping, source: str) -> str:
     )
 
 
-def some(names: Sequence[str], most: int = 8) -> str:
+def some(names: Sequence[str]) -> str:
     """The first names of a list and how many there are more, for a message."""
-    more = f', ... ({len(names) - most} more)' if len(names) > most else ''
-    return (', '.join(names[:most]) + more) or 'none'
+    more = f', ... ({len(names) - 8} more)' if len(names) > 8 else ''
+    return (', '.join(names[:8]) + more) or 'none'

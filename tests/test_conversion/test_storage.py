@@ -12,7 +12,6 @@ from mmmask3d.conversion.storage import (
     StorageError,
     open_output,
     unchanged,
-    write_file,
 )
 
 IDENTITY = {'converter': 'x', 'options': {'size': (4, 3), 'unit': 'mm'}}
@@ -202,13 +201,3 @@ def test_a_folder_that_may_not_be_written():
         assert f'StorageError: {folder}/new cannot be written (Permission denied' in text
         for path in (folder, folder / 'out', folder / 'out/.conversion'):
             path.chmod(0o755)
-
-
-def test_a_file_that_does_not_read_back_is_no_file(tmp_path, monkeypatch):
-    """A disk that returns other bytes cannot be had; its reading is replaced."""
-    with open_output(tmp_path / 'out', IDENTITY) as output:
-        with monkeypatch.context() as patch:
-            patch.setattr('pathlib.Path.read_bytes', lambda self: b'other')
-            with pytest.raises(StorageError, match='does not read back the same'):
-                write_file(output.root, 'rgb/a.jpg', b'content')
-        assert files_of(tmp_path / 'out/rgb') == []

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from mmmask3d.evaluation import align_scale_shift, align_target_to_depth, fit_scale_shift
-from mmmask3d.evaluation.alignment import align_patches
+from mmmask3d.evaluation.alignment import (
+    align_patches,
+    align_scale_shift,
+    align_target_to_depth,
+    fit_scale_shift,
+)
 
 
 def test_matches_lstsq_with_weights():

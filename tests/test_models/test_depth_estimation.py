@@ -8,7 +8,7 @@ from mmseg.models.losses import SiLogLoss  # noqa: F401  registers it
 from mmseg.models.segmentors import DepthEstimator
 from mmseg.structures import SegDataSample
 
-from mmmask3d.models.depth_estimation import DepthEstimationPreprocessor, DPTDepthHead
+from mmmask3d.models.depth_estimation import DPTDepthHead
 from mmmask3d.models.losses import DepthSILogLoss
 
 HEAD = dict(in_channels=[48] * 4, channels=16, post_process_channels=[8, 8, 16, 16])
@@ -40,7 +40,11 @@ def estimator(**changes):
         out_indices=(0, 1, 2, 3),
     )
     preprocessor = dict(
-        type='mmmask3d.DepthEstimationPreprocessor', mean=[0.0] * 3, std=[1.0] * 3, size=(32, 48)
+        type='mmseg.SegDataPreProcessor',
+        mean=[0.0] * 3,
+        std=[1.0] * 3,
+        size=(32, 48),
+        seg_pad_val=0,
     )
     return DepthEstimator(
         backbone=backbone,
@@ -49,20 +53,6 @@ def estimator(**changes):
         test_cfg=ConfigDict(mode='whole'),
         train_cfg=dict(),
     )
-
-
-def test_padding_is_no_reading():
-    data = dict(
-        inputs=[torch.zeros(3, 20, 30, dtype=torch.uint8)],
-        data_samples=[sample(torch.full((1, 20, 30), 2.0))],
-    )
-    out = DepthEstimationPreprocessor(size=(32, 48))(data, training=True)
-    depth = out['data_samples'][0].gt_depth_map.data
-    assert depth.shape == (1, 32, 48)
-    assert (depth[:, :20, :30] == 2).all()
-    assert depth.sum() == 2 * 20 * 30  # 255 m, as mmseg pads, would be there otherwise
-    with pytest.raises(ValueError, match='seg_pad_val=255'):
-        DepthEstimationPreprocessor(size=(32, 48), seg_pad_val=255)
 
 
 def test_depth_stays_in_its_range():

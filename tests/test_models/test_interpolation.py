@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
 
-from mmmask3d.evaluation import inverse_distance_fill, linear_fill
+from mmmask3d.models.interpolation import inverse_distance_fill, linear_fill
 
 FILLS = [inverse_distance_fill, linear_fill]
 

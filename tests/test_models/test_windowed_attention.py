@@ -1,11 +1,11 @@
-"""Windowed attention against explicit masks and padded windows, alone and inside the encoder."""
+"""Windowed attention against explicit masks, alone and inside the encoder."""
 
 import copy
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mmpretrain.models import VisionTransformer
 
@@ -58,37 +58,14 @@ def windowed(grid, window, extra):
     extra=st.integers(0, 2),
     seed=st.integers(0, 99),
 )
+@example(grid=(4, 9), window=3, extra=0, seed=0)  # cut at both edges
+@example(grid=(7, 5), window=9, extra=1, seed=0)  # one window
 def test_it_is_attention_under_the_mask_of_the_rule(grid, window, extra, seed):
     qkv = random_qkv(grid, extra, seed=seed)
     mask = allowed(grid, window, extra)
     ours = with_gradients(windowed(grid, window, extra), *qkv)
     expected = with_gradients(lambda *t: attention_by_hand(*t, mask), *qkv)
     for a, b in zip(ours, expected, strict=True):
-        torch.testing.assert_close(a, b, **TIGHT)
-
-
-@pytest.mark.parametrize('grid', [(4, 9), (7, 5), (3, 3), (6, 6)])
-def test_edge_windows_equal_padded_ones_whose_filling_is_masked(grid):
-    """The other way to do it: pad the map, cut equal windows, forbid the filling as key."""
-    window, (rows, columns) = 3, grid
-    q, k, v = random_qkv(grid, extra=0)
-    below, right = -rows % window, -columns % window
-
-    def cut(x):  # (B, heads, N, C) to (B, heads, windows, 9, C)
-        x = F.pad(x.view(*x.shape[:2], rows, columns, -1), (0, 0, 0, right, 0, below))
-        x = x.unfold(2, window, window).unfold(3, window, window)  # ..., C, 3, 3
-        return x.flatten(2, 3).flatten(-2).transpose(-2, -1)
-
-    def padded(q, k, v):
-        real = cut(torch.ones_like(q[..., :1])).squeeze(-1).bool()
-        out = attention_by_hand(cut(q), cut(k), cut(v), real.unsqueeze(-2))
-        down, across = (rows + below) // window, (columns + right) // window
-        out = out.unflatten(2, (down, across)).unflatten(4, (window, window))
-        out = out.permute(0, 1, 2, 4, 3, 5, 6).flatten(4, 5).flatten(2, 3)
-        return out[:, :, :rows, :columns].flatten(2, 3)
-
-    expected = with_gradients(padded, q, k, v)
-    for a, b in zip(with_gradients(windowed(grid, window, 0), q, k, v), expected, strict=True):
         torch.testing.assert_close(a, b, **TIGHT)
 
 
@@ -159,15 +136,6 @@ def assert_same(ours, theirs, tolerance):
 
 
 @pytest.mark.parametrize('cls', [True, False])
-@pytest.mark.parametrize('window', [9, 14])
-def test_window_over_the_whole_map_is_global_attention(cls, window):
-    x = torch.rand(2, 3, 32, 72)
-    local = make(window_size=window, global_attn_indexes=(), with_cls_token=cls)
-    whole = make(with_cls_token=cls)
-    assert_same(outputs_and_gradients(local, x), outputs_and_gradients(whole, x), TIGHT)
-
-
-@pytest.mark.parametrize('cls', [True, False])
 @pytest.mark.parametrize('size', [(32, 72), (64, 48), (30, 41), (8, 80)])
 def test_encoder_equals_one_with_masked_attention(cls, size):
     local = make(window_size=3, with_cls_token=cls)
@@ -182,11 +150,6 @@ def test_encoder_equals_one_with_masked_attention(cls, size):
     ours, expected = outputs_and_gradients(local, x), outputs_and_gradients(masked, x)
     assert ours[0][0].shape[2:] == grid
     assert_same(ours, expected, TIGHT)
-
-
-def test_windows_change_the_result_where_there_are_several():
-    x = torch.rand(1, 3, 32, 72)
-    assert not torch.allclose(make(window_size=3)(x)[0], make()(x)[0], atol=1e-2)
 
 
 @pytest.mark.parametrize('options', [dict(), dict(with_cls_token=False), dict(pre_norm=True)])
@@ -312,8 +275,3 @@ def test_which_layers_are_windowed(indexes, windowed_layers):
 def test_settings_without_effect_or_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options)
-
-
-def test_masked_pre_training_refuses_windows():
-    with pytest.raises(ValueError, match='Pre-train with window_size=0'):
-        make(window_size=3)(torch.rand(1, 3, 32, 72), torch.tensor([[0, 1]]))

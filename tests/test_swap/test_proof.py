@@ -61,7 +61,6 @@ def test_what_is_seen():
     assert 'decode_head.conv_seg.weight' in proof.parameters
     again = prove_swap(config(), OLD, size=SIZE)
     assert again.losses == proof.losses
-    assert prove_swap(config(), OLD, size=SIZE, seed=1).losses != proof.losses
 
 
 def test_frozen_or_untrained():

@@ -213,15 +213,6 @@ def test_the_scheme_in_init_cfg_also_on_another_grid():
                 assert torch.equal(value, stored[f'backbone.{key}'].float())
 
 
-def test_another_number_of_heads_is_noticed():
-    init_cfg = dict(type='Pretrained', checkpoint=f'mmmask3d://{SHIPPED}')
-    model = Mask3DViT(
-        arch={**ARCH, 'num_heads': 6}, img_size=(96, 128), patch_size=8, init_cfg=init_cfg
-    )
-    with pytest.raises(RuntimeError, match='has 3 attention heads, this Mask3DViT has 6'):
-        model.init_weights()
-
-
 def test_the_hash_is_checked(monkeypatch, tmp_path):
     digest = hashlib.sha256(weights_file(f'mmmask3d://{SHIPPED}').read_bytes()).hexdigest()
     assert weights_file(f'mmmask3d://{SHIPPED}#sha256={digest}').exists()

@@ -3,11 +3,12 @@ model = dict(
     type='DepthEstimator',
     pretrained=None,
     data_preprocessor=dict(
-        type='mmmask3d.DepthEstimationPreprocessor',
+        type='SegDataPreProcessor',
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
         size=(240, 320),
+        seg_pad_val=0,  # padded depth is no reading
     ),
     backbone=dict(
         type='mmmask3d.Mask3DViT',

@@ -268,11 +268,9 @@ def _legs(
                 add(box((thick, thick, height), (x, y, height / 2), material))
 
 
-def table(
-    rng: Rng, width: float, depth: float, height: float, name: str = 'table', items: int = 4
-) -> Assembly:
+def table(rng: Rng, width: float, depth: float, height: float, items: int = 4) -> Assembly:
     """Return a rectangular or round table with things on it."""
-    made, add = begin(name)
+    made, add = begin('table')
     top = palette.wood_or_paint(rng)
     leg = top if rng.random() < 0.6 else palette.metal(rng)
     thick = rng.uniform(0.02, 0.05)

@@ -128,11 +128,11 @@ class _Room:
                 return wall, along, placed
         return None
 
-    def somewhere(self, piece: Assembly, tries: int = 10, yaw: float | None = None) -> bool:
+    def somewhere(self, piece: Assembly) -> bool:
         """Put a piece anywhere on the floor."""
-        for _ in range(tries):
+        for _ in range(10):
             spot = [*(self.rng.uniform(0.3, 0.97) * self.size[:2]), 0.0]
-            turn = self.rng.uniform(0, 2 * np.pi) if yaw is None else yaw
+            turn = self.rng.uniform(0, 2 * np.pi)
             if self.place(piece, spot, turn, gap=0.04) is not None:
                 return True
         return False
