@@ -70,8 +70,6 @@ def install(tmp_path):
             module = tmp_path / MODULES.get(name, name)
             module.mkdir(exist_ok=True)
             (module / '__init__.py').write_text('')
-            if name == 'setuptools' and int(version.split('.')[0]) < 81:
-                (tmp_path / 'pkg_resources.py').write_text('')
         if ext is not None:
             (tmp_path / 'mmcv' / '_ext.py').write_text(ext)
         return tmp_path

@@ -136,5 +136,6 @@ def conversion_hint(checkpoint: Mapping, source: str) -> str:
 
 def some(names: Sequence[str]) -> str:
     """The first names of a list and how many there are more, for a message."""
-    more = f', ... ({len(names) - 8} more)' if len(names) > 8 else ''
-    return (', '.join(names[:8]) + more) or 'none'
+    shown, hidden = names[:8], len(names[8:])
+    more = f', ... ({hidden} more)' if hidden else ''
+    return (', '.join(shown) + more) or 'none'

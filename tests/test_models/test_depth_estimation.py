@@ -1,5 +1,7 @@
 """The depth estimator: padding is no depth, holes enter no loss, any batch size works."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.config import ConfigDict
@@ -8,8 +10,12 @@ from mmseg.models.losses import SiLogLoss  # noqa: F401  registers it
 from mmseg.models.segmentors import DepthEstimator
 from mmseg.structures import SegDataSample
 
+from mmmask3d.engine.run_config import load_config
 from mmmask3d.models.depth_estimation import DPTDepthHead
 from mmmask3d.models.losses import DepthSILogLoss
+from mmmask3d.registry import MODELS
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
 
 HEAD = dict(in_channels=[48] * 4, channels=16, post_process_channels=[8, 8, 16, 16])
 
@@ -53,6 +59,22 @@ def estimator(**changes):
         test_cfg=ConfigDict(mode='whole'),
         train_cfg=dict(),
     )
+
+
+@pytest.mark.parametrize('name', ['tiny_dpt_rooms-240x320', 'base_dpt_nyuv2-480x640'])
+def test_padding_is_no_reading(name):
+    """mmseg's preprocessor pads depth with 255 m by default; the configs say 0."""
+    settings = load_config(CONFIGS / f'depth/mask3d-{name}.py').model.data_preprocessor
+    preprocessor = MODELS.build({**settings, 'type': 'mmseg.SegDataPreProcessor', 'size': (32, 48)})
+    data = dict(
+        inputs=[torch.zeros(3, 20, 30, dtype=torch.uint8)],
+        data_samples=[sample(torch.full((1, 20, 30), 2.0))],
+    )
+    depth = preprocessor(data, training=True)['data_samples'][0].gt_depth_map.data
+    assert settings.type == 'SegDataPreProcessor'
+    assert depth.shape == (1, 32, 48)
+    assert (depth[:, :20, :30] == 2).all()
+    assert depth.sum() == 2 * 20 * 30
 
 
 def test_depth_stays_in_its_range():
