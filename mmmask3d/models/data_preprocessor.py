@@ -67,7 +67,7 @@ class RGBDDataPreprocessor(BaseDataPreprocessor):
         Args:
             data: ``inputs`` with ``img`` ``(3, H, W)`` uint8, ``depth`` ``(1, H, W)`` float32 in
                 metres (or relative), ``valid`` ``(1, H, W)`` bool, ``rgb_mask`` and ``depth_mask``
-                ``(N,)`` bool (1 = removed), as lists (``pseudo_collate``) or stacked
+                ``(N,)`` bool (1 = removed), perhaps ``view`` ``(4,)``, as lists (``pseudo_collate``) or stacked
                 (``default_collate``); ``data_samples``, a list or None.
             training: whether to remove more, see ``depth_dropout`` and ``ratios_up_to``.
 
@@ -75,7 +75,7 @@ class RGBDDataPreprocessor(BaseDataPreprocessor):
             ``inputs``: ``img`` ``(B, 3, H, W)`` normalised; ``depth`` (0 where invalid), ``valid``
             and ``target`` ``(B, 1, H, W)``; ``target_stats``; ``rgb_mask`` and ``depth_mask``
             ``(B, N)`` bool; ``rgb_keep`` and ``depth_keep`` ``(B, N_keep)`` int64; ``given``
-            ``(B, 1, H, W)`` bool, the readings that the network may be given;
+            ``(B, 1, H, W)`` bool, the readings that the network may be given; ``view`` ``(B, 4)``;
             and ``interpolation`` ``(B, 1, H, W)`` in target units where a head asks for it.
         """
         inputs = {k: _stack(k, v) for k, v in data['inputs'].items()}

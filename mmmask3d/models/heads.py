@@ -216,7 +216,8 @@ class NormalHead(PixelHead):
 
     Args:
         fov: horizontal field of view in degrees that a pinhole camera is assumed to have; 57 is a
-            Kinect's. Relative depth has the same normals.
+            Kinect's. Relative depth has the same normals. Crops are known from the batch's
+            ``view``; without one, images show whole frames.
         window: side of the window in pixels, odd.
         **kwargs: those of :class:`PixelHead`.
     """
@@ -230,7 +231,9 @@ class NormalHead(PixelHead):
         self, pred: Tensor, grid: tuple[int, int], batch: dict, ids: Tensor | None = None
     ) -> dict[str, Tensor]:
         """See :class:`PixelHead`."""
-        normals, valid = plane_normals(batch['depth'], batch['valid'], self.fov, self.window)
+        normals, valid = plane_normals(
+            batch['depth'], batch['valid'], self.fov, self.window, view=batch.get('view')
+        )
         mask = self.where(grid, batch, ids) & valid
         # The normals have length 1 where the mask holds. Not torch's cosine_similarity, whose norm
         # over a dimension that is not the last takes ten times as long on a CPU.

@@ -15,6 +15,7 @@ def plane_normals(
     fov: float = 57.0,
     window: int = 9,
     max_residual: float = 0.02,
+    view: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Unit normals towards the camera, from the plane that fits each pixel's window best.
 
@@ -30,6 +31,9 @@ def plane_normals(
         window: side of the window in pixels, odd.
         max_residual: largest root mean square of the fit's error in the window, relative to the
             inverse depth at its centre; beyond it an edge runs through.
+        view: what each map shows of the camera's image, ``(B, 4)``: left, top, right and bottom
+            border from the image's centre, in widths of the image. By default all of it, with
+            square pixels.
 
     Returns:
         Normals ``(B, 3, H, W)`` float32 in camera axes (x right, y down, z forward), 0 where there
@@ -42,7 +46,12 @@ def plane_normals(
     if window < 3 or window % 2 == 0:
         raise ValueError(f'window={window}: expected an odd number of pixels, 3 or more.')
     height, width = depth.shape[-2:]
-    focal = 0.5 * width / math.tan(math.radians(fov) / 2)
+    if view is None:
+        view = depth.new_tensor([[-0.5, -0.5 * height / width, 0.5, 0.5 * height / width]])
+    # Borders and size of a pixel in units of the focal length, (B, 1, 1) each.
+    borders = 2 * math.tan(math.radians(fov) / 2) * view.float()[:, :, None, None]
+    left, top, right, bottom = borders.unbind(1)
+    across, down = (right - left) / width, (bottom - top) / height
     inside = valid & (depth > 0)
     inverse = torch.where(inside, 1 / torch.where(inside, depth.float(), 1), 0)
     # Window sums of 1, x, y, xx, xy, yy and of w, xw, yw, ww over the readings, where w is the
@@ -64,10 +73,11 @@ def plane_normals(
     c = (sw - a * sx - b * sy) / n
     error = ((ww - a * xw - b * yw).clamp(min=0) / n).sqrt()
     enough &= (c > 0) & (error <= max_residual * c)
-    # From the window's centre to the optical axis, and from pixels to units of the focal length.
-    u = torch.arange(width, dtype=torch.float32, device=depth.device) - (width - 1) / 2
-    v = torch.arange(height, dtype=torch.float32, device=depth.device) - (height - 1) / 2
-    plane = torch.stack((a * focal, b * focal, c - a * u - b * v[:, None]), dim=1)
+    # From pixels to units of the focal length, and from the window's centre to the optical axis.
+    a, b = a / across, b / down
+    u = left + across * (torch.arange(width, device=depth.device) + 0.5)
+    v = top + down * (torch.arange(height, device=depth.device)[:, None] + 0.5)
+    plane = torch.stack((a, b, c - a * u - b * v), dim=1)
     known = enough[:, None]
     # torch's own norm over a dimension that is not the last takes ten times as long on a CPU.
     length = plane.square().sum(1, keepdim=True).sqrt()

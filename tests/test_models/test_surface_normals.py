@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from mmmask3d.datasets.transforms import PackRGBDInputs, RGBDRandomFlip, RGBDRandomResizedCrop
 from mmmask3d.models.surface_normals import normal_figures, plane_normals
 
 H, W, FOV = 120, 160, 57.0
@@ -51,6 +53,30 @@ def test_planes_are_exact(normal):
     torch.testing.assert_close(found[:, known].norm(dim=0), torch.ones(int(known.sum())))
     scaled, _ = estimate(7.3 * depth)  # as relative depth is
     assert normal_figures(scaled, truth, known)['mean'] < 0.02
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_crops_and_flips_of_a_plane_keep_its_normal(seed):
+    depth, truth = plane((0.5, -0.3, -1))
+    frame = dict(
+        img=np.zeros((H, W, 3), np.uint8), depth=depth.float().numpy(), valid=np.ones((H, W), bool),
+        ori_shape=(H, W), img_shape=(H, W),
+    )  # fmt: skip
+    np.random.seed(seed)
+    crop = RGBDRandomResizedCrop(scale=(128, 96), crop_ratio_range=(0.2, 0.6))
+    for transform in (crop, RGBDRandomFlip(0.5, ['horizontal', 'vertical', 'diagonal']), crop):
+        frame = transform(frame)
+    inputs = PackRGBDInputs()(frame)['inputs']
+    expected = truth[:, :1, :1].clone()
+    direction = frame['flip_direction'] or ''
+    expected[0] *= -1 if direction in ('horizontal', 'diagonal') else 1
+    expected[1] *= -1 if direction in ('vertical', 'diagonal') else 1
+    found, known = plane_normals(
+        inputs['depth'][None], inputs['valid'][None], FOV, 15, view=inputs['view'][None]
+    )
+    assert known.double().mean() > 0.5
+    # Depth is picked from the nearest pixel, which makes steps of an oblique plane.
+    assert normal_figures(found[0], expected.expand(3, 96, 128), known[0])['mean'] < 2
 
 
 def test_training_in_16_bits_leaves_them_alone():

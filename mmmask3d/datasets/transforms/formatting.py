@@ -9,6 +9,7 @@ from mmcv.transforms import BaseTransform
 from mmpretrain.structures import DataSample
 
 from mmmask3d.datasets.depth_io import zero_where_invalid
+from mmmask3d.datasets.transforms.geometry import whole_view
 from mmmask3d.registry import TRANSFORMS
 
 
@@ -21,6 +22,8 @@ class PackRGBDInputs(BaseTransform):
     - ``img``: (3, H, W) uint8, BGR.
     - ``depth``: (1, H, W) float32, metres or relative, 0 where there is no reading.
     - ``valid``: (1, H, W) bool.
+    - ``view``: (4,) float32, what the image shows of its frame, see
+      :data:`~mmmask3d.datasets.transforms.geometry.View`.
     - ``rgb_mask``, ``depth_mask``: (N,) bool, True = removed; left out where no masking transform
       came before.
 
@@ -68,6 +71,7 @@ class PackRGBDInputs(BaseTransform):
             img=torch.from_numpy(planes),
             depth=torch.from_numpy(zero_where_invalid(depth, valid)[None]),
             valid=torch.from_numpy(np.ascontiguousarray(valid)[None]),
+            view=torch.tensor(results.get('view') or whole_view(results['ori_shape'])),
         )
         for key in ('rgb_mask', 'depth_mask'):
             if key in results:

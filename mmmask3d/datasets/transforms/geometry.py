@@ -18,6 +18,16 @@ from mmmask3d.registry import TRANSFORMS
 
 _FLIP_CODES = {'horizontal': 1, 'vertical': 0, 'diagonal': -1}  # of cv2.flip
 
+View = tuple[float, float, float, float]
+"""What an image shows of its frame: left, top, right and bottom border, measured from the frame's
+centre in widths of the frame. Geometry that depends on the camera (normals) needs it."""
+
+
+def whole_view(shape: Sequence[int]) -> View:
+    """The view of a whole frame of (height, width)."""
+    half = 0.5 * shape[0] / shape[1]
+    return -0.5, -half, 0.5, half
+
 
 def _as_size(value: int | Sequence[int], name: str) -> tuple[int, int]:
     """Check a size given as int or (width, height) and return (width, height)."""
@@ -38,7 +48,7 @@ class RGBDRandomResizedCrop(RandomResizedCrop):
     box is drawn before a JPEG is decoded, see
     :func:`~mmmask3d.datasets.lazy_frame.choose_reduction`.
 
-    Required and modified keys: ``img``, ``depth``, ``valid``, ``img_shape``.
+    Required and modified keys: ``img``, ``depth``, ``valid``, ``img_shape``; ``view`` is added.
 
     Args:
         scale: Output size: an int for a square, or (width, height).
@@ -68,6 +78,7 @@ class RGBDRandomResizedCrop(RandomResizedCrop):
     def transform(self, results: dict) -> dict:
         """Crop and resize the frame."""
         img, factor = results['img'], 1
+        shape = img.shape[:2]
         box = self.rand_crop_params(img)  # which looks at its shape only
         if isinstance(img, LazyJpeg):
             factor, box = choose_reduction(box, self.scale, img.shape)
@@ -77,12 +88,21 @@ class RGBDRandomResizedCrop(RandomResizedCrop):
         else:
             for key in ('depth', 'valid'):
                 results[key] = resize_nearest(cut(results[key], box), self.scale)
+        results['view'] = _view_of_box(results.get('view') or whole_view(shape), box, shape)
         inside = cut(img, [side // factor for side in box])
         results['img'] = mmcv.imresize(
             inside, self.scale, interpolation=self.interpolation, backend='cv2'
         )
         results['img_shape'] = results['img'].shape[:2]
         return results
+
+
+def _view_of_box(view: View, box: Sequence[int], shape: Sequence[int]) -> View:
+    """The view of a box (top, left, height, width) of an image of (height, width)."""
+    left, top, right, bottom = view
+    across, down = (right - left) / shape[1], (bottom - top) / shape[0]
+    left, top = left + across * box[1], top + down * box[0]
+    return left, top, left + across * box[3], top + down * box[2]
 
 
 @TRANSFORMS.register_module()
@@ -127,8 +147,8 @@ class RGBDResize(Resize):
 class RGBDRandomFlip(RandomFlip):
     """mmcv's ``RandomFlip`` that also flips depth and validity.
 
-    Required and modified keys: ``img``, ``depth``, ``valid``; ``flip`` and ``flip_direction`` are
-    added.
+    Required and modified keys: ``img``, ``depth``, ``valid``, and ``view`` where present; ``flip``
+    and ``flip_direction`` are added.
 
     Args:
         prob: Probability of a flip, or one per direction.
@@ -150,3 +170,10 @@ class RGBDRandomFlip(RandomFlip):
         results['img'] = cv2.flip(img, code)
         results['depth'] = cv2.flip(results['depth'], code)
         results['valid'] = cv2.flip(results['valid'].view(np.uint8), code).view(bool)
+        if 'view' in results:
+            left, top, right, bottom = results['view']
+            if code != 0:
+                left, right = -right, -left
+            if code != 1:
+                top, bottom = -bottom, -top
+            results['view'] = left, top, right, bottom

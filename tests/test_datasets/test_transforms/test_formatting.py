@@ -19,6 +19,7 @@ def test_values_shapes_and_types(planted_frame):
         valid=((1, 32, 48), torch.bool),
         rgb_mask=((6,), torch.bool),
         depth_mask=((6,), torch.bool),
+        view=((4,), torch.float32),
     )
     assert {key: (tuple(v.shape), v.dtype) for key, v in inputs.items()} == expected
     np.testing.assert_array_equal(inputs['img'].permute(1, 2, 0), frame['img'])
@@ -38,7 +39,9 @@ def test_values_shapes_and_types(planted_frame):
 
 
 def test_masks_are_left_out_where_none_were_drawn(planted_frame):
-    assert set(PackRGBDInputs()(planted_frame(8, 8))['inputs']) == {'img', 'depth', 'valid'}
+    assert set(PackRGBDInputs()(planted_frame(8, 8))['inputs']) == {
+        'img', 'depth', 'valid', 'view'
+    }  # fmt: skip
 
 
 def test_holes_are_zero_whatever_they_held(planted_frame):
