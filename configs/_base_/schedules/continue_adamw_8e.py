@@ -3,11 +3,9 @@
 optim_wrapper = dict(
     type='Bfloat16OptimWrapper',
     optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.999), weight_decay=0.05),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.0,
-        bias_decay_mult=0.0,
-        custom_keys=dict(backbone=dict(lr_mult=0.6), mask_token=dict(decay_mult=0.0)),
-    ),
+    # Not mmengine's constructor: its norm_decay_mult passes over what a custom key fits.
+    constructor='LayerDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(layer_decay_rate=1.0, custom_keys=dict(backbone=dict(lr_mult=0.6))),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, begin=0, end=1, convert_to_iter_based=True),

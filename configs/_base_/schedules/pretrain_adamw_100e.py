@@ -5,16 +5,9 @@
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1.5e-4 * 512 / 256, betas=(0.9, 0.95), weight_decay=0.05),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.0,
-        bias_decay_mult=0.0,
-        custom_keys=dict(
-            pos_embed=dict(decay_mult=0.0),
-            cls_token=dict(decay_mult=0.0),
-            reg_token=dict(decay_mult=0.0),
-            mask_token=dict(decay_mult=0.0),
-        ),
-    ),
+    # Equal rates, and no weight decay of biases, norms, position embeddings and tokens.
+    constructor='LayerDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(layer_decay_rate=1.0),
 )
 param_scheduler = [
     dict(
