@@ -104,6 +104,8 @@ def enable_amp(cfg: Config) -> None:
     """
     wrapper = cfg.optim_wrapper
     kind = wrapper.get('type', 'OptimWrapper')
+    if kind.endswith('Bfloat16OptimWrapper'):
+        return  # it is on
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise RuntimeError(
             f"--amp: the config's optim_wrapper is {kind!r}; expected OptimWrapper or "

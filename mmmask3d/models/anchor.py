@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmmask3d.models.encoder import RGBEncoder
+from mmmask3d.models.encoder import RGBEncoder, layer_indices
 from mmmask3d.models.patches import gather_tokens
 from mmmask3d.registry import MODELS
 
@@ -50,10 +50,11 @@ class FeatureAnchor(BaseModule):
         teacher: config of another encoder, with its weights; None for a copy of the trained one.
             Where its channels differ, a linear layer that is trained along maps to them.
         img_size: ``(height, width)`` that images are resized to for the teacher; None for the
-            size at hand. Maps on another patch grid are resampled to the trained encoder's.
+            size at hand. Multiples of the teacher's patch; maps on another patch grid are
+            resampled to the trained encoder's.
 
     Raises:
-        ValueError: an unknown loss, or a margin that does not fit it.
+        ValueError: an unknown loss, a margin that does not fit it, or a teacher without weights.
     """
 
     def __init__(
@@ -84,6 +85,11 @@ class FeatureAnchor(BaseModule):
         self.projections = nn.ModuleList()
         if teacher is not None:
             built = MODELS.build(teacher)
+            if not built.has_weights():
+                raise ValueError(
+                    f'The teacher of an anchor would have random weights: {teacher}. Give it '
+                    f'pretrained or init_cfg.'
+                )
             self._teacher.append(built)
             if built.embed_dims != embed_dims:
                 self.projections.extend(
@@ -114,6 +120,20 @@ class FeatureAnchor(BaseModule):
         self._teacher[0].requires_grad_(False)
         self._teacher[0].eval()
 
+    def shares(self, encoder: nn.Module) -> bool:
+        """Whether the teacher is a copy of the encoder that is equal in all that is frozen there.
+
+        It is not where other weights were loaded since: of a stage in which those layers trained.
+        """
+        if self.teacher_cfg is not None:
+            return False
+        own = dict(self.teacher.named_parameters())
+        return all(
+            torch.equal(parameter, own[name].to(parameter.device))
+            for name, parameter in encoder.named_parameters()
+            if not parameter.requires_grad
+        )
+
     @torch.no_grad()
     def targets(
         self, images: Tensor, grid: tuple[int, int], frozen: Tensor | None = None
@@ -123,19 +143,28 @@ class FeatureAnchor(BaseModule):
         Args:
             images: ``(B, 3, H, W)``, normalised for the teacher.
             grid: the trained encoder's patch rows and columns.
-            frozen: tokens after the frozen stages of the trained encoder, which a teacher that is
-                its copy shares.
+            frozen: tokens after the frozen stages of the trained encoder, where the teacher
+                :meth:`shares` them.
         """
         teacher: Any = self.teacher
         teacher.to(images.device)
         if self.img_size is not None and images.shape[-2:] != self.img_size:
             images = F.interpolate(images, self.img_size, mode='bicubic', antialias=True)
             frozen = None
-        if self.teacher_cfg is not None:
-            frozen = None
-        maps = teacher(images, layers=self.layers, frozen=frozen)
+        misfit = [side % teacher.patch_size for side in images.shape[-2:]]
+        if any(misfit):
+            rows, columns = (side * teacher.patch_size for side in grid)
+            raise ValueError(
+                f"Images of {tuple(images.shape[-2:])} (height, width) do not fill the teacher's "
+                f'patches of {teacher.patch_size}, so its map would not lie on the encoder\'s. Set '
+                f'anchor.img_size to multiples, e.g. ({rows}, {columns}), the same grid.'
+            )
+        # An encoder gives its layers in ascending order.
+        wanted = layer_indices(self.layers, teacher.num_layers)
+        ascending = sorted(set(wanted))
+        maps = teacher(images, layers=ascending, frozen=frozen)
         out = []
-        for features in maps:
+        for features in (maps[ascending.index(i)] for i in wanted):
             if features.shape[-2:] != grid:
                 features = F.interpolate(features.float(), grid, mode='bilinear')
             out.append(features.flatten(2).transpose(1, 2))
@@ -164,8 +193,9 @@ class FeatureAnchor(BaseModule):
         """Mean distance of tokens ``(B, K, C)``."""
         if self.loss_type == 'smooth_l1':
             own, target = (F.layer_norm(t, t.shape[-1:]) for t in (own, target))
-            return F.smooth_l1_loss(own, target)
+            total = F.smooth_l1_loss(own, target, reduction='sum')
+            return total / max(own.numel(), 1)  # no token may be kept
         cosine = F.cosine_similarity(own, target, dim=-1)
         if self.margin is not None:
             cosine = torch.where(cosine > self.margin, 1.0, cosine)
-        return (1 - cosine).mean()
+        return (1 - cosine).sum() / max(cosine.numel(), 1)

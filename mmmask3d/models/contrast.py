@@ -63,8 +63,9 @@ class RGBDContrast(BaseModule):
         if self.level == 'frame':
             share = there.float() / there.sum(1, keepdim=True).clamp(min=1)
             depth = (depth.float() * share.unsqueeze(-1)).sum(1, keepdim=True)
-            rgb, depth = rgb.float().mean(1, keepdim=True).transpose(0, 1), depth.transpose(0, 1)
-            there = there.any(1)[None]
+            rgb = rgb.float().sum(1, keepdim=True) / max(rgb.shape[1], 1)
+            there = there.any(1)[None] & (rgb_keep.shape[1] > 0)
+            rgb, depth = rgb.transpose(0, 1), depth.transpose(0, 1)
         else:
             total = has_reading.shape[1]
             kept = torch.zeros_like(has_reading).scatter(1, rgb_keep, True)
@@ -73,7 +74,8 @@ class RGBDContrast(BaseModule):
             rgb = gather_tokens(everywhere, depth_keep)
         one = F.normalize(self.rgb_proj(rgb).float(), dim=-1)
         other = F.normalize(self.depth_proj(depth).float(), dim=-1)
-        logits = one @ other.transpose(1, 2) / self.temperature  # (groups, K, K)
+        with torch.autocast(one.device.type, enabled=False):
+            logits = one @ other.transpose(1, 2) / self.temperature  # (groups, K, K)
         # A token that is not there is nobody's partner: the least float, for there may be no other.
         least = torch.finfo(logits.dtype).min
         logits = logits.masked_fill(~there[:, None], least).masked_fill(~there[:, :, None], least)

@@ -8,6 +8,8 @@ from mmmask3d.models.patches import patchify, unpatchify
 MODES = ('standardise', 'metric', 'log', 'inverse', 'patch')
 _MIN_DEPTH = 1e-3  # metres (or relative units): keeps log and 1/x finite
 _MIN_STD = 1e-3  # 1 mm: a flat frame becomes zeros, not amplified rounding
+# Of the mean: kept patches that show one wall say little of how far the rest of the frame reaches.
+_MIN_KEPT_STD = 0.1
 
 
 def masked_mean_std(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,7 +50,7 @@ class DepthTarget(nn.Module):
         mode: one of the above.
         stats: for ``standardise``: ``'all'`` valid pixels of the frame (our reading of the
             paper), or the ``'kept'`` ones alone, those the network is given, which makes the
-            way back exact.
+            way back exact; the deviation then counts as a tenth of the mean at least.
         patch_size: for ``patch``.
     """
 
@@ -85,6 +87,8 @@ class DepthTarget(nn.Module):
         """
         if self.mode == 'standardise':
             mean, std = masked_mean_std(depth.flatten(1), mask.flatten(1))
+            if self.stats_from == 'kept':
+                std = torch.maximum(std, _MIN_KEPT_STD * mean)
             return dict(mean=mean[:, :, None, None], std=std[:, :, None, None])
         if self.mode == 'patch':
             p = self.patch_size

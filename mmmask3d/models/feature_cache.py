@@ -57,6 +57,11 @@ class FeatureCache:
             for column in zip(*rows, strict=True)
         ]
 
+    def clear(self) -> None:
+        """Forget all features: the network is another one."""
+        self._rows.clear()
+        self.size = 0
+
     def _keep(self, key: bytes, row: list[Tensor]) -> None:
         size = sum(f.nbytes for f in row)
         if self.size + size <= self.limit:

@@ -140,15 +140,23 @@ class MaskedRGBD(BaseSelfSupervisor):
             )
         self.share_frozen = share_frozen
         self._cache = FeatureCache(cache_gib) if cache_gib else None
+        self._teacher_shares: bool | None = None  # frozen stages; None: to be compared
         self._check_depth_head()
         residual = 'depth' in self.heads and self.heads['depth'].residual
         self.data_preprocessor.interpolate = residual
 
     def init_weights(self) -> None:
         """Initialise every part; the anchor's teacher is the encoder as it is then."""
+        first = not self.is_init  # a Runner calls this again on a model that was loaded before
         super().init_weights()
-        if self.anchor is not None:
+        if first and self.anchor is not None:
             self.anchor.set_teacher(self.backbone)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._teacher_shares = None
+        if self._cache is not None:
+            self._cache.clear()
 
     def forward(
         self, inputs: dict[str, Tensor], data_samples: list | None = None, mode: str = 'tensor'
@@ -246,8 +254,11 @@ class MaskedRGBD(BaseSelfSupervisor):
         def compute(images: Tensor) -> list[Tensor]:
             found = [self.backbone.forward_frozen(images)] if self.share_frozen else []
             if self.anchor is not None:
+                if self._teacher_shares is None:
+                    self._teacher_shares = self.anchor.shares(self.backbone)
+                shared = found[0] if found and self._teacher_shares else None
                 pixels = self.data_preprocessor.normalised_for(images, self.anchor.teacher)
-                found += self.anchor.targets(pixels, grid, *found)
+                found += self.anchor.targets(pixels, grid, shared)
             return found
 
         found = compute(images) if self._cache is None else self._cache(images, compute)

@@ -108,8 +108,9 @@ def test_a_resumed_run_has_the_teacher_of_its_first_start(build, make_data):
     )
 
 
-def test_layers_are_compared_one_by_one(build, make_data):
-    model, data = build(dict(layers=(0, -1))).eval(), make_data(rgb_keep=4)
+@pytest.mark.parametrize('layers', [(0, -1), (-1, 0)])
+def test_layers_are_compared_one_by_one(build, make_data, layers):
+    model, data = build(dict(layers=layers)).eval(), make_data(rgb_keep=4)
     with torch.no_grad():
         model.backbone.layers[0].attn.qkv.weight.mul_(1.5)
     both, batch = anchor_loss(model, data)
@@ -123,7 +124,7 @@ def test_layers_are_compared_one_by_one(build, make_data):
     assert not torch.allclose(parts[0].mean(), parts[1].mean())
 
 
-def test_another_encoder_teaches_on_its_own_grid_and_normalisation(build, make_data):
+def test_another_encoder_teaches_on_its_own_grid_and_normalisation(build, make_data, tmp_path):
     """Distillation: twice the size for the teacher, another width, patch and normalisation."""
     teacher = dict(
         type='TimmViT',
@@ -131,6 +132,13 @@ def test_another_encoder_teaches_on_its_own_grid_and_normalisation(build, make_d
         img_size=(32, 48),
         model_args=dict(embed_dim=32, depth=1, num_heads=2),
     )
+    with pytest.raises(ValueError, match='random weights.*pretrained or init_cfg'):
+        build(dict(teacher=teacher))
+    file = str(tmp_path / 'teacher.pth')
+    torch.save(MODELS.build(teacher).state_dict(), file)
+    teacher = dict(teacher, init_cfg=dict(type='Pretrained', checkpoint=file))
+    with pytest.raises(ValueError, match=r'patches of 16.*img_size.*\(48, 80\)'):
+        anchor_loss(build(dict(teacher=teacher)), make_data())
     model = build(dict(teacher=teacher, img_size=(32, 48), weight=1.0)).eval()
     assert copy.deepcopy(model).anchor.teacher is model.anchor.teacher  # as EMAHook copies a model
     (projection,) = model.anchor.projections
@@ -249,6 +257,27 @@ def test_a_cache_changes_rounding_alone_and_runs_the_frozen_network_once(
     assert runs == [2, 2]
     assert torch.equal(found[0], found[1])
     torch.testing.assert_close(found[0], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_teacher_does_not_share_layers_that_trained_in_an_earlier_stage(build, make_data):
+    """Weights of a run with frozen_stages=0 go into one with 1, whose teacher stays the first."""
+    earlier = off_start(build(backbone=dict(frozen_stages=0))).state_dict()
+    found = []
+    for share in (False, True):
+        model = build(
+            share_frozen=share, cache_gib=0.1 * share, backbone=dict(frozen_stages=1)
+        ).eval()
+        anchor_loss(model, make_data())  # what is cached of the start is forgotten
+        model.load_state_dict(earlier)
+        model.init_weights()  # as a Runner does, to a model that has weights
+        found.append(anchor_loss(model, make_data(rgb_keep=15))[0])
+    assert float(found[0]) > 0.01
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('loss', ['cosine', 'smooth_l1'])
+def test_where_no_patch_is_kept_there_is_no_loss(build, make_data, loss):
+    assert float(anchor_loss(build(dict(loss=loss)), make_data(rgb_keep=0))[0]) == 0
 
 
 def test_sharing_and_caching_need_something_frozen(build_model):

@@ -63,12 +63,26 @@ def test_means_of_frames():
 
 
 @pytest.mark.parametrize('level', ['patch', 'frame'])
-def test_nothing_to_compare_costs_nothing_and_has_a_finite_gradient(level):
+@pytest.mark.parametrize('lacking', ['readings', 'RGB'])
+def test_nothing_to_compare_costs_nothing_and_has_a_finite_gradient(level, lacking):
     module, (rgb, rgb_keep, depth, depth_keep, has) = make(level=level), draw()
-    loss = module(rgb.requires_grad_(), rgb_keep, depth, depth_keep, torch.zeros_like(has))
+    if lacking == 'readings':
+        has = torch.zeros_like(has)
+    else:
+        rgb, rgb_keep = rgb[:, :0], rgb_keep[:, :0]
+    loss = module(rgb.requires_grad_(), rgb_keep, depth, depth_keep, has)
     loss.backward()
     assert float(loss.detach()) == 0
     assert rgb.grad.isfinite().all()
+
+
+@torch.no_grad()
+def test_autocast_rounds_the_projections_alone():
+    module, inputs = make(), draw()
+    with torch.autocast('cpu', torch.bfloat16):
+        found = module(*inputs)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, module(*inputs), rtol=0.02, atol=0)
 
 
 def test_in_the_pretrainer(build_model, make_data, loss_and_gradients):

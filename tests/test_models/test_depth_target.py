@@ -83,6 +83,14 @@ def test_flat_frame_becomes_zeros_and_stays_invertible():
     torch.testing.assert_close(target.decode(encoded, stats), depth)
 
 
+def test_kept_readings_of_one_wall_do_not_blow_up_the_rest():
+    depth = torch.full((1, 1, 4, 4), 2.0)
+    depth[..., 2:] = 5.0
+    target = DepthTarget(stats='kept')
+    encoded = target.encode(depth, target.statistics(depth, depth == 2))
+    torch.testing.assert_close(encoded[..., 2:], torch.full((1, 1, 4, 2), 3 / 0.2))
+
+
 @pytest.mark.parametrize('mode', MODES)
 def test_frames_do_not_share_statistics(mode):
     depth = torch.rand(2, 1, 8, 8) + 0.5

@@ -1,9 +1,11 @@
 """LoRA in every kind of encoder: what it computes, what trains, what a checkpoint holds."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import EMAHook
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from torch import nn
@@ -192,6 +194,19 @@ def test_a_checkpoint_holds_the_matrices_and_gives_them_back(kind, tools, encode
     state['backbone.left_over'] = torch.zeros(1)
     with pytest.raises(RuntimeError, match='left_over'):
         load(other, state)
+
+
+def test_before_its_average_begins_ema_validates_the_encoder_that_trains(encoder_of):
+    """Runner's order: EMAHook copies the model, then weights are read."""
+    model = MODELS.build(dict(type='LoRAEncoder', module=encoder_of('mask3d')))
+    hook, runner = EMAHook(begin_iter=100), SimpleNamespace(model=model, iter=0)
+    hook.before_run(runner)
+    model.init_weights()
+    move(model.eval())
+    expected = outputs(model)
+    hook.after_train_iter(runner, 0)
+    hook.before_val_epoch(runner)
+    torch.testing.assert_close(outputs(model), expected)
 
 
 def test_matrices_for_other_weights_are_refused_also_where_mm_only_warns(encoder_of):

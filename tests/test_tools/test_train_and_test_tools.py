@@ -280,6 +280,9 @@ def test_precision_of_detectors():
     other = Config(dict(default_scope='mmseg', optim_wrapper=dict(type='OptimWrapper')))
     enable_amp(other)
     assert other.optim_wrapper == dict(type='AmpOptimWrapper', dtype='bfloat16')
+    on = Config(dict(default_scope='mmmask3d', optim_wrapper=dict(type='Bfloat16OptimWrapper')))
+    enable_amp(on)
+    assert on.optim_wrapper == dict(type='Bfloat16OptimWrapper')
     detector.optim_wrapper.dtype = 'bfloat16'
     with pytest.raises(RuntimeError, match='Detectors do not train in bfloat16'):
         check_amp(detector)
