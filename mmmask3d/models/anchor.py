@@ -156,7 +156,7 @@ class FeatureAnchor(BaseModule):
             rows, columns = (side * teacher.patch_size for side in grid)
             raise ValueError(
                 f"Images of {tuple(images.shape[-2:])} (height, width) do not fill the teacher's "
-                f'patches of {teacher.patch_size}, so its map would not lie on the encoder\'s. Set '
+                f"patches of {teacher.patch_size}, so its map would not lie on the encoder's. Set "
                 f'anchor.img_size to multiples, e.g. ({rows}, {columns}), the same grid.'
             )
         # An encoder gives its layers in ascending order.

@@ -67,8 +67,9 @@ class RGBDDataPreprocessor(BaseDataPreprocessor):
         Args:
             data: ``inputs`` with ``img`` ``(3, H, W)`` uint8, ``depth`` ``(1, H, W)`` float32 in
                 metres (or relative), ``valid`` ``(1, H, W)`` bool, ``rgb_mask`` and ``depth_mask``
-                ``(N,)`` bool (1 = removed), perhaps ``view`` ``(4,)``, as lists (``pseudo_collate``) or stacked
-                (``default_collate``); ``data_samples``, a list or None.
+                ``(N,)`` bool (1 = removed), perhaps ``view`` ``(4,)``, as lists
+                (``pseudo_collate``) or stacked (``default_collate``); ``data_samples``, a list or
+                None.
             training: whether to remove more, see ``depth_dropout`` and ``ratios_up_to``.
 
         Returns:

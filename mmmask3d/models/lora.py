@@ -240,8 +240,8 @@ def _keep_lora_alone(
 ) -> None:
     for key in [k for k in state_dict if k.startswith(prefix) and '.lora_' not in k]:
         del state_dict[key]
-    # EMAHook copies a model before it is initialised, and until it begins it fills the copy with what
-    # is in its state: not with what stays here, which the copy has to read by itself.
+    # EMAHook copies a model before it is initialised, and until it begins it fills the copy with
+    # what is in its state: not with what stays here, which the copy has to read by itself.
     module.init_weights()
     local_metadata[BASE_KEY] = module.base_sha256
     record_grid(module, state_dict, prefix, local_metadata)

@@ -132,7 +132,7 @@ def test_another_encoder_teaches_on_its_own_grid_and_normalisation(build, make_d
         img_size=(32, 48),
         model_args=dict(embed_dim=32, depth=1, num_heads=2),
     )
-    with pytest.raises(ValueError, match='random weights.*pretrained or init_cfg'):
+    with pytest.raises(ValueError, match=r'random weights.*pretrained or init_cfg'):
         build(dict(teacher=teacher))
     file = str(tmp_path / 'teacher.pth')
     torch.save(MODELS.build(teacher).state_dict(), file)
