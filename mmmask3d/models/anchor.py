@@ -127,7 +127,7 @@ class FeatureAnchor(BaseModule):
         """
         if self.teacher_cfg is not None:
             return False
-        own = dict(self.teacher.named_parameters())
+        own = dict(self._teacher[0].named_parameters())
         return all(
             torch.equal(parameter, own[name].to(parameter.device))
             for name, parameter in encoder.named_parameters()
