@@ -9,7 +9,7 @@ _base_ = [
     '../_base_/default_runtime_seg.py',
 ]
 model = dict(
-    data_preprocessor=dict(size=(640, 640), test_cfg=dict(size=(640, 640))),
+    data_preprocessor=dict(size=(640, 640), test_cfg=dict(_delete_=True, size=(640, 640))),
     backbone=dict(img_size=(640, 640)),
     decode_head=dict(num_classes=40),
 )

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from mmmask3d.checkpoints.locations import read_checkpoint
 from mmmask3d.config_files import read_config_file
-from mmmask3d.evaluation.frozen_features import image_normaliser
+from mmmask3d.evaluation.frozen_features import image_normaliser, whole_patches
 from mmmask3d.models.encoder import RGBEncoder, with_normalisation
-from mmmask3d.models.encoder_record import as_pair, encoder_config
+from mmmask3d.models.encoder_record import encoder_config
 from mmmask3d.registry import MODELS
 from mmmask3d.swap.encoder_file import encoder_settings
 from mmmask3d.weights.zoo import init_quietly
@@ -88,7 +88,7 @@ def build_encoder(name: str, source: str, size: tuple[int, int], seed: int = 0) 
         source,
         module,
         image_normaliser(preprocessor),
-        _whole_patches(module, wanted or size),
+        whole_patches(module, wanted or size),
         None if given.startswith((_RANDOM, _TIMM)) or given.endswith('.py') else given,
     )
 
@@ -137,13 +137,3 @@ def _of_config(source: str, random: bool) -> tuple[dict, dict]:
         )
     preprocessor = dict(cfg.model.get('data_preprocessor') or {})
     return backbone, {**preprocessor, 'scope': cfg.get('default_scope', 'mmmask3d')}
-
-
-def _whole_patches(module: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
-    """The size of whole patches that is nearest; as it is for networks without patches."""
-    embedding = getattr(module, 'patch_embed', None)  # of mmpretrain's: with a kernel of that size
-    kernel = getattr(getattr(embedding, 'projection', None), 'kernel_size', 1)
-    patch = getattr(module, 'patch_size', kernel)
-    rows, columns = as_pair(patch)
-    height, width = size
-    return max(1, round(height / rows)) * rows, max(1, round(width / columns)) * columns

@@ -141,7 +141,6 @@ def summary(result: Result, out: Path) -> str:
     settings = {
         'type': 'mmmask3d.RGBDDataset',
         'data_root': str(out),
-        'ann_file': 'splits/all.txt',
         **manifest['rgbd_dataset'],
     }
     lines.append('In a config:')

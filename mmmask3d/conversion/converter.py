@@ -150,6 +150,8 @@ class Converter:
         kinds = {'img': 'rgb', 'depth': 'depth'}
         prefix = {f'{key}_path': self.folders.get(kind, kind) for key, kind in kinds.items()}
         return {
+            # not what a folder holds: frames that have gone from the source are left in it
+            'ann_file': 'splits/all.txt',
             **({'data_prefix': prefix} if self.folders else {}),
             **{f'{k}_suffix': self.suffixes[v] for k, v in kinds.items() if v in self.suffixes},
             'depth_scale': self.depth_scale,

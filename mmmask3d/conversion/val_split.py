@@ -23,7 +23,8 @@ def add_argument(parser: argparse._ActionsContainer) -> None:
 def validation_frames(names: Sequence[str], wanted: float) -> set[str]:
     """Choose frames for validation.
 
-    Whole folders from the last on, as long as they add up to no more than 1.5 times the share; the
+    Whole folders from the last on, as long as they add up to no more than 1.5 times the share:
+    those at the top (of a scene with several cameras, all of them), else the innermost ones; the
     last frames in a row where no folder is small enough.
 
     Args:
@@ -35,17 +36,18 @@ def validation_frames(names: Sequence[str], wanted: float) -> set[str]:
     """
     ordered = sorted(names, key=natural_order)
     target = min(max(1, round(wanted * len(ordered))), len(ordered) - 1)
-    folders: dict[str, list[str]] = {}
-    for name in ordered:
-        folders.setdefault(name.rpartition('/')[0], []).append(name)
     most = min(max(_MOST * target, 1), len(ordered) - 1)
-    chosen: set[str] = set()
-    for folder in reversed(folders):
-        if len(chosen) >= target:
-            break
-        if len(chosen) + len(folders[folder]) <= most:
-            chosen.update(folders[folder])
-    return chosen or set(ordered[len(ordered) - target :])
+    for folder_of in (lambda name: name.partition('/')[0], lambda name: name.rpartition('/')[0]):
+        folders: dict[str, list[str]] = {}
+        for name in ordered:
+            folders.setdefault(folder_of(name) if '/' in name else '', []).append(name)
+        chosen: set[str] = set()
+        for inside in reversed(folders.values()):
+            if len(chosen) < target and len(chosen) + len(inside) <= most:
+                chosen.update(inside)
+        if chosen:
+            return chosen
+    return set(ordered[len(ordered) - target :])
 
 
 def with_validation(names: Mapping[str, str], wanted: float | None) -> dict[str, list[str]]:

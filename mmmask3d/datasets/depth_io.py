@@ -263,7 +263,7 @@ def _decode_npy(content: bytes, path: str) -> np.ndarray:
         ) from error
     if raw.ndim != 2 or not raw.size:
         raise FrameError(f'{path}: expected a depth map of shape (H, W), found {raw.shape}.')
-    if raw.dtype.kind not in 'uif':
+    if raw.dtype.kind not in 'uif' or raw.dtype.itemsize > 8:
         raise FrameError(
             f'{path}: expected depth of an integer or float type, found {raw.dtype}. '
             f'Save it as uint16 or float32.'

@@ -9,6 +9,7 @@ import os.path as osp
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import mmcv
 import numpy as np
 from mmengine import fileio
 from mmseg.datasets.basesegdataset import BaseSegDataset
@@ -38,17 +39,27 @@ class LoadSegLabels(LoadAnnotations):
     device-side assertion on a GPU, and silently dropped by ``IoUMetric``. Here it is an error that
     names the file. Needs the ``num_classes`` key that the data sets of this module provide.
     Values are checked after ``reduce_zero_label`` and the class map: 0..C-1 or 255. Files of 16
-    bits are refused before (mmseg would take their ids modulo 256), and grey of fewer than 8 (which
-    decoders spread over 0..255).
+    bits are refused before (mmseg would take their ids modulo 256), grey of fewer than 8 (which
+    decoders spread over 0..255), and JPEG, which invents ids along every border.
     """
 
     def _load_seg_map(self, results: dict) -> None:
         path = results['seg_map_path']
-        declared = declared_image(bytes(fileio.get(path, backend_args=self.backend_args)))
-        # Decoders spread fewer bits of grey over 0..255; the indices of a palette stay.
-        if declared and declared.kind != 'palette' and declared.bits != 8:
+        content = bytes(fileio.get(path, backend_args=self.backend_args))
+        declared = declared_image(content)
+        if declared and declared.format == 'JPEG':
             raise ValueError(
-                f'{path}: a label map of {declared.bits} bits, expected 8: class ids 0..{_IGNORE}. '
+                f'{path}: a label map as JPEG, whose loss changes class ids at every border. Give '
+                f'the original as PNG; a copy made of the JPEG has the wrong ids, too.'
+            )
+        if declared:  # the indices of a palette stay
+            bits = 8 if declared.kind == 'palette' else declared.bits
+        else:  # TIFF and others
+            raw = mmcv.imfrombytes(content, flag='unchanged', backend=self.imdecode_backend)
+            bits = 8 * raw.dtype.itemsize
+        if bits != 8:
+            raise ValueError(
+                f'{path}: a label map of {bits} bits, expected 8: class ids 0..{_IGNORE}. '
                 'Convert instance maps, ids of larger class lists (NYU 894, ScanNet) and grey of '
                 'fewer bits first.'
             )

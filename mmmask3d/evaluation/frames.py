@@ -45,6 +45,7 @@ class Frame:
     depth: Tensor | None = None
     depth_kind: str = 'metric'  # 'metric' or 'relative'
     camera: Camera | None = None  # None where frames.jsonl says nothing of the frame
+    native: tuple[int, int] | None = None  # (height, width) before it was resized
 
     def field_of_view(self, otherwise: float) -> float:
         """Horizontal field of view in degrees, from the intrinsics where they are known."""
@@ -52,6 +53,22 @@ class Frame:
             return otherwise
         focal = float(self.camera.intrinsic[0, 0])
         return math.degrees(2 * math.atan(0.5 * self.image.shape[-1] / focal))
+
+    def view(self) -> Tensor:
+        """What the picture shows, ``(1, 4)``: see
+        :func:`~mmmask3d.models.surface_normals.plane_normals`.
+
+        By the intrinsics where they are known; else with square pixels before it was resized.
+        """
+        height, width = self.image.shape[1:]
+        if self.camera is None or self.camera.intrinsic is None:
+            half = 0.5 * np.divide(*(self.native or (height, width)))
+            return torch.tensor([[-0.5, -half, 0.5, half]])
+        (fx, _, cx), (_, fy, cy), _ = self.camera.intrinsic
+        borders = [(at - 0.5 - cx) / width for at in (0, width)]
+        borders += [(at - 0.5 - cy) / width * fx / fy for at in (0, height)]
+        left, right, top, bottom = borders
+        return torch.tensor([[left, top, right, bottom]])
 
 
 def read_frames(datasets: Sequence[Sequence[dict]], limit: int | None = None) -> list[Frame]:
@@ -107,10 +124,11 @@ def _frame(sample: Mapping, number: int, classes: Classes) -> Frame:
     path = info.metainfo.get('img_path')
     packed = isinstance(inputs, dict)
     image = inputs['img'] if packed else inputs
-    frame = Frame(os.path.realpath(path) if path else f'frame {number}', image)
+    native = tuple(info.metainfo.get('ori_shape', image.shape[1:])[:2])
+    frame = Frame(os.path.realpath(path) if path else f'frame {number}', image, native=native)
     if path:
-        native = info.metainfo.get('ori_shape', image.shape[1:])[:2]
-        frame.camera = read_camera(frame.path, native, tuple(image.shape[1:]))
+        # The path as given: a link may lead away from the folder that has the frames.jsonl.
+        frame.camera = read_camera(path, native, tuple(image.shape[1:]))
     if packed:
         frame.depth = torch.where(inputs['valid'], inputs['depth'], 0)[0]
         frame.depth_kind = info.metainfo['depth_kind']
@@ -236,7 +254,8 @@ def normal_targets(frames: Sequence[Frame], fov: float = 57.0) -> Targets:
         if frame.depth is None:
             continue
         depth = frame.depth[None, None]
-        normals, known = plane_normals(depth, depth > 0, frame.field_of_view(fov))
+        angle = frame.field_of_view(fov)
+        normals, known = plane_normals(depth, depth > 0, angle, view=frame.view())
         found.indices.append(i)
         found.values.append(normals[0].half())
         found.valid.append(known[0, 0])

@@ -10,6 +10,7 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from mmmask3d.evaluation.frames import Frame, Targets
+from mmmask3d.models.encoder_record import as_pair
 
 
 @dataclass
@@ -80,7 +81,8 @@ def encode(
             file. It is evaluated in eval mode and left in the mode it was in.
         frames: what it sees.
         normalise: see :func:`image_normaliser`.
-        size: ``(height, width)`` that images are resized to; None leaves them as they are.
+        size: ``(height, width)`` that images are resized to, their own by default; either is
+            rounded to whole patches.
         batch_size: frames at a time.
         device: where the encoder is.
         progress: is told how many frames are done after each batch.
@@ -99,6 +101,8 @@ def encode(
             f'resize them to one in the pipeline (keep_ratio=False).'
         )
     backbone = getattr(backbone, 'vit', backbone)
+    height, width = size or (shapes.pop() if shapes else (1, 1))
+    size = whole_patches(backbone, (height, width))
     was_training = backbone.training
     backbone.eval()
     maps = None
@@ -118,6 +122,16 @@ def encode(
     if maps is None:
         raise ValueError('there is no frame to encode.')
     return maps
+
+
+def whole_patches(module: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+    """The size of whole patches that is nearest; as it is for networks without patches."""
+    embedding = getattr(module, 'patch_embed', None)  # of mmpretrain's: with a kernel of that size
+    kernel = getattr(getattr(embedding, 'projection', None), 'kernel_size', 1)
+    patch = getattr(module, 'patch_size', kernel)
+    rows, columns = as_pair(patch)
+    height, width = size
+    return max(1, round(height / rows)) * rows, max(1, round(width / columns)) * columns
 
 
 def _resized(image: Tensor, size: tuple[int, int] | None) -> Tensor:

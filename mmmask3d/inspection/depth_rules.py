@@ -22,6 +22,7 @@ _IMPOSSIBLE_NEAREST, _IMPOSSIBLE_FARTHEST = 0.05, 100.0  # as LoadRGBD warns
 _LIKELY = 2.0  # metres; of several scales that fit, the one nearest to this is proposed first
 _SCALES = {1: 'metres', 100: 'centimetres', 1000: 'millimetres', 5000: 'TUM RGB-D', 10000: '0.1 mm'}
 _FAR = 20.0  # metres: no indoor depth camera measures farther
+_POSSIBLE = 1000.0  # metres
 _MOSTLY_HOLES = 0.8
 _CLIPPED = 0.005  # share of readings at the greatest value
 _HEAPED = 5  # times as many as at the next lower value
@@ -152,9 +153,20 @@ def _limits(source: Source, readable: Sequence[Measures], found: Findings) -> No
         limit,
         lambda m: f'{m.readings.at_limit:.1%} of the pixels are {m.readings.stored_high:g}',
     )
+    indoors = _typical(readable)[0] <= _FARTHEST
+    codes = [m for m in readable if m.readings.high > _POSSIBLE and m not in limit and indoors]
+    found.add_frames(
+        'code-values',
+        'warning',
+        f'depth maps with readings beyond {_POSSIBLE:g} m',
+        'Such values are codes for "no reading" (1e10 or 65504 of renderers): depth_invalid, or '
+        'set max_depth. They would enter every average.',
+        codes,
+        lambda m: f'up to {m.readings.high:g} m',
+    )
     if not limit:  # which says the same
         _clipping(readable, found)
-    if _typical(readable)[0] <= _FARTHEST:
+    if not codes and indoors:
         found.add_frames(
             'far-readings',
             'note',

@@ -184,22 +184,28 @@ def open_folder(
     if not os.path.isdir(root):
         raise SourceOptionsError(f'{root} is no folder, and no config file (.py).')
     manifest = _read_manifest(root)
-    folders = manifest.get('folders', {})
-    rgb, depth = rgb or folders.get('rgb', 'rgb'), depth or folders.get('depth', 'depth')
-    settings = {k: manifest[k] for k in ('depth_scale', 'depth_kind') if k in manifest}
-    if 'depth_invalid' in manifest:
-        settings['depth_invalid'] = tuple(manifest['depth_invalid'])
-    settings |= given or {}
-    settings.setdefault('img_suffix', _suffix_in(rgb, manifest, '.jpg'))
-    settings.setdefault('depth_suffix', _suffix_in(depth, manifest, '.png'))
+    noted: dict[str, Any] = {k: manifest[k] for k in ('depth_scale', 'depth_kind') if k in manifest}
+    noted |= manifest.get('rgbd_dataset', {})
+    kinds, named = {'img_path': 'rgb', 'depth_path': 'depth'}, manifest.get('folders', {})
+    folders = {key: str(named.get(kind, kind)) for key, kind in kinds.items()}
+    folders |= noted.pop('data_prefix', {})
+    listed, home = noted.pop('ann_file', None), noted.pop('data_root', root)
+    in_place = home != root  # an index over files that stayed where they were
+    rgb, depth = rgb or folders['img_path'], depth or folders['depth_path']
+    prefix = {**folders, 'img_path': rgb, 'depth_path': depth}
+    if confidence:
+        prefix['confidence_path'] = confidence
+    img_suffix = _suffix_in(rgb, manifest, noted.pop('img_suffix', '.jpg'))
+    depth_suffix = _suffix_in(depth, manifest, noted.pop('depth_suffix', '.png'))
+    settings = {**noted, 'img_suffix': img_suffix, 'depth_suffix': depth_suffix, **(given or {})}
+    lists_folder = os.path.abspath(f'{root}/splits') if in_place else 'splits'
     if split:
         if 'ann_file' in settings:
             raise SourceOptionsError('give either a split or --ann-file, not both.')
-        settings['ann_file'] = f'splits/{split}.txt'
-    prefix = dict(img_path=rgb, depth_path=depth)
-    if confidence:
-        prefix['confidence_path'] = confidence
-    place = dict(data_root=root, data_prefix=prefix)
+        settings['ann_file'] = f'{lists_folder}/{split}.txt'
+    elif in_place:
+        settings.setdefault('ann_file', listed)
+    place = dict(data_root=home, data_prefix=prefix)
     source = Source(root, FoundFrames(**settings, **place))
     _describe(source, root, manifest)
     for text in labels:
@@ -208,7 +214,9 @@ def open_folder(
     folder = Path(root, 'splits')
     lists = by_stem(files_in(folder), '.txt', folder) if folder.is_dir() else {}
     for name, file in lists.items():
-        index = FoundFrames(**{**settings, 'ann_file': f'splits/{file}'}, **place, lazy_init=True)
+        index = FoundFrames(
+            **{**settings, 'ann_file': f'{lists_folder}/{file}'}, **place, lazy_init=True
+        )
         source.splits[name] = index.listed()
     return source
 

@@ -49,6 +49,24 @@ def frames(shape, classes, count=1, **meta):
     return found
 
 
+@pytest.mark.parametrize(('height', 'row'), [(240, 160), (180, 160), (180, 96)])
+def test_an_image_of_part_of_a_patch_is_not_squeezed(height, row):
+    """As 16:9 at 320 wide is: a head that knows which image rows a patch shows."""
+    model, _ = segmentor('mask3d-base_fcn_nyuv2-40-240x320')
+
+    def know(maps):
+        below = (torch.arange(maps[-1].shape[2]) + 0.5) * 16 >= row
+        shown = below.float()[None, None, :, None].expand(1, 1, -1, maps[-1].shape[3])
+        return torch.cat((1 - shown, shown), 1)
+
+    model.decode_head.forward = know
+    data = frames((height, 320), 40, scale_factor=(1, 1))
+    (found,) = model.eval().test_step(data)
+    found = found.pred_sem_seg.data[0]
+    assert found.shape == (height, 320)
+    assert int((found[:, 160] == 0).sum()) == row
+
+
 @pytest.mark.parametrize(
     ('name', 'classes'),
     [

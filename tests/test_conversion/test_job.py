@@ -95,9 +95,8 @@ def test_the_manifest_says_how_a_config_reads_the_folder(toy, source, tmp_path):
     settings = converted(toy, source, tmp_path / 'out').manifest['rgbd_dataset']
     data = RGBDDataset(
         data_root=str(tmp_path / 'out'),
-        ann_file='splits/train.txt',
         pipeline=[LoadRGBD()],
-        **settings,
+        **{**settings, 'ann_file': 'splits/train.txt'},
     )
     assert len(data) == 8
     np.testing.assert_allclose(data[0]['depth'], toy.frame_of(100)['depth'] / 1000, rtol=1e-6)

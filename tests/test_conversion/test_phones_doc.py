@@ -110,7 +110,7 @@ def test_commands_by_value(tmp_path, monkeypatch, title, lay_out):
     assert run(FolderConverter, [*words, '--workers=1']) == 0
     out = Path(words[1])
     manifest = json.loads((out / 'manifest.json').read_text())
-    settings = dict(data_root=str(out), ann_file='splits/all.txt', **manifest['rgbd_dataset'])
+    settings = dict(data_root=str(out), **manifest['rgbd_dataset'])
     data = RGBDDataset(pipeline=[LoadRGBD()], **settings)
     assert len(data) == 4
     for i in range(4):

@@ -20,6 +20,13 @@ def test_a_folder_that_is_too_large_is_passed_over():
     assert validation_frames(names, 0.1) == {f'b/{i}' for i in range(10)}
 
 
+def test_cameras_of_a_scene_stay_together():
+    names = [f'scene{s}/cam{c}/{i}' for s in range(5) for c in range(2) for i in range(4)]
+    assert validation_frames(names, 0.2) == {f'scene4/cam{c}/{i}' for c in (0, 1) for i in range(4)}
+    one = [name for name in names if name.startswith('scene0')]  # nothing else to set aside
+    assert validation_frames(one, 0.5) == {f'scene0/cam1/{i}' for i in range(4)}
+
+
 @pytest.mark.parametrize('prefix', ['', 'scene/'])
 def test_the_last_frames_in_a_row_of_one_folder(prefix):
     names = [f'{prefix}frame_{i}' for i in range(101)]  # frame_100 comes after frame_99

@@ -107,6 +107,21 @@ def test_labels_of_16_bits_are_refused(case):
         build()[0]
 
 
+@pytest.mark.parametrize(
+    ('save', 'message'),
+    [
+        (dict(format='JPEG', quality=95), 'a label map as JPEG, whose loss'),
+        (dict(format='TIFF'), 'a label map of 16 bits, expected 8'),
+    ],
+)
+def test_other_files_that_would_change_ids_are_refused(case, save, message):
+    build, root, folder, _ = case
+    ids = np.array([[1, 2, 1, 1]] * 2, np.uint16 if save['format'] == 'TIFF' else np.uint8)
+    Image.fromarray(ids).save(root / folder / 'a.png', **save)
+    with pytest.raises(ValueError, match=rf'a\.png: {message}'):
+        build()[0]
+
+
 @pytest.mark.parametrize(('bits', 'row'), [(1, b'\x55'), (2, b'\x1b'), (4, b'\x12\x34')])
 def test_labels_of_fewer_bits_are_refused(case, bits, row):
     """Pillow would read 1, 2 of 4 bits as 17, 34, which are classes as well."""

@@ -1,6 +1,7 @@
 """Frames of several data sets, and what a converted folder says of their cameras."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -130,3 +131,37 @@ def test_the_field_of_view_comes_from_the_intrinsics(tmp_path):
     torch.testing.assert_close(found.values[0], other.values[0])
     narrow = normal_targets([frame], fov=30)
     assert (narrow.values[0][0, 4, 6] - other.values[0][0, 4, 6]).abs() > 0.1
+
+
+@pytest.mark.parametrize('size', [(72, 128), (96, 128), (90, 90)])
+@pytest.mark.parametrize('known', [True, False])
+def test_a_resize_that_changes_the_aspect_changes_no_normal(tmp_path, size, known):
+    """A floor seen by a camera of 16:9, whose axis is off the centre where it is known."""
+    focal, (cx, cy) = 90.0, ((70.0, 30.0) if known else (63.5, 35.5))
+    if known:
+        write(tmp_path, [{'name': 'a', 'intrinsic': [[focal, 0, cx], [0, focal, cy], [0, 0, 1]]}])
+    normal = np.array([0.1, -0.8, -0.6]) / np.linalg.norm([0.1, -0.8, -0.6])
+    rows, columns = (np.arange(n) + 0.5 for n in size)
+    v, u = np.meshgrid(
+        (rows * 72 / size[0] - 0.5 - cy) / focal,
+        (columns * 128 / size[1] - 0.5 - cx) / focal,
+        indexing='ij',
+    )
+    depth = -1 / (normal[0] * u + normal[1] * v + normal[2])
+    sample = rgbd(f'{tmp_path}/rgb/a.jpg', size=size)
+    sample['data_samples'].set_metainfo(dict(ori_shape=(72, 128)))
+    sample['inputs']['depth'] = torch.tensor(np.where(depth > 0, depth, 0)[None]).float()
+    fov = 2 * math.degrees(math.atan(64 / focal))
+    found = normal_targets(read_frames([[sample]]), fov=fov)
+    normals = found.values[0][:, found.valid[0]].double()
+    assert normals.shape[1] > 1000
+    cosine = (normals * torch.tensor(normal)[:, None]).sum(0).clamp(-1, 1)
+    assert torch.rad2deg(cosine.acos()).mean() < 1.5  # float16
+
+
+def test_a_camera_is_found_beside_a_link(tmp_path):
+    write(tmp_path, [{'name': 'a', 'intrinsic': [[6, 0, 5.5], [0, 6, 3.5], [0, 0, 1]]}])
+    (tmp_path / 'rgb').rename(tmp_path / 'elsewhere')
+    (tmp_path / 'rgb').symlink_to(tmp_path / 'elsewhere')
+    (frame,) = read_frames([[rgbd(f'{tmp_path}/rgb/a.jpg')]])
+    assert frame.field_of_view(57) == pytest.approx(90)

@@ -57,6 +57,14 @@ def extract_features(encoder, dataset, normalise, batch_size=16, limit=None):
     return with_targets(encode(encoder, frames, normalise, None, batch_size), targets)
 
 
+def test_images_of_part_of_a_patch_are_resized_to_whole_ones():
+    """Padded by the encoder, its map would reach past the picture that targets belong to."""
+    encoder = Means()
+    encoder.patch_size = 4
+    frames = read_frames([[labelled(9, size=(10, 13))]])
+    assert encode(encoder, frames, plain).shape == (1, 2, 3, 3)
+
+
 def test_labels_and_order():
     encoder = Means().train()
     found = extract_features(encoder, [labelled(i) for i in range(5)], plain, batch_size=2)

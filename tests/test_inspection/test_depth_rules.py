@@ -230,6 +230,14 @@ def test_far_readings():
     assert 'far-readings' not in rules(dict(high=50.0, near=1, median=12.0))  # no indoor set
 
 
+def test_codes_for_no_reading():
+    found = rules(dict(high=1e10, near=1, median=2.0), *[dict(high=9.0, median=2.0)] * 3)
+    assert found['code-values'].level == 'warning'
+    assert found['code-values'].details == ('up to 1e+10 m',)
+    assert 'far-readings' not in found  # the same said twice
+    assert 'code-values' not in rules(dict(high=4000.0, median=3000.0))  # a wrong unit
+
+
 def test_low_confidence():
     found = rules(*[dict(unsure=0.5)] * 2, *[dict(unsure=0.0)] * 8)['low-confidence']
     assert (found.level, found.message) == ('note', 'min_confidence=2 drops 10.0% of the readings')

@@ -4,7 +4,7 @@
 _base_ = './nyuv2_40_seg.py'
 crop_size = (640, 640)
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='mmmask3d.LoadSegLabels'),
     dict(type='RandomResize', scale=crop_size, ratio_range=(0.1, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size),
@@ -14,7 +14,7 @@ train_pipeline = [
 ]
 # Predictions are scored at the labels' own size.
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='Resize', scale=crop_size, keep_ratio=True),
     dict(type='mmmask3d.LoadSegLabels'),
     dict(type='PackSegInputs'),

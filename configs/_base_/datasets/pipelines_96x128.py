@@ -20,7 +20,7 @@ small_random_resize = dict(
 )
 small_resize = dict(type='Resize', scale=small_scale, keep_ratio=True)
 small_seg_train = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='mmmask3d.LoadSegLabels'),
     small_random_resize,
     dict(type='RandomCrop', crop_size=small_size, cat_max_ratio=0.75),
@@ -29,7 +29,7 @@ small_seg_train = [
     dict(type='PackSegInputs'),
 ]
 small_seg_test = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     small_resize,
     dict(type='mmmask3d.LoadSegLabels'),
     dict(type='PackSegInputs'),

@@ -3,7 +3,7 @@
 crop_size = (240, 320)
 scale = crop_size[::-1]
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='mmmask3d.LoadSegLabels'),
     dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.5), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
@@ -13,7 +13,7 @@ train_pipeline = [
 ]
 # Labels are loaded after the resize: predictions are brought back to the labels' own size.
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='mmmask3d.LoadSegLabels'),
     dict(type='PackSegInputs'),

@@ -13,6 +13,7 @@ model = dict(
         pad_val=0,
         seg_pad_val=255,
         size=(240, 320),
+        test_cfg=dict(size_divisor=16),  # whole patches: what an encoder pads is scored as image
     ),
     backbone=dict(
         type='mmmask3d.Mask3DViT',

@@ -295,10 +295,10 @@ class FolderConverter(PairsConverter):
         if not self.in_place:
             return settings
         return {
+            **settings,
             'data_root': os.path.abspath(self.source),
             'ann_file': os.path.abspath(self.out / 'splits/all.txt'),
             'data_prefix': {'img_path': '', 'depth_path': ''},
-            **settings,
             'depth_invalid': list(self.invalid),
             'max_depth': self.max_depth,
         }

@@ -25,6 +25,7 @@ from mmmask3d.registry import TRANSFORMS
 # read as millimetres puts an 8 m room at 8 mm, the opposite mistake at 8 km.
 _NEAREST_PLAUSIBLE_MAX = 0.05
 _FARTHEST_PLAUSIBLE_MEDIAN = 100.0
+_FARTHEST_POSSIBLE = 1000.0  # renderers store 1e10, 1e5 or 65504 where they see nothing
 
 
 @TRANSFORMS.register_module()
@@ -119,10 +120,9 @@ class LoadRGBD(BaseTransform):
         if doubt:
             self._warned = True
             print_log(
-                f"frame '{results['frame']}' ({results['depth_path']}): {doubt} With depth_scale="
-                f'{results["depth_scale"]:g} stored units per metre. Set depth_scale to the data '
-                f"set's unit (1000 for millimetres, 1 for metres), or depth_kind='relative' if it "
-                f'has none. Further frames are not reported by this process.',
+                f"frame '{results['frame']}' ({results['depth_path']}) with depth_scale="
+                f'{results["depth_scale"]:g}: {doubt} Further frames are not reported by this '
+                f'process.',
                 logger='current',
                 level=logging.WARNING,
             )
@@ -197,6 +197,12 @@ def doubtful_unit(depth: np.ndarray, valid: np.ndarray) -> str:
     too_far = largest > _FARTHEST_PLAUSIBLE_MEDIAN and (
         2 * np.count_nonzero(depth > _FARTHEST_PLAUSIBLE_MEDIAN) > np.count_nonzero(valid)
     )
+    if largest > _FARTHEST_POSSIBLE and not too_far:
+        return (
+            f'the largest depth is {largest:g} m where most is below {_FARTHEST_PLAUSIBLE_MEDIAN} '
+            f'm: probably a code for "no reading", which would enter every average. Set '
+            f'depth_invalid or max_depth.'
+        )
     if largest >= _NEAREST_PLAUSIBLE_MAX and not too_far:
         return ''
     guess = 'beyond 100 m: millimetres' if too_far else 'below 5 cm: metres'
@@ -204,5 +210,6 @@ def doubtful_unit(depth: np.ndarray, valid: np.ndarray) -> str:
     median = float(np.median(depth[valid]))
     return (
         f'depth unit looks wrong: largest depth {largest:g} m, median {median:g} m ({guess} read '
-        f'as {other}?).'
+        f"as {other}?). Set depth_scale to the data set's unit (1000 for millimetres, 1 for "
+        f"metres), or depth_kind='relative' if it has none."
     )

@@ -13,6 +13,7 @@ from mmmask3d.conversion.command_line import run
 from mmmask3d.conversion.sources.folder import FolderConverter
 from mmmask3d.datasets import FrameError, LoadRGBD, RGBDDataset
 from mmmask3d.datasets.depth_io import decode_depth
+from mmmask3d.inspection.sources import open_folder
 
 RNG = np.random.default_rng(0)
 HEIGHT, WIDTH = 24, 32
@@ -417,6 +418,21 @@ def test_in_place_nothing_is_copied(tmp_path, read_tree):
     np.testing.assert_allclose(frame['depth'], expected, rtol=1e-6)
     found = json.loads((out / 'manifest.json').read_text())['depth']['depth']
     assert found['high'] == pytest.approx(expected.max(), rel=1e-5)
+    looked_at = open_folder(out)  # as `mmmask3d check` and `browse` do
+    assert len(looked_at.frames) == 3
+    assert looked_at.frames.get_data_info(0)['depth_invalid'] == (0, 60000)
+    assert {k: len(v) for k, v in looked_at.splits.items()} == {'all': 3, 'train': 2, 'val': 1}
+    assert len(open_folder(out, split='val').frames) == 1
+
+
+def test_a_frame_that_is_gone_from_the_source_is_not_read(tmp_path):
+    source = make(tmp_path / 'in', np.round(METRES * 1000).astype(np.uint16), names=['1', '2'])
+    out = convert(source, tmp_path / 'out', '--unit=mm')
+    for file in source.glob('*/2.*'):
+        file.unlink()
+    convert(source, out, '--unit=mm')
+    settings = json.loads((out / 'manifest.json').read_text())['rgbd_dataset']
+    assert len(RGBDDataset(data_root=str(out), **settings)) == 1
 
 
 @pytest.mark.parametrize(

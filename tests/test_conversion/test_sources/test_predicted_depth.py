@@ -63,9 +63,7 @@ def convert(source, out, *options, code=0):
 
 def load(out):
     settings = json.loads((out / 'manifest.json').read_text())['rgbd_dataset']
-    data = RGBDDataset(
-        data_root=str(out), ann_file='splits/all.txt', pipeline=[LoadRGBD()], **settings
-    )
+    data = RGBDDataset(data_root=str(out), pipeline=[LoadRGBD()], **settings)
     return data[0]
 
 

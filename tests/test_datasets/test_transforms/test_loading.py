@@ -223,6 +223,19 @@ def test_a_few_far_readings_are_no_wrong_unit(tmp_path, write_frame, warnings_lo
     assert warnings_logged == []
 
 
+@pytest.mark.parametrize('code', [1e10, 65504.0])
+def test_codes_of_renderers_are_warned_of(tmp_path, write_frame, warnings_logged, code):
+    stored = METRES.copy()
+    stored[3, 5] = code
+    paths = write_frame(tmp_path, '7', depth=stored, suffix='.npy')
+    LoadRGBD()(info(paths, depth_scale=1.0))
+    (line,) = warnings_logged
+    assert f'the largest depth is {code:g} m' in line
+    assert 'Set depth_invalid or max_depth' in line
+    LoadRGBD()(info(paths, depth_scale=1.0, depth_invalid=(code,)))
+    assert len(warnings_logged) == 1
+
+
 def test_a_whole_data_set_in_the_wrong_unit_does_not_flood_the_log(
     tmp_path, write_frame, warnings_logged
 ):
