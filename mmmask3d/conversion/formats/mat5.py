@@ -1,16 +1,11 @@
-"""Read some variables of a MATLAB file of version 5 that may be damaged.
+"""Read some variables of a MATLAB file of version 5, by scipy."""
 
-scipy reads the file in a child process: it takes type codes as indices of a C array, so that a
-flipped bit can end the process (a segmentation fault in scipy 1.17).
-"""
-
-import multiprocessing
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.io import loadmat, whosmat
 
 from mmmask3d.conversion.paths import SourceError
 
@@ -33,11 +28,13 @@ def read_mat5(
         SourceError: The file is of another format, damaged, or lacks a variable.
         OSError: It cannot be opened.
     """
+    fields = fields or {}
     path.open('rb').close()
     try:
-        with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as child:
-            found, there = child.submit(_load, path, list(names), dict(fields or {})).result()
-    except Exception as error:  # readers raise nearly anything on damaged files
+        content = loadmat(path, variable_names=list(names))
+        found = {name: _plain(content[name], fields.get(name)) for name in names if name in content}
+        there = list(found) if len(found) == len(names) else [name for name, *_ in whosmat(path)]
+    except Exception as error:  # scipy raises nearly anything on damaged files
         raise SourceError(
             f'{path}: cannot be read as a MATLAB file of version 5 ({type(error).__name__}: '
             f'{error}). Copy the file again.'
@@ -49,15 +46,6 @@ def read_mat5(
             f'{", ".join(sorted(there)) or "none"}. Is this another file?'
         )
     return found
-
-
-def _load(path: Path, names: list[str], fields: dict) -> tuple[dict[str, Any], list[str]]:
-    """The variables that are there, and the names of all; in the child."""
-    from scipy.io import loadmat, whosmat
-
-    content = loadmat(path, variable_names=names)
-    found = {name: _plain(content[name], fields.get(name)) for name in names if name in content}
-    return found, list(found) if len(found) == len(names) else [n for n, *_ in whosmat(path)]
 
 
 def _plain(value: Any, fields: Sequence[str] | None = None) -> Any:
