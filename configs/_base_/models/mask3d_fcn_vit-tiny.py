@@ -10,7 +10,6 @@ model = dict(
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
-        pad_val=0,
         seg_pad_val=255,
         size=(240, 320),
         test_cfg=dict(size_divisor=16),  # whole patches: what an encoder pads is scored as image
