@@ -312,6 +312,9 @@ def test_an_anchor_is_neither_published_nor_built(tmp_path):
     """It serves training alone; its projection is in the checkpoint of a run and nowhere else."""
     config = run_config()
     teacher = dict(type='Mask3DViT', arch={**ARCH, 'embed_dims': 48}, patch_size=8)
+    file = str(tmp_path / 'teacher.pth')
+    torch.save(MODELS.build(teacher).state_dict(), file)
+    teacher['init_cfg'] = dict(type='Pretrained', checkpoint=file)
     config['model'] |= dict(anchor=dict(type='FeatureAnchor', teacher=teacher), cache_gib=0.1)
     trained = MODELS.build(config['model'])
     trained.init_weights()
@@ -319,7 +322,7 @@ def test_an_anchor_is_neither_published_nor_built(tmp_path):
     own = {key: value for key, value in state.items() if not key.startswith('anchor.')}
     assert len(state) == len(own) + 2
     torch.save({'state_dict': state, 'meta': {'cfg': Config(config).pretty_text}}, path)
-    written = publish(path, tmp_path / 'mine', part='model', **STATED)
+    written = publish(path, tmp_path / 'mine', part='model', **STATED, init_license='MIT')
     published = load_checkpoint_file(written['weights'])
     card = json.loads((tmp_path / written['card']).read_text())
     assert published['state_dict'].keys() == own.keys()
