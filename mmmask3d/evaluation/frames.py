@@ -127,8 +127,10 @@ def _frame(sample: Mapping, number: int, classes: Classes) -> Frame:
     native = tuple(info.metainfo.get('ori_shape', image.shape[1:])[:2])
     frame = Frame(os.path.realpath(path) if path else f'frame {number}', image, native=native)
     if path:
-        # The path as given: a link may lead away from the folder that has the frames.jsonl.
-        frame.camera = read_camera(path, native, tuple(image.shape[1:]))
+        # As given first: a link may lead away from the folder that has the frames.jsonl, or to it.
+        size = tuple(image.shape[1:])
+        frame.camera = read_camera(os.path.abspath(path), native, size)
+        frame.camera = frame.camera or read_camera(frame.path, native, size)
     if packed:
         frame.depth = torch.where(inputs['valid'], inputs['depth'], 0)[0]
         frame.depth_kind = info.metainfo['depth_kind']

@@ -9,7 +9,7 @@ model = dict(
         bgr_to_rgb=True,
         size=(240, 320),
         seg_pad_val=0,  # padded depth is no reading
-        test_cfg=dict(size_divisor=16),  # whole patches: what an encoder pads is scored as image
+        test_cfg=dict(size_divisor=16),  # whole patches; what an encoder pads by itself stays in
     ),
     backbone=dict(
         type='mmmask3d.Mask3DViT',
