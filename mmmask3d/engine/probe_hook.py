@@ -36,6 +36,7 @@ class ProbeHook(Hook):
     The main process probes, the others wait; what goes wrong there ends all of them. Data sets are
     built, and a frame of each is read, before the training. Neither the weights nor any random
     state of the training change, so a run with the hook and one without are the same run.
+    With an ``EMAHook`` it is the weights that train which are probed, not their average.
 
     Args:
         train_dataset: frames to fit on: an mmseg data set with labels, or RGB-D frames. The
