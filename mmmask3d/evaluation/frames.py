@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmmask3d.datasets.transforms.geometry import whole_view
 from mmmask3d.models.surface_normals import plane_normals
 
 Classes = tuple[str, ...]
@@ -62,8 +63,7 @@ class Frame:
         """
         height, width = self.image.shape[1:]
         if self.camera is None or self.camera.intrinsic is None:
-            half = 0.5 * np.divide(*(self.native or (height, width)))
-            return torch.tensor([[-0.5, -half, 0.5, half]])
+            return torch.tensor([whole_view(self.native or (height, width))])
         (fx, _, cx), (_, fy, cy), _ = self.camera.intrinsic
         borders = [(at - 0.5 - cx) / width for at in (0, width)]
         borders += [(at - 0.5 - cy) / width * fx / fy for at in (0, height)]

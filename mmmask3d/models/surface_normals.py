@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmmask3d.datasets.transforms.geometry import whole_view
+
 _MIN_SHARE = 0.5  # of the window's pixels that have readings
 
 
@@ -47,7 +49,7 @@ def plane_normals(
         raise ValueError(f'window={window}: expected an odd number of pixels, 3 or more.')
     height, width = depth.shape[-2:]
     if view is None:
-        view = depth.new_tensor([[-0.5, -0.5 * height / width, 0.5, 0.5 * height / width]])
+        view = depth.new_tensor([whole_view((height, width))])
     # Borders and size of a pixel in units of the focal length, (B, 1, 1) each.
     borders = 2 * math.tan(math.radians(fov) / 2) * view.float()[:, :, None, None]
     left, top, right, bottom = borders.unbind(1)
