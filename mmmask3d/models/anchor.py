@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmmask3d.models.encoder import RGBEncoder, layer_indices
+from mmmask3d.models.encoder import RGBEncoder
 from mmmask3d.models.patches import gather_tokens
 from mmmask3d.registry import MODELS
 
@@ -159,12 +159,8 @@ class FeatureAnchor(BaseModule):
                 f"patches of {teacher.patch_size}, so its map would not lie on the encoder's. Set "
                 f'anchor.img_size to multiples, e.g. ({rows}, {columns}), the same grid.'
             )
-        # An encoder gives its layers in ascending order.
-        wanted = layer_indices(self.layers, teacher.num_layers)
-        ascending = sorted(set(wanted))
-        maps = teacher(images, layers=ascending, frozen=frozen)
         out = []
-        for features in (maps[ascending.index(i)] for i in wanted):
+        for features in teacher(images, layers=self.layers, frozen=frozen):
             if features.shape[-2:] != grid:
                 features = F.interpolate(features.float(), grid, mode='bilinear')
             out.append(features.flatten(2).transpose(1, 2))

@@ -104,8 +104,8 @@ class EncoderParts:
         Args:
             x: images ``(B, 3, H, W)``, normalised.
             keep_ids: row-major indices of the kept patches ``(B, K)`` int64.
-            layers: layers whose output is returned, in place of ``out_indices``; ascending,
-                negative ones counted from the end.
+            layers: layers whose output is returned, in this order, in place of ``out_indices``;
+                negative ones are counted from the end.
             frozen: tokens of :meth:`forward_frozen`, to run the layers after them alone.
 
         Returns:
@@ -119,7 +119,9 @@ class EncoderParts:
                 patch, or a patch embedding that cannot be applied patch by patch; with ``frozen``:
                 nothing is frozen, or a wanted layer is.
         """
-        wanted = self.out_indices if layers is None else layer_indices(layers, self.num_layers)
+        wanted = sorted(set(self.out_indices))
+        if layers is not None:
+            wanted = list(layer_indices(layers, self.num_layers))
         if keep_ids is not None:
             if self.window_size:
                 raise ValueError(
@@ -127,7 +129,7 @@ class EncoderParts:
                     f'window_size={self.window_size} is set. Pre-train with window_size=0 and set '
                     f'it for the dense task: the weights are the same.'
                 )
-            wanted = (self.num_layers - 1,) if layers is None else wanted
+            wanted = [self.num_layers - 1] if layers is None else wanted
         first = 0 if frozen is None else self.frozen_stages
         if not 0 <= first <= min(wanted):
             raise ValueError(
@@ -135,14 +137,15 @@ class EncoderParts:
                 f'stages, frozen_stages={first}; expected 0 or more of them, and later layers.'
             )
         tokens, context = self._start(x, keep_ids, frozen)
-        outs = []
+        outs = {}
         for i in range(first, max(wanted) + 1):
             tokens = self._run_layer(i, tokens, context)
             if i == self.num_layers - 1:
                 tokens = self._last_norm(tokens)
             if i in wanted:
-                outs.append(tokens if keep_ids is not None else self._to_map(tokens, context))
-        return outs[0] if keep_ids is not None and layers is None else tuple(outs)
+                outs[i] = tokens if keep_ids is not None else self._to_map(tokens, context)
+        found = tuple(outs[i] for i in wanted)
+        return found[0] if keep_ids is not None and layers is None else found
 
     @torch.no_grad()
     def forward_frozen(self: Any, x: Tensor) -> Tensor:

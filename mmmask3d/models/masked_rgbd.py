@@ -21,7 +21,7 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from mmmask3d.models.encoder import layer_indices, with_normalisation
+from mmmask3d.models.encoder import with_normalisation
 from mmmask3d.models.feature_cache import FeatureCache
 from mmmask3d.models.patches import grid_of, patchify
 from mmmask3d.registry import MODELS
@@ -268,12 +268,9 @@ class MaskedRGBD(BaseSelfSupervisor):
         self, batch: dict[str, Tensor], frozen: Tensor | None, targets: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """The encoder's last tokens, and how far its patch tokens are from the teacher's."""
-        last, extra = self.backbone.num_layers - 1, self.backbone.num_extra_tokens
-        compared = layer_indices(self.anchor.layers, last + 1)
-        layers = sorted({*compared, last})
-        outs = self._encode(batch, frozen, layers=layers)
-        patches = tuple(outs[layers.index(i)][:, extra:] for i in compared)
-        return outs[-1], self.anchor(patches, targets, batch['rgb_keep'])
+        *compared, last = self._encode(batch, frozen, layers=(*self.anchor.layers, -1))
+        patches = tuple(out[:, self.backbone.num_extra_tokens :] for out in compared)
+        return last, self.anchor(patches, targets, batch['rgb_keep'])
 
     @torch.no_grad()
     def predict(
